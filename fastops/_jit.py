@@ -1,23 +1,56 @@
 """The one file that knows Numba's flags.
 
-Three decorators make compiled code out of readable Python:
+Decorators make compiled code out of readable Python; everything compiles at its first call, nothing at import.
 
 ``@function``
-    a helper that kernels call: scalar formulas, the body of a tile.
+    a helper that kernels call: a scalar formula, one row of a tile. LLVM inlines it.
+``@separate``
+    a heavy helper with its own machine code, called through a symbol. LLVM compiles it once instead of again in every
+    caller and in every layer of a parallel loop (a Winograd kernel: 9 s inlined, 3 s like this).
 ``@kernel``
-    a whole loop nest over arrays written with ``prange``. It has two compiled forms, ``parallel`` and a
-    ``serial`` twin in which ``prange`` is ``range``; both compile at the first call, neither at import.
-    Call it as ``k(threads, *args)``: one thread runs the serial form.
+    a loop nest over arrays written with ``prange``. It has two compiled forms, a parallel one and a serial twin in
+    which ``prange`` is ``range``. Call it as ``k(threads, *args)``; one thread runs the serial form.
+``@launcher``
+    a function that hands blocks of work to the threads with ``parallel(body, blocks, threads, *args)``, once or several
+    times in a row. ``body(block, worker, *args)`` is a ``@separate`` function that computes one block: it writes where no
+    other block writes, and may use scratch memory that belongs to its ``worker``. The threads take blocks from a shared
+    counter, so uneven work balances itself. Call it as ``f(threads, *args)``. Since one machine code serves any number
+    of threads, results cannot depend on it.
 """
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import numba
+import numpy as np
+from llvmlite import ir
+from numba import prange, types
+from numba.core import cgutils, config
+from numba.extending import intrinsic
 
-FLAGS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-REDUCTION_FLAGS = {**FLAGS, "fastmath": {"contract", "reassoc", "nsz", "arcp"}}
+from fastops import _threads
+from fastops._cache import Externals, KernelCache
+
+CHECKED = os.environ.get("FASTOPS_CHECKED", "") not in ("", "0")
+
+FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "boundscheck": CHECKED}
+REDUCTION_FLAGS: dict[str, Any] = {**FLAGS, "fastmath": {"contract", "reassoc", "nsz", "arcp"}}
+
+_externals = Externals()
+
+
+def _environment() -> tuple[Any, ...]:
+    """What decides about machine code besides sources, versions and options."""
+    return (CHECKED, config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE, config.BOUNDSCHECK, config.DEBUGINFO_DEFAULT)
+
+
+def _compiled(py_func: Callable[..., Any], **options: Any) -> Any:
+    dispatcher = numba.njit(**options)(py_func)
+    if not config.DISABLE_JIT:
+        dispatcher._cache = KernelCache(py_func, options, _environment(), _externals)
+    return dispatcher
 
 
 def function(py_func: Callable[..., Any]) -> Any:
@@ -32,11 +65,21 @@ class Kernel:
         self.__name__ = py_func.__name__
         self.__doc__ = py_func.__doc__
         self.__wrapped__ = py_func
-        self.serial = numba.njit(**flags)(py_func)
-        self.parallel = numba.njit(parallel=True, **flags)(py_func)
+        self.serial = _compiled(py_func, **flags)
+        self.parallel = self.serial if CHECKED else _compiled(py_func, parallel=True, **flags)
 
     def __call__(self, threads: int, *args: Any) -> Any:
-        return (self.serial if threads == 1 else self.parallel)(*args)
+        if threads == 1:
+            return self.serial(*args)
+        with _threads.region(threads) as allowed:
+            if allowed == 1:
+                return self.serial(*args)
+            mask = numba.get_num_threads()
+            numba.set_num_threads(allowed)
+            try:
+                return self.parallel(*args)
+            finally:
+                numba.set_num_threads(mask)
 
 
 def kernel(py_func: Callable[..., Any] | None = None, *, reduction: bool = False) -> Any:
@@ -44,3 +87,150 @@ def kernel(py_func: Callable[..., Any] | None = None, *, reduction: bool = False
     if py_func is None:
         return lambda f: kernel(f, reduction=reduction)
     return Kernel(py_func, REDUCTION_FLAGS if reduction else FLAGS)
+
+
+class Launcher:
+    """A compiled function whose first argument is the number of threads."""
+
+    def __init__(self, py_func: Callable[..., Any]) -> None:
+        self.__name__ = py_func.__name__
+        self.__doc__ = py_func.__doc__
+        self.__wrapped__ = py_func
+        self.dispatcher = _compiled(py_func, **FLAGS)
+
+    def __call__(self, threads: int, *args: Any) -> Any:
+        if threads == 1:
+            return self.dispatcher(1, *args)
+        with _threads.region(threads) as allowed:
+            return self.dispatcher(allowed, *args)
+
+
+def launcher(py_func: Callable[..., Any]) -> Any:
+    """A function that runs blocks of work on ``threads`` threads (its first argument)."""
+    return Launcher(py_func)
+
+
+def separate(py_func: Callable[..., Any]) -> Any:
+    """A heavy function with machine code of its own; other compiled code reaches it with ``call`` or ``parallel``."""
+    return _compiled(py_func, **FLAGS)
+
+
+def _declare(context: Any, builder: Any, dispatcher: Any, argtypes: tuple[Any, ...], restype: Any) -> Any:
+    name = _externals.link(dispatcher, argtypes)
+    fnty = context.call_conv.get_function_type(restype, argtypes)
+    return cgutils.get_or_insert_function(builder.module, fnty, name)
+
+
+def _plain(argtypes: Any) -> tuple[Any, ...]:
+    return tuple(types.unliteral(t) for t in argtypes)
+
+
+@intrinsic
+def call(typingctx: Any, func: Any, args: Any) -> Any:
+    """``call(f, (a, b))`` runs the ``@separate`` function f; it returns nothing."""
+    argtypes = _plain(args.types)
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        given = cgutils.unpack_tuple(builder, values[1], len(argtypes))
+        cast = [context.cast(builder, v, was, is_) for v, was, is_ in zip(given, args.types, argtypes, strict=True)]
+        callee = _declare(context, builder, func.dispatcher, argtypes, types.none)
+        status, _ = context.call_conv.call_function(builder, callee, types.none, argtypes, cast)
+        with cgutils.if_unlikely(builder, status.is_error):
+            context.call_conv.return_status_propagate(builder, status)
+        return context.get_dummy_value()
+
+    return types.void(func, args), codegen
+
+
+_INTP = ir.IntType(types.intp.bitwidth)
+_BYTES = ir.IntType(8).as_pointer()
+_BLOCK = ir.FunctionType(ir.VoidType(), [_BYTES, _INTP, _INTP])
+
+
+@intrinsic
+def _run_block(typingctx: Any, trampoline: Any, state: Any, block: Any, worker: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        callee = builder.inttoptr(values[0], _BLOCK.as_pointer())
+        builder.call(callee, [builder.inttoptr(values[1], _BYTES), values[2], values[3]])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def _take_block(typingctx: Any, counter: Any) -> Any:
+    """The number of the next block that nobody has taken yet."""
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        pointer = builder.inttoptr(values[0], _INTP.as_pointer())
+        return builder.atomic_rmw("add", pointer, ir.Constant(_INTP, 1), ordering="monotonic")
+
+    return types.intp(types.intp), codegen
+
+
+def _share_blocks(trampoline: int, state: int, counter: int, blocks: int, workers: int) -> None:
+    for worker in prange(workers):
+        w = np.intp(worker)
+        block = _take_block(counter)
+        while block < blocks:
+            _run_block(trampoline, state, block, w)
+            block = _take_block(counter)
+
+
+_share_blocks = _compiled(_share_blocks, parallel=True, **FLAGS)
+
+
+@intrinsic
+def _parallel(typingctx: Any, body: Any, blocks: Any, threads: Any, args: Any) -> Any:
+    argtypes = _plain(args.types)
+    bodytypes = (types.intp, types.intp, *argtypes)
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        given = cgutils.unpack_tuple(builder, values[3], len(argtypes))
+        cast = [context.cast(builder, v, was, is_) for v, was, is_ in zip(given, args.types, argtypes, strict=True)]
+        blocks, threads = values[1], values[2]
+        layout = ir.LiteralStructType([v.type for v in cast] + [_INTP, _INTP])
+        counter_at, failed_at = len(cast), len(cast) + 1
+
+        def member(at: Any, state: Any, index: int) -> Any:
+            return at.gep(state, [ir.Constant(ir.IntType(32), 0), ir.Constant(ir.IntType(32), index)], inbounds=True)
+
+        # The trampoline takes one block: it fetches the arguments from the caller's frame and calls the body.
+        trampoline = ir.Function(builder.module, _BLOCK, builder.module.get_unique_name("block"))
+        trampoline.linkage = "internal"
+        inner = ir.IRBuilder(trampoline.append_basic_block())
+        state = inner.bitcast(trampoline.args[0], layout.as_pointer())
+        loaded = [inner.load(member(inner, state, i)) for i in range(len(cast))]
+        callee = _declare(context, inner, body.dispatcher, bodytypes, types.none)
+        status, _ = context.call_conv.call_function(inner, callee, types.none, bodytypes, [trampoline.args[1], trampoline.args[2], *loaded])
+        with cgutils.if_unlikely(inner, status.is_error):
+            inner.store(ir.Constant(_INTP, 1), member(inner, state, failed_at))
+        inner.ret_void()
+
+        frame = cgutils.alloca_once(builder, layout)
+        for i, v in enumerate(cast):
+            builder.store(v, member(builder, frame, i))
+        builder.store(ir.Constant(_INTP, 0), member(builder, frame, counter_at))
+        builder.store(ir.Constant(_INTP, 0), member(builder, frame, failed_at))
+        raw = builder.bitcast(frame, _BYTES)
+        alone = builder.or_(builder.icmp_signed("<=", threads, ir.Constant(_INTP, 1)), builder.icmp_signed("<=", blocks, ir.Constant(_INTP, 1)))
+        with builder.if_else(alone) as (serial, shared):
+            with serial, cgutils.for_range(builder, blocks) as loop:
+                builder.call(trampoline, [raw, loop.index, ir.Constant(_INTP, 0)])
+            with shared:
+                workers = builder.select(builder.icmp_signed("<", threads, blocks), threads, blocks)
+                share = _declare(context, builder, _share_blocks, (types.intp,) * 5, types.none)
+                addresses = [builder.ptrtoint(p, _INTP) for p in (trampoline, raw, member(builder, frame, counter_at))]
+                status, _ = context.call_conv.call_function(builder, share, types.none, (types.intp,) * 5, [*addresses, blocks, workers])
+                with cgutils.if_unlikely(builder, status.is_error):
+                    context.call_conv.return_status_propagate(builder, status)
+        failed = builder.icmp_signed("!=", builder.load(member(builder, frame, failed_at)), ir.Constant(_INTP, 0))
+        with cgutils.if_unlikely(builder, failed):
+            context.call_conv.return_user_exc(builder, RuntimeError, (f"{body.dispatcher.py_func.__name__}: a block failed (out of memory, or out of bounds in checked mode)",))
+        return context.get_dummy_value()
+
+    return types.void(body, types.intp, types.intp, args), codegen
+
+
+parallel = _parallel
+"""``parallel(body, blocks, threads, (args...))``: runs ``body(block, worker, *args)`` for every block."""

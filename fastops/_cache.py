@@ -1,0 +1,236 @@
+"""Content-addressed store of compiled kernels.
+
+One file holds one compiled signature of one function. Its name is the SHA-256 of everything that the machine code
+depends on: the sources of the function's module and of every fastops module that it imports, directly or not; the
+versions of Numba, llvmlite and Python; the CPU's name and features; flags; the function and its argument types. So an
+edit recompiles what it can reach and nothing else, and two checkouts can share a folder. Numba's own ``cache=True``
+does none of this: it never learns that a callee in another file changed, and concurrent writers can poison its index.
+
+A file is a checksum followed by the pickled object code. It is written under a temporary name and renamed into place,
+so readers see a whole file or none. Whatever goes wrong here (a folder that cannot be written, a full disk, a damaged
+file) means compiling again, never failing.
+"""
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import os
+import pickle
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core import config
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.serialize import dumps
+
+_PACKAGE = __name__.partition(".")[0]
+_CHECKSUM = 32
+_EXTERNAL = re.compile(rb"fastops_separate_[0-9a-f]{32}")
+
+
+def cache_dir() -> Path:
+    """The folder of compiled kernels: ``FASTOPS_CACHE_DIR``, or the user's cache folder."""
+    override = os.environ.get("FASTOPS_CACHE_DIR")
+    if override:
+        return Path(override)
+    from platformdirs import user_cache_path
+
+    return user_cache_path(_PACKAGE, appauthor=False)
+
+
+def _files() -> list[Path]:
+    try:
+        return [p for p in cache_dir().iterdir() if p.suffix in (".kernel", ".partial")]
+    except OSError:
+        return []
+
+
+def size() -> tuple[int, int]:
+    """How many files the cache holds, and their bytes."""
+    sizes = []
+    for path in _files():
+        try:
+            sizes.append(path.stat().st_size)
+        except OSError:  # removed by another process meanwhile
+            continue
+    return len(sizes), sum(sizes)
+
+
+def clear() -> int:
+    """Removes every compiled kernel from disk; returns how many files went."""
+    removed = 0
+    for path in _files():
+        try:
+            path.unlink()
+            removed += 1
+        except OSError:
+            continue
+    return removed
+
+
+def _imports(source: str, module: str, is_package: bool) -> set[str]:
+    """The fastops modules named by the import statements of a module, wherever they stand in it."""
+    found = set()
+    parent = module.split(".") if is_package else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = parent[: len(parent) - node.level + 1] if node.level else []
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            found.add(name)
+            found.update(f"{name}.{alias.name}" for alias in node.names)
+    return {name for name in found if name.partition(".")[0] == _PACKAGE}
+
+
+@cache
+def _module_source(module: str) -> tuple[bytes, frozenset[str]] | None:
+    """The source of a module and the fastops modules that it imports; None when there is no such module."""
+    try:
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            return None
+        source = Path(spec.origin).read_bytes()
+        return source, frozenset(_imports(source.decode(), module, spec.submodule_search_locations is not None))
+    except (ImportError, OSError, SyntaxError, ValueError):
+        return None
+
+
+@cache
+def sources_digest(module: str) -> str:
+    """SHA-256 of the sources that can reach a module's machine code; empty when they cannot be read."""
+    seen: dict[str, bytes] = {}
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        known = _module_source(name)
+        if known is None:
+            if name == module:  # typed at a prompt or run from a string: there is no file to speak for it
+                return ""
+            continue
+        seen[name] = known[0]
+        todo.extend(known[1])
+    digest = hashlib.sha256()
+    for name in sorted(seen):
+        digest.update(f"{name}\0{len(seen[name])}\0".encode() + seen[name])
+    return digest.hexdigest()
+
+
+class _Impl(CompileResultCacheImpl):  # type: ignore[misc]
+    """Numba's (de)serialisation of a compiled function, without its ideas of where and when."""
+
+    def __init__(self) -> None:
+        pass
+
+    @property
+    def locator(self) -> Any:
+        return self
+
+
+class KernelCache(FunctionCache):  # type: ignore[misc]
+    """What a Numba dispatcher asks for compiled code and hands compiled code to."""
+
+    def __init__(self, py_func: Callable[..., Any], options: dict[str, Any], environment: tuple[Any, ...], externals: Externals) -> None:
+        self._py_func = py_func
+        self._name = py_func.__qualname__
+        self._module = py_func.__module__
+        self._static = (repr(sorted((k, sorted(v) if isinstance(v, set) else v) for k, v in options.items())), environment)
+        self._externals = externals
+        self._impl = _Impl()
+        self._impl_class = _Impl
+        self.enable()
+
+    @property
+    def cache_path(self) -> str:
+        return str(cache_dir())
+
+    def flush(self) -> None:
+        """Part of Numba's interface; there is no index to flush."""
+
+    def _path(self, signature: Any, codegen: Any) -> Path | None:
+        sources = sources_digest(self._module)
+        if not sources:
+            return None
+        key = (sources, numba.__version__, sys.version_info[:3], codegen.magic_tuple(), self._static, self._module, self._name, str(signature), config.OPT)
+        return cache_dir() / f"{self._name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:40]}.kernel"
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        try:
+            target_context.refresh()
+            path = self._path(signature, target_context.codegen())
+            if path is None:
+                return None
+            blob = path.read_bytes()
+            if hashlib.sha256(blob[_CHECKSUM:]).digest() != blob[:_CHECKSUM]:
+                return None
+            externals, payload = pickle.loads(blob[_CHECKSUM:])
+            for external in externals:
+                self._externals.load(external)
+            result = self._impl.rebuild(target_context, payload)
+            return result if tuple(result.signature.args) == tuple(signature) else None
+        except Exception:
+            return None
+
+    def save_overload(self, signature: Any, result: Any) -> None:
+        try:
+            path = self._path(signature, result.codegen)
+            if path is None or not self._impl.check_cachable(result):
+                return
+            payload = self._impl.reduce(result)
+            names = {m.decode() for m in _EXTERNAL.findall(dumps(payload))}
+            data = dumps(([self._externals.describe(name) for name in sorted(names)], payload))
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(suffix=".partial", dir=path.parent)
+            try:
+                with os.fdopen(handle, "wb") as f:
+                    f.write(hashlib.sha256(data).digest() + data)
+                os.replace(temporary, path)
+            except BaseException:
+                os.unlink(temporary)
+                raise
+        except Exception:
+            return
+
+
+class Externals:
+    """Functions that other compiled functions call through a symbol (see ``_jit.separate``)."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, str, Any]] = {}
+
+    @staticmethod
+    def symbol(dispatcher: Any, argtypes: tuple[Any, ...]) -> str:
+        text = f"{dispatcher.py_func.__module__}\0{dispatcher.py_func.__qualname__}\0{argtypes}"
+        return "fastops_separate_" + hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def link(self, dispatcher: Any, argtypes: tuple[Any, ...]) -> str:
+        """Compiles (or loads) the function for these types and makes its address known under the symbol returned."""
+        import llvmlite.binding
+
+        name = self.symbol(dispatcher, argtypes)
+        if name not in self._known:
+            dispatcher.compile(argtypes)
+            result = dispatcher.overloads[argtypes]
+            llvmlite.binding.add_symbol(name, result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+            self._known[name] = (dispatcher.py_func.__module__, dispatcher.py_func.__qualname__, argtypes)
+        return name
+
+    def describe(self, name: str) -> tuple[str, str, Any]:
+        return self._known[name]
+
+    def load(self, external: tuple[str, str, Any]) -> None:
+        module, qualname, argtypes = external
+        found: Any = importlib.import_module(module)
+        for part in qualname.split("."):
+            found = getattr(found, part)
+        self.link(getattr(found, "dispatcher", found), argtypes)
