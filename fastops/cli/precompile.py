@@ -1,0 +1,192 @@
+"""``python -m fastops precompile``: compiles the kernels ahead, so that no later call waits for it.
+
+Compiling is what a call does when the cache does not have its kernels yet. So each piece of work here is a handful of small
+calls of public functions, and the pieces are shared out to one process a core; the cache on disk brings the results together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+
+Work = tuple[str, Callable[[], None]]
+
+# (x, weight, stride, padding, groups) that between them reach every kernel of every strategy. They are large enough for
+# the cost models to wake a second thread, for the parallel forms are what most calls use.
+_GEOMETRIES = (
+    ((1, 32, 32, 32), (32, 32, 3, 3), 1, 1, 1),
+    ((1, 32, 32, 32), (32, 32, 3, 3), 2, 1, 1),
+    ((1, 32, 32, 32), (32, 32, 5, 5), 1, 2, 1),
+    ((1, 32, 32, 32), (32, 32, 1, 7), 1, (0, 3), 1),
+    ((1, 32, 32, 32), (32, 32, 7, 1), 1, (3, 0), 1),
+    ((1, 128, 32, 32), (128, 128, 1, 1), 1, 0, 1),
+    ((1, 128, 32, 32), (128, 128, 1, 1), 2, 0, 1),
+    ((1, 128, 32, 32), (128, 1, 3, 3), 1, 1, 128),
+    ((1, 128, 32, 32), (128, 1, 3, 3), 2, 1, 128),
+    ((1, 64, 32, 32), (64, 32, 3, 3), 1, 1, 2),
+    ((1, 8, 8, 8), (8, 8, 3, 3), 1, 1, 1),
+)
+
+
+def _conv() -> Iterator[Work]:
+    from fastops.ops.conv.strategies import STRATEGIES
+
+    # The two dtypes share no machine code and follow each other, so that two processes rarely compile the same thing.
+    for strategy in STRATEGIES:
+        for data_format in ("NCHW", "NHWC"):
+            for dtype in ("float32", "float64"):
+                label = f"conv {strategy.name} {dtype} {data_format}"
+                yield label, partial(_run_conv, strategy.name, dtype, data_format)
+    for dtype in ("float32", "float64"):
+        yield f"conv unfold and fold {dtype}", partial(_run_unfold, dtype)
+
+
+def _run_conv(name: str, dtype: str, data_format: str) -> None:
+    import numpy as np
+
+    from fastops import functional as F
+    from fastops.ops.conv.spec import Options, forward_spec
+    from fastops.ops.conv.strategies import STRATEGIES
+
+    strategy = next(s for s in STRATEGIES if s.name == name)
+    channels_last = data_format == "NHWC"
+    for x_shape, w_shape, stride, padding, groups in _GEOMETRIES:
+        x = np.ones(x_shape, dtype)
+        if channels_last:
+            x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+        weight, bias = np.ones(w_shape, dtype), np.ones(w_shape[0], dtype)
+        options = Options(stride=stride, padding=padding, groups=groups, channels_last=channels_last)
+        spec = forward_spec("conv2d", 2, x.shape, weight.shape, dtype, options)
+        settings = {
+            "stride": stride,
+            "padding": padding,
+            "groups": groups,
+            "strategy": name,
+            "data_format": data_format,
+        }
+        y = np.ones((1, *spec.y_shape[2:]) if channels_last else (*spec.y_shape[:2], *spec.y_shape[3:]), dtype)
+        if strategy.accepts(spec, "forward") is None:
+            F.conv2d(x, weight, bias, **settings, activation="relu")
+        for direction, mask in (("grad_input", (True, False, False)), ("grad_weight", (False, True, True))):
+            if strategy.accepts(spec, direction) is None:
+                F.conv2d_backward(y, x, weight, bias, **settings, output_mask=mask)
+
+
+def _run_unfold(dtype: str) -> None:
+    import numpy as np
+
+    from fastops import functional as F
+
+    columns = F.unfold(np.ones((1, 32, 64, 64), dtype), 3, padding=1)
+    F.fold(columns, (64, 64), 3, padding=1)
+
+
+FAMILIES: dict[str, Callable[[], Iterator[Work]]] = {"conv": _conv}
+
+
+def _family(name: str) -> str:
+    if name not in FAMILIES:
+        raise argparse.ArgumentTypeError(f"no family {name!r}; there are: {', '.join(FAMILIES)}")
+    return name
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "families",
+        nargs="*",
+        type=_family,
+        metavar="FAMILY",
+        help=f"what to compile (all by default): {', '.join(FAMILIES)}",
+    )
+    parser.add_argument(
+        "-j", "--threads", type=_positive, metavar="N", help="how many processes compile (default: one a core)"
+    )
+    parser.add_argument(
+        "--clear", action="store_true", help="empty the cache first; without a FAMILY, do no more than that"
+    )
+
+
+def _in_worker() -> None:
+    # Ctrl-C reaches the whole process group. A worker has nothing to tell then: it just goes.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _compile(family: str, index: int) -> None:
+    """One piece of work, in both forms of each kernel: the serial one and the parallel one."""
+    from fastops._threads import get_num_threads, set_num_threads
+
+    _, call = list(FAMILIES[family]())[index]
+    available = get_num_threads()
+    try:
+        for threads in sorted({1, available}):
+            set_num_threads(threads)
+            call()
+    finally:
+        set_num_threads(available)
+
+
+def _fill(families: list[str], processes: int) -> list[str]:
+    """Compiles the families; returns what went wrong, a line for each."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    work = [(family, index, label) for family in families for index, (label, _) in enumerate(FAMILIES[family]())]
+    failures = []
+    with (
+        Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress,
+        ProcessPoolExecutor(
+            min(processes, len(work)), mp_context=multiprocessing.get_context("spawn"), initializer=_in_worker
+        ) as pool,
+    ):
+        bar = progress.add_task("", total=len(work))
+        futures = {pool.submit(_compile, family, index): label for family, index, label in work}
+        try:
+            for future in as_completed(futures):
+                try:
+                    future.result()
+                except BrokenProcessPool:
+                    return [*failures, f"{futures[future]}: a compiling process died"]
+                except Exception as error:
+                    failures.append(f"{futures[future]}: {type(error).__name__}: {error}")
+                progress.update(bar, advance=1, description=futures[future])
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return failures
+
+
+def run(args: argparse.Namespace) -> int:
+    from fastops import _cache
+    from fastops._threads import get_num_threads
+
+    if args.clear:
+        removed = _cache.clear()
+        print(f"removed {removed} compiled kernels from {_cache.cache_dir()}")
+        if not args.families:
+            return 0
+    start = time.perf_counter()
+    failures = _fill(args.families or list(FAMILIES), args.threads or get_num_threads())
+    for failure in failures:
+        print(f"precompile: {failure}", file=sys.stderr)
+    files, size = _cache.size()
+    print(
+        f"{files} compiled kernels, {size / 2**20:.1f} MiB, in {_cache.cache_dir()} ({time.perf_counter() - start:.0f} s)"
+    )
+    if not files:
+        print("precompile: nothing could be stored; can the folder be written?", file=sys.stderr)
+    return 1 if failures or not files else 0
