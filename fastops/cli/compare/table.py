@@ -1,0 +1,180 @@
+"""The comparison as tables for a terminal, or as the same text without colours."""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fastops.cli._layers import FORWARD
+from fastops.cli.compare.against import LIBRARIES
+from fastops.cli.compare.measure import AUTO, Comparison, Row
+
+TITLES = {FORWARD: "forward", "grad_input": "gradient of the input", "grad_weight": "gradient of the weight"}
+BAR = 24
+
+
+def digits(value: float | None) -> str:
+    """Three digits or so, never an exponent."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
+
+
+def megabytes(size: int | None) -> str:
+    if size is None:
+        return ""
+    return "0" if size == 0 else "<0.1M" if size < 0.05 * 2**20 else f"{size / 2**20:.{0 if size >= 100 * 2**20 else 1}f}M"
+
+
+def exponent(value: float | None) -> str:
+    """``3e-07`` as ``3e-7``."""
+    return "-" if value is None else "0" if value == 0 else re.sub(r"e([-+])0", r"e\1", f"{value:.0e}").replace("e+", "e")
+
+
+def _table(result: Comparison, *, shapes: bool) -> Table:
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True, show_edge=False)
+    table.add_column("layer", no_wrap=True, style="cyan")
+    table.add_column("", no_wrap=True, justify="right", style="dim")
+    if shapes:
+        table.add_column("channels kernel size", no_wrap=True, style="dim")
+    return table
+
+
+def _cells(row: Row, *, shapes: bool) -> list[str | Text]:
+    return [row.shape.layer, f"x{row.shape.count}" if row.shape.count > 1 else "", *([row.shape.describe()] if shapes else [])]
+
+
+def _cell(row: Row, name: str, text: str, *, stars: bool = True) -> Text:
+    """The chosen strategy has a star, the fastest of ours is bold, the column of the choice green."""
+    star = "*" if stars and name == row.chosen and row.measured[name].milliseconds else ""
+    style = "bold green" if name == AUTO else "dim" if text == "-" else "magenta" if name in LIBRARIES else ""
+    return Text(star + text, style=f"{style} bold" if name == row.fastest() else style)
+
+
+def _times(result: Comparison, direction: str, *, shapes: bool) -> Table:
+    table = _table(result, shapes=shapes)
+    for name in result.columns:
+        table.add_column(name, justify="right", no_wrap=True)
+        if name in LIBRARIES:
+            table.add_column("ratio", justify="right", no_wrap=True)
+
+    def ratio(theirs: float | None, ours: float | None) -> Text:
+        if not theirs or not ours:
+            return Text("")
+        return Text(f"{theirs / ours:.2f}x", style="green" if theirs >= ours else "red")
+
+    for row in (r for r in result.rows if r.direction == direction):
+        cells = _cells(row, shapes=shapes)
+        for name in result.columns:
+            milliseconds = row.measured[name].milliseconds
+            cells.append(_cell(row, name, digits(milliseconds)))
+            if name in LIBRARIES:
+                cells.append(ratio(milliseconds, row.measured[AUTO].milliseconds))
+        table.add_row(*cells)
+    table.add_section()
+    all_layers = sum(r.shape.count for r in result.rows if r.direction == direction)
+    cells = ["network", f"x{all_layers}", *([""] if shapes else [])]
+    for name in result.columns:
+        total = result.total(name, (direction,))
+        complete = total is not None and total.layers == all_layers
+        cells.append(Text(digits(total.milliseconds) if total and complete else "", style="bold green" if name == AUTO else "bold"))
+        if name in LIBRARIES:
+            cells.append(ratio(total.milliseconds, total.auto_milliseconds) if total else "")
+    table.add_row(*cells)
+    return table
+
+
+def _grid(result: Comparison, direction: str, text: Callable[[Row, str], str], *, shapes: bool, auto: bool = True) -> Table:
+    """A cell for each layer and candidate."""
+    table = _table(result, shapes=shapes)
+    names = [n for n in result.columns if auto or n != AUTO]
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in (r for r in result.rows if r.direction == direction):
+        table.add_row(*_cells(row, shapes=shapes), *(_cell(row, n, text(row, n)) for n in names))
+    return table
+
+
+def _memory_and_error(row: Row, name: str) -> str:
+    measured = row.measured[name]
+    if measured.milliseconds is None:
+        return "-"
+    return f"{megabytes(measured.workspace)} {exponent(measured.error):>4}".strip()
+
+
+def _summary(result: Comparison) -> Table:
+    """The network as a whole: a line for each candidate, with a bar for its speed."""
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True, show_edge=False)
+    table.add_column("", no_wrap=True)
+    for heading in ("layers", "ms", "GFLOP/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, width=BAR)
+    for heading in ("auto is faster", "workspace", "error"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    totals = {n: t for n in result.columns if (t := result.total(n))}
+    all_layers = sum(r.shape.count for r in result.rows)
+    best = max(t.gflops for t in totals.values())
+    for name, t in totals.items():
+        style = "bold green" if name == AUTO else "magenta" if name in LIBRARIES else ""
+        table.add_row(
+            name, "all" if t.layers == all_layers else f"{t.layers} of {all_layers}", digits(t.milliseconds), digits(t.gflops),
+            Text("#" * max(1, round(BAR * t.gflops / best)), style=style or "blue"),
+            "" if name == AUTO else f"{t.milliseconds / t.auto_milliseconds:.2f}x",
+            "" if name in LIBRARIES else megabytes(t.workspace), exponent(t.error), style=style,
+        )
+    return table
+
+
+def _notes(result: Comparison) -> list[str]:
+    notes = [
+        '* chosen by strategy="auto"; bold: the fastest strategy; -: the layer is not for this one; xN: N layers of the network have this shape.',
+        "Times are the best of several calls, taken in turns. GFLOP/s count the operations of the direct algorithm, of which Winograd needs fewer.",
+        "Error: largest difference from the naive strategy in float64, relative to the largest value.",
+    ]
+    if any(r.reference_channels for r in result.rows):
+        partial = dict.fromkeys(r.shape.layer for r in result.rows if r.reference_channels)
+        notes[-1] += f" Taken over part of the channels in {', '.join(partial)}."
+    if result.settings.libraries:
+        notes.append("ratio: the library's time divided by that of auto, above 1 where fastops is faster.")
+    if "onnxruntime" in result.columns:
+        notes.append("onnxruntime has the weights ahead and may rearrange them beforehand; the others get them with every call.")
+    notes += [f"{name} is left out: {reason}." for name, reason in result.absent().items()]
+    return notes
+
+
+def show(result: Comparison, console: Console) -> None:
+    """Print everything."""
+    s = result.settings
+    data = f"picture {s.image}" if s.image else "random numbers"
+    console.print(Text(f"The convolutions of {s.network}", style="bold"))
+    threads = f"{s.threads} thread{'s' * (s.threads > 1)}"
+    facts = [s.dtype, f"batch {s.batch}", threads, data, *(f"{n} {v}" for n, v in result.versions.items())]
+    if s.precision != "default":
+        facts.insert(1, f"precision {s.precision}")
+    console.print(Text(", ".join(facts), style="dim"))
+
+    def block(title: str, make: Callable[[bool], Table]) -> None:
+        """With the shapes where the console is wide enough."""
+        table = make(True)
+        if console.measure(table).minimum > console.width or console.measure(table).maximum > console.width:
+            table = make(False)
+        console.print()
+        console.print(Text(title, style="bold"))
+        console.print(table)
+
+    for direction in s.directions:
+        title = TITLES[direction] if len(s.directions) > 1 else ""
+        prefix = f"{title}, " if title else ""
+        block(f"{prefix}time in ms", lambda shapes, d=direction: _times(result, d, shapes=shapes))  # type: ignore[misc]
+        block(f"{prefix}GFLOP/s", lambda shapes, d=direction: _grid(  # type: ignore[misc]
+            result, d, lambda row, n: digits(row.gflops(n)), shapes=shapes))
+        block(f"{prefix}workspace in MiB, and error", lambda shapes, d=direction: _grid(  # type: ignore[misc]
+            result, d, _memory_and_error, shapes=shapes, auto=False))
+    block("the whole network" + (", forward and both gradients" if len(s.directions) > 1 else ""), lambda shapes: _summary(result))
+    console.print()
+    for note in _notes(result):
+        console.print(Text(note, style="dim"))
