@@ -1,0 +1,62 @@
+"""Copies of matrices in the order in which a product reads them."""
+from __future__ import annotations
+
+from fastops._jit import function, separate
+from fastops.simd.blocking import NV
+from fastops.simd.vector import lanes, load, load_part, load_square, store, store_part, store_tile, transpose
+
+
+@function
+def transpose_block(a, a0, a_row, out, out0, out_row):  # type: ignore[no-untyped-def]
+    """out[j, i] = a[i, j] for as many rows and columns as a vector has lanes."""
+    store_tile(out, out0, out_row, transpose(load_square(a, a0, a_row)))
+
+
+@separate
+def pack_panels(block, worker, b, b0, b_row, b_col, depth, cols, packed):  # type: ignore[no-untyped-def]
+    """Panel ``block`` of b[depth, cols]: NR columns of it, row after row, zeros where b has no more columns."""
+    count = lanes(packed)
+    width = NV * count
+    left = cols - block * width
+    to = block * width * depth
+    source = b0 + block * width * b_col
+    if b_col == 1:
+        for _ in range(depth):
+            for v in range(0, width, count):
+                if left >= width:
+                    store(packed, to + v, load(b, source + v))
+                else:
+                    store(packed, to + v, load_part(b, source + v, left - v))
+            source += b_row
+            to += width
+        return
+    for v in range(0, width, count):
+        k = 0
+        if b_row == 1 and left - v >= count:
+            while depth - k >= count:
+                transpose_block(b, source + v * b_col + k, b_col, packed, to + k * width + v, width)
+                k += count
+        while k < depth:
+            for j in range(v, v + count):
+                packed[to + k * width + j] = b[source + j * b_col + k * b_row] if j < left else packed.dtype.type(0)
+            k += 1
+
+
+@function
+def copy_run(source, s0, out, o0, count):  # type: ignore[no-untyped-def]
+    """out[o0 + i] = source[s0 + i] for i < count."""
+    step = lanes(out)
+    i = 0
+    while count - i >= step:
+        store(out, o0 + i, load(source, s0 + i))
+        i += step
+    if i < count:
+        tail = load_part(source, s0 + i, count - i)
+        store_part(out, o0 + i, tail, count - i)
+
+
+@function
+def scale_run(source, s0, out, o0, count, factor):  # type: ignore[no-untyped-def]
+    """out[o0 + i] = factor * source[s0 + i] for i < count."""
+    for i in range(count):
+        out[o0 + i] = factor * source[s0 + i]

@@ -1,0 +1,455 @@
+"""A SIMD vector type for Numba, and register tiles made of it.
+
+Numba has no vector type. Here a Numba type's data model is an LLVM vector of the host's width, so that a kernel can
+say what it means: load a vector, multiply, add, store. A tile is a fixed number of vectors; it lives in registers as
+long as it is never indexed by a variable. Offsets count elements from the start of a C-contiguous array of any rank.
+
+In checked mode (``FASTOPS_CHECKED=1``) every load and store is compared with the array's bounds.
+"""
+from __future__ import annotations
+
+import operator
+from fractions import Fraction
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.imputils import lower_builtin
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, models, register_model
+
+from fastops._jit import CHECKED
+from fastops.simd.blocking import LANES
+
+_I32, _I64, _I1 = ir.IntType(32), ir.IntType(64), ir.IntType(1)
+_ELEMENT = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
+_CONTRACT = ("contract",)
+
+
+class VectorType(types.Type):  # type: ignore[misc]
+    """As many elements as one register holds."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+        self.count = LANES[dtype.name]
+        super().__init__(name=f"vector({dtype}, {self.count})")
+
+    @property
+    def llvm(self) -> Any:
+        return ir.VectorType(_ELEMENT[self.dtype.name], self.count)
+
+
+class TileType(types.Type):  # type: ignore[misc]
+    """``rows x cols`` vectors."""
+
+    def __init__(self, dtype: Any, rows: int, cols: int) -> None:
+        self.vector = VectorType(dtype)
+        self.dtype, self.rows, self.cols = dtype, rows, cols
+        super().__init__(name=f"tile({self.vector}, {rows}, {cols})")
+
+    @property
+    def llvm(self) -> Any:
+        return ir.ArrayType(self.vector.llvm, self.rows * self.cols)
+
+
+@register_model(VectorType)
+@register_model(TileType)
+class _Model(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, fe_type: Any) -> None:
+        super().__init__(manager, fe_type, fe_type.llvm)
+
+
+def _int(n: int) -> Any:
+    return ir.Constant(_I64, n)
+
+
+class _Memory:
+    """The elements of an array argument, seen from inside a code generator."""
+
+    def __init__(self, context: Any, builder: Any, arytype: Any, value: Any) -> None:
+        self._array = context.make_array(arytype)(context, builder, value)
+        self._context, self._builder = context, builder
+        self._vector = VectorType(arytype.dtype)
+        self._align = arytype.dtype.bitwidth // 8
+
+    def _at(self, offset: Any, count: Any) -> Any:
+        """The address of ``count`` elements from ``offset``; compared with the bounds in checked mode."""
+        builder = self._builder
+        if CHECKED:
+            end = builder.add(offset, count)
+            bad = builder.or_(builder.icmp_signed("<", offset, _int(0)), builder.icmp_signed(">", end, self._array.nitems))
+            with cgutils.if_unlikely(builder, builder.and_(bad, builder.icmp_signed(">", count, _int(0)))):
+                self._context.call_conv.return_user_exc(builder, IndexError, ("vector access outside the array",))
+        return builder.gep(self._array.data, [offset])
+
+    def load(self, offset: Any) -> Any:
+        pointer = self._at(offset, _int(self._vector.count))
+        value = self._builder.load(self._builder.bitcast(pointer, self._vector.llvm.as_pointer()))
+        value.align = self._align
+        return value
+
+    def store(self, offset: Any, value: Any) -> None:
+        pointer = self._at(offset, _int(self._vector.count))
+        self._builder.store(value, self._builder.bitcast(pointer, self._vector.llvm.as_pointer())).align = self._align
+
+    def scalar(self, offset: Any) -> Any:
+        return self._builder.load(self._at(offset, _int(1)))
+
+    def _mask(self, count: Any) -> Any:
+        lanes = self._vector.count
+        index = ir.Constant(ir.VectorType(_I64, lanes), list(range(lanes)))
+        return self._builder.icmp_signed("<", index, _splat(self._builder, ir.VectorType(_I64, lanes), count))
+
+    def _clip(self, count: Any) -> Any:
+        """At most a whole vector, at least nothing."""
+        builder, whole = self._builder, _int(self._vector.count)
+        count = builder.select(builder.icmp_signed("<", count, whole), count, whole)
+        return builder.select(builder.icmp_signed(">", count, _int(0)), count, _int(0))
+
+    def _masked(self, name: str, result: Any, arguments: Any) -> Any:
+        llvm = self._vector.llvm
+        kind = "f32" if self._align == 4 else "f64"
+        full = f"llvm.masked.{name}.v{self._vector.count}{kind}.p0"
+        fn = cgutils.get_or_insert_function(self._builder.module, ir.FunctionType(result, [a.type for a in arguments]), full)
+        return self._builder.call(fn, arguments), llvm
+
+    def load_part(self, offset: Any, count: Any) -> Any:
+        pointer = self._builder.bitcast(self._at(offset, self._clip(count)), self._vector.llvm.as_pointer())
+        zero = ir.Constant(self._vector.llvm, None)
+        return self._masked("load", self._vector.llvm, [pointer, ir.Constant(_I32, self._align), self._mask(count), zero])[0]
+
+    def store_part(self, offset: Any, value: Any, count: Any) -> None:
+        pointer = self._builder.bitcast(self._at(offset, self._clip(count)), self._vector.llvm.as_pointer())
+        self._masked("store", ir.VoidType(), [value, pointer, ir.Constant(_I32, self._align), self._mask(count)])
+
+
+def _splat(builder: Any, llvm: Any, scalar: Any) -> Any:
+    undefined = ir.Constant(llvm, ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, llvm.count), [0] * llvm.count))
+
+
+def _fma(builder: Any, vector: VectorType, a: Any, b: Any, c: Any) -> Any:
+    """One fused instruction where the machine has it, a multiply and an add elsewhere."""
+    kind = "f32" if vector.dtype.name == "float32" else "f64"
+    fn = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector.llvm, [vector.llvm] * 3), f"llvm.fmuladd.v{vector.count}{kind}")
+    return builder.call(fn, [a, b, c])
+
+
+# ---- vectors
+
+
+@intrinsic
+def lanes(typingctx: Any, array: Any) -> Any:
+    """Elements in a vector of the array's dtype."""
+    return types.intp(array), lambda context, builder, sig, args: _int(LANES[array.dtype.name])
+
+
+@intrinsic
+def load(typingctx: Any, array: Any, offset: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _Memory(context, builder, array, args[0]).load(args[1])
+
+    return VectorType(array.dtype)(array, types.intp), codegen
+
+
+@intrinsic
+def load_part(typingctx: Any, array: Any, offset: Any, count: Any) -> Any:
+    """The first ``count`` elements (all when there are more), zeros behind them; touches no other memory."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _Memory(context, builder, array, args[0]).load_part(args[1], args[2])
+
+    return VectorType(array.dtype)(array, types.intp, types.intp), codegen
+
+
+@intrinsic
+def store(typingctx: Any, array: Any, offset: Any, vector: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        _Memory(context, builder, array, args[0]).store(args[1], args[2])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), codegen
+
+
+@intrinsic
+def store_part(typingctx: Any, array: Any, offset: Any, vector: Any, count: Any) -> Any:
+    """Writes the first ``count`` elements and touches no other memory."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        _Memory(context, builder, array, args[0]).store_part(args[1], args[2], args[3])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector, types.intp), codegen
+
+
+@intrinsic
+def splat(typingctx: Any, array: Any, scalar: Any) -> Any:
+    """A vector of the array's dtype with the scalar in every lane."""
+    vector = VectorType(array.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _splat(builder, vector.llvm, args[1])
+
+    return vector(array, array.dtype), codegen
+
+
+@intrinsic
+def broadcast(typingctx: Any, array: Any, offset: Any) -> Any:
+    """A vector with one element of the array in every lane."""
+    vector = VectorType(array.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _splat(builder, vector.llvm, _Memory(context, builder, array, args[0]).scalar(args[1]))
+
+    return vector(array, types.intp), codegen
+
+
+@intrinsic
+def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c"""
+    return a(a, b, c), lambda context, builder, sig, args: _fma(builder, a, *args)
+
+
+def _arithmetic(symbol: Any, method: str) -> None:
+    @infer_global(symbol)
+    class _Typing(AbstractTemplate):  # type: ignore[misc]
+        def generic(self, args: Any, kws: Any) -> Any:
+            if len(args) == 2 and isinstance(args[0], VectorType) and args[0] == args[1]:
+                return signature(args[0], *args)
+            return None
+
+    @lower_builtin(symbol, VectorType, VectorType)
+    def _lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return getattr(builder, method)(*args, flags=_CONTRACT)
+
+
+_arithmetic(operator.add, "fadd")
+_arithmetic(operator.sub, "fsub")
+_arithmetic(operator.mul, "fmul")
+
+
+# ---- tiles
+
+
+def _vectors(builder: Any, tile: Any, value: Any) -> list[Any]:
+    return [builder.extract_value(value, i) for i in range(tile.rows * tile.cols)]
+
+
+def _pack(builder: Any, tile: Any, vectors: list[Any]) -> Any:
+    value = ir.Constant(tile.llvm, ir.Undefined)
+    for i, v in enumerate(vectors):
+        value = builder.insert_value(value, v, i)
+    return value
+
+
+@intrinsic(prefer_literal=True)
+def zero_tile(typingctx: Any, array: Any, rows: Any, cols: Any) -> Any:
+    """A tile of zeros of the array's dtype; rows and cols are constants."""
+    tile = TileType(array.dtype, rows.literal_value, cols.literal_value)
+    return tile(array, rows, cols), lambda context, builder, sig, args: ir.Constant(tile.llvm, None)
+
+
+@intrinsic
+def outer(typingctx: Any, tile: Any, a: Any, a0: Any, a_row: Any, b: Any, b0: Any) -> Any:
+    """tile + the outer product of a[a0 + i * a_row] (its rows) and the vectors from b[b0] on (its columns)."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value, left, right = args[0], _Memory(context, builder, a, args[1]), _Memory(context, builder, b, args[4])
+        columns = [right.load(builder.add(args[5], _int(j * tile.vector.count))) for j in range(tile.cols)]
+        for i in range(tile.rows):
+            row = _splat(builder, tile.vector.llvm, left.scalar(builder.add(args[2], builder.mul(args[3], _int(i)))))
+            for j in range(tile.cols):
+                at = i * tile.cols + j
+                value = builder.insert_value(value, _fma(builder, tile.vector, row, columns[j], builder.extract_value(value, at)), at)
+        return value
+
+    return tile(tile, a, types.intp, types.intp, b, types.intp), codegen
+
+
+def _each_vector(builder: Any, tile: Any, offset: Any, row: Any) -> Any:
+    for i in range(tile.rows):
+        start = builder.add(offset, builder.mul(row, _int(i)))
+        for j in range(tile.cols):
+            yield i * tile.cols + j, j, builder.add(start, _int(j * tile.vector.count))
+
+
+@intrinsic
+def store_tile(typingctx: Any, array: Any, offset: Any, row: Any, tile: Any) -> Any:
+    """Row i of the tile goes to array[offset + i * row ...]."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory = _Memory(context, builder, array, args[0])
+        for at, _, where in _each_vector(builder, tile, args[1], args[2]):
+            memory.store(where, builder.extract_value(args[3], at))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, tile), codegen
+
+
+@intrinsic
+def store_tile_part(typingctx: Any, array: Any, offset: Any, row: Any, tile: Any, columns: Any) -> Any:
+    """As store_tile, the first ``columns`` elements of each row alone."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory = _Memory(context, builder, array, args[0])
+        for at, j, where in _each_vector(builder, tile, args[1], args[2]):
+            memory.store_part(where, builder.extract_value(args[3], at), builder.sub(args[4], _int(j * tile.vector.count)))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, tile, types.intp), codegen
+
+
+@intrinsic
+def tile_load_rows(typingctx: Any, tile: Any, array: Any, offset: Any, row: Any) -> Any:
+    """A tile shaped as the given one, row i from array[offset + i * row ...]."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory = _Memory(context, builder, array, args[1])
+        return _pack(builder, tile, [memory.load(where) for _, _, where in _each_vector(builder, tile, args[2], args[3])])
+
+    return tile(tile, array, types.intp, types.intp), codegen
+
+
+@intrinsic
+def tile_load_rows_part(typingctx: Any, tile: Any, array: Any, offset: Any, row: Any, columns: Any) -> Any:
+    """As tile_load_rows, the first ``columns`` elements of each row, zeros behind them."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory = _Memory(context, builder, array, args[1])
+        count = tile.vector.count
+        return _pack(builder, tile, [memory.load_part(where, builder.sub(args[4], _int(j * count))) for _, j, where in _each_vector(builder, tile, args[2], args[3])])
+
+    return tile(tile, array, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic(prefer_literal=True)
+def load_tile(typingctx: Any, array: Any, offset: Any, row: Any, rows: Any) -> Any:
+    """A column of ``rows`` (a constant) vectors, vector i from array[offset + i * row]."""
+    tile = TileType(array.dtype, rows.literal_value, 1)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory = _Memory(context, builder, array, args[0])
+        return _pack(builder, tile, [memory.load(where) for _, _, where in _each_vector(builder, tile, args[1], args[2])])
+
+    return tile(array, types.intp, types.intp, rows), codegen
+
+
+@intrinsic
+def load_square(typingctx: Any, array: Any, offset: Any, row: Any) -> Any:
+    """As many vectors as a vector has lanes, vector i from array[offset + i * row ...]."""
+    tile = TileType(array.dtype, LANES[array.dtype.name], 1)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory = _Memory(context, builder, array, args[0])
+        return _pack(builder, tile, [memory.load(where) for _, _, where in _each_vector(builder, tile, args[1], args[2])])
+
+    return tile(array, types.intp, types.intp), codegen
+
+
+@intrinsic
+def tile_add(typingctx: Any, a: Any, b: Any) -> Any:
+    """The sum of two tiles, or of a tile and a vector (added to each of its vectors)."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        right = [args[1]] * (a.rows * a.cols) if isinstance(b, VectorType) else _vectors(builder, b, args[1])
+        return _pack(builder, a, [builder.fadd(x, y, flags=_CONTRACT) for x, y in zip(_vectors(builder, a, args[0]), right, strict=True)])
+
+    return a(a, b), codegen
+
+
+# ---- shuffles
+
+
+def _zip(builder: Any, lanes: int, a: Any, b: Any, unit: int) -> tuple[Any, Any]:
+    """The halves of a and b merged in turns of ``unit`` elements."""
+    order = [side * lanes + i + u for i in range(0, lanes, unit) for side in (0, 1) for u in range(unit)]
+    masks = [ir.Constant(ir.VectorType(_I32, lanes), order[h : h + lanes]) for h in (0, lanes)]
+    return builder.shuffle_vector(a, b, masks[0]), builder.shuffle_vector(a, b, masks[1])
+
+
+@intrinsic
+def transpose(typingctx: Any, tile: Any) -> Any:
+    """A square tile (as many vectors as lanes) with rows and lanes exchanged, in log2(lanes) rounds of merges."""
+    count = tile.vector.count
+    if tile.rows * tile.cols != count:
+        raise TypeError("transpose: the tile is not square")
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vectors = _vectors(builder, tile, args[0])
+        # Merging vector i with vector i + count/2, again and again, sends lane bits to vector bits one at a time.
+        half = count // 2
+        for _ in range(count.bit_length() - 1):
+            merged: list[Any] = []
+            for i in range(half):
+                merged.extend(_zip(builder, count, vectors[i], vectors[i + half], 1))
+            vectors = merged
+        return _pack(builder, tile, vectors)
+
+    return tile(tile), codegen
+
+
+# ---- constant matrices
+
+
+def _combination(builder: Any, vector: VectorType, terms: list[tuple[Fraction, Any]]) -> Any:
+    """The sum of coefficient * vector; None when there is none."""
+    total = None
+    for coefficient, v in sorted(terms, key=lambda term: abs(term[0]) != 1):
+        if total is None:
+            total = v if coefficient == 1 else builder.fmul(v, _constant(vector, coefficient))
+        elif coefficient == 1:
+            total = builder.fadd(total, v)
+        elif coefficient == -1:
+            total = builder.fsub(total, v)
+        else:
+            total = _fma(builder, vector, v, _constant(vector, coefficient), total)
+    return total
+
+
+def _constant(vector: VectorType, value: Fraction) -> Any:
+    return ir.Constant(vector.llvm, [ir.Constant(vector.llvm.element, float(value))] * vector.count)
+
+
+def linear_map(matrix: tuple[tuple[Fraction, ...], ...]) -> Any:
+    """An operation on tiles: the product of a constant matrix with a column of vectors, as straight-line code.
+
+    Zeros and ones cost nothing. Two rows that agree up to sign, as those of x and -x do in a Winograd transform, share
+    their work: u + v and u - v.
+    """
+    rows, cols = len(matrix), len(matrix[0])
+
+    def partner(i: int) -> int | None:
+        for j in range(i + 1, rows):
+            agree = [matrix[i][k] == matrix[j][k] for k in range(cols) if matrix[i][k] or matrix[j][k]]
+            oppose = [matrix[i][k] == -matrix[j][k] for k in range(cols) if matrix[i][k] or matrix[j][k]]
+            if any(agree) and any(oppose) and all(a or o for a, o in zip(agree, oppose, strict=True)):
+                return j
+        return None
+
+    @intrinsic
+    def apply(typingctx: Any, tile: Any) -> Any:
+        if (tile.rows, tile.cols) != (cols, 1):
+            raise TypeError(f"linear_map: the tile has {tile.rows} rows, the matrix {cols} columns")
+        result = TileType(tile.dtype, rows, 1)
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            x = _vectors(builder, tile, args[0])
+            out: list[Any] = [None] * rows
+            for i in range(rows):
+                if out[i] is not None:
+                    continue
+                j = partner(i)
+                if j is None or out[j] is not None:
+                    terms = [(matrix[i][k], x[k]) for k in range(cols) if matrix[i][k]]
+                    out[i] = _combination(builder, tile.vector, terms) if terms else ir.Constant(tile.vector.llvm, None)
+                    continue
+                u = _combination(builder, tile.vector, [(matrix[i][k], x[k]) for k in range(cols) if matrix[i][k] and matrix[i][k] == matrix[j][k]])
+                v = _combination(builder, tile.vector, [(matrix[i][k], x[k]) for k in range(cols) if matrix[i][k] and matrix[i][k] == -matrix[j][k]])
+                out[i], out[j] = builder.fadd(u, v), builder.fsub(u, v)
+            return _pack(builder, result, out)
+
+        return result(tile), codegen
+
+    return apply
