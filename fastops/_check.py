@@ -1,0 +1,226 @@
+"""Argument checks, with one grammar for messages.
+
+    conv2d: weight must have 3 channels (input channels 6 / groups 2), got 5 (weight shape (4, 5, 3, 3))
+
+that is: the operation, the argument, what is allowed, what was given. A wrong kind of thing is a ``TypeError``, a wrong
+value a ``ValueError``. Everything is checked before memory is allocated for the result and before a kernel runs.
+"""
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from operator import index
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastops._shapes import LARGEST_INDEX, byte_count
+
+Array = NDArray[Any]
+Pair = tuple[int, int]
+
+FLOAT16 = np.dtype(np.float16)
+FLOAT32 = np.dtype(np.float32)
+
+
+def as_array(op: str, name: str, value: Any) -> Array:
+    """``value`` as an array that kernels can take: C-contiguous, aligned, native byte order, typed as writeable.
+
+    Takes arrays and whatever has ``__array__`` or ``__dlpack__``. Nothing is copied unless the layout asks for it.
+
+    >>> as_array("relu", "input", [[1.0, 2.0]]).dtype
+    dtype('float64')
+    >>> as_array("relu", "input", [[1, 2]])
+    Traceback (most recent call last):
+    TypeError: relu: input must have dtype float16, float32 or float64, got int64
+    """
+    array = value if type(value) is np.ndarray else _to_ndarray(op, name, value)
+    dtype = array.dtype
+    if dtype.char not in "efd":
+        raise TypeError(f"{op}: {name} must have dtype float16, float32 or float64, got {dtype}")
+    if not (array.flags.c_contiguous and array.flags.aligned and dtype.isnative):
+        return np.array(array, dtype=dtype.newbyteorder("="), order="C", copy=True)
+    return array if array.flags.writeable else _writeable_view(array)
+
+
+def as_arrays(op: str, **values: Any) -> tuple[list[Any], np.dtype[Any]]:
+    """Several arrays of one dtype, ready for kernels, and that dtype. ``None`` stays ``None``; float16 becomes float32.
+
+    >>> as_arrays("add", input=np.ones(2, "f2"), other=np.ones(2, "f2"), bias=None)
+    ([array([1., 1.], dtype=float32), array([1., 1.], dtype=float32), None], dtype('float16'))
+    >>> as_arrays("add", input=np.ones(2, "f4"), other=np.ones(2))
+    Traceback (most recent call last):
+    TypeError: add: other must have the dtype of input, float32, got float64
+    """
+    arrays = [None if value is None else as_array(op, name, value) for name, value in values.items()]
+    first: tuple[str, np.dtype[Any]] | None = None
+    for name, array in zip(values, arrays):
+        if array is None:
+            continue
+        if first is None:
+            first = name, array.dtype
+        elif array.dtype != first[1]:
+            raise TypeError(f"{op}: {name} must have the dtype of {first[0]}, {first[1]}, got {array.dtype}")
+    assert first is not None
+    if first[1] == FLOAT16:
+        arrays = [None if array is None else array.astype(FLOAT32) for array in arrays]
+    return arrays, first[1]
+
+
+def _to_ndarray(op: str, name: str, value: Any) -> Array:
+    wanted = f"{op}: {name} must be an array of float16, float32 or float64"
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{wanted}, got a masked array, whose mask would be lost")
+    try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            return np.from_dlpack(value)
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        raise TypeError(f"{wanted}, got {type(value).__name__} ({error})") from error
+    if array.dtype.char == "O":
+        raise TypeError(f"{wanted}, got {type(value).__name__} (dtype object)")
+    return array
+
+
+class _Memory:
+    """Presents the memory of a read-only array as writeable."""
+
+    def __init__(self, array: Array) -> None:
+        self.owner = array
+        interface = array.__array_interface__
+        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
+
+
+def _writeable_view(array: Array) -> Array:
+    # Numba gives a read-only array a type of its own, for which every kernel would be compiled once more. Kernels do
+    # not write to their inputs, and this view never reaches the user.
+    return np.asarray(_Memory(array))
+
+
+def check_out(op: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """``out`` must be able to take the result as it is.
+
+    >>> check_out("relu", np.empty((2, 3), "f4"), (2, 4), np.dtype("f4"))
+    Traceback (most recent call last):
+    ValueError: relu: out must have shape (2, 4), got (2, 3)
+    """
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{op}: out must be a NumPy array, got {type(out).__name__}")
+    if out.shape != shape:
+        raise ValueError(f"{op}: out must have shape {shape}, got {out.shape}")
+    if out.dtype != dtype:
+        raise TypeError(f"{op}: out must have dtype {dtype}, got {out.dtype}")
+    if not out.flags.writeable:
+        raise ValueError(f"{op}: out must be writeable, got a read-only array")
+
+
+def takes_result(out: Array, dtype: np.dtype[Any], *inputs: Array | None) -> bool:
+    """Whether a kernel may write straight into ``out``; otherwise the result goes through a temporary.
+
+    A kernel reads its inputs while it writes, so ``out`` must not share memory with them (bounds are compared, which
+    errs on the safe side).
+    """
+    direct = type(out) is np.ndarray and out.flags.carray and out.dtype == dtype
+    return direct and not any(a is not None and np.may_share_memory(out, a) for a in inputs)
+
+
+def integer(op: str, name: str, value: Any, minimum: int) -> int:
+    """One integer of at least ``minimum``.
+
+    >>> integer("conv2d", "groups", 0, minimum=1)
+    Traceback (most recent call last):
+    ValueError: conv2d: groups must be at least 1, got 0
+    """
+    try:
+        number = None if isinstance(value, (bool, np.bool_)) else index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise TypeError(f"{op}: {name} must be an integer, got {value!r}")
+    if number < minimum:
+        raise ValueError(f"{op}: {name} must be at least {minimum}, got {value!r}")
+    return number
+
+
+def integers(op: str, name: str, value: Any, count: int, minimum: int) -> tuple[int, ...]:
+    """An integer for all axes, or one for each.
+
+    >>> integers("conv2d", "stride", 2, count=2, minimum=1), integers("conv2d", "stride", [1, 2], count=2, minimum=1)
+    ((2, 2), (1, 2))
+    >>> integers("conv2d", "stride", (1, 2, 3), count=2, minimum=1)
+    Traceback (most recent call last):
+    ValueError: conv2d: stride must be an integer or 2 of them, got (1, 2, 3)
+    """
+    items = _items(value)
+    if items is None:
+        items = [value]
+    if len(items) not in (1, count):
+        raise ValueError(f"{op}: {name} must be an integer{f' or {count} of them' if count > 1 else ''}, got {value!r}")
+    numbers = tuple(integer(op, name, item, minimum) for item in items)
+    return numbers if len(numbers) == count else numbers * count
+
+
+def paddings(op: str, name: str, value: Any, count: int, words: Sequence[str] = ()) -> tuple[Pair, ...] | str:
+    """Padding before and after each axis, or one of ``words`` as it is.
+
+    >>> paddings("conv2d", "padding", 1, 2), paddings("conv2d", "padding", (1, (0, 2)), 2)
+    (((1, 1), (1, 1)), ((1, 1), (0, 2)))
+    >>> paddings("conv2d", "padding", "full", 2, words=("valid", "same"))
+    Traceback (most recent call last):
+    ValueError: conv2d: padding must be "valid", "same", an integer, or for each of the 2 axes an integer or a \
+(before, after) pair, got 'full'
+    """
+    if isinstance(value, str) and value in words:
+        return value
+    items = _items(value)
+    if items is None and not isinstance(value, str):
+        items = [value]
+    if items is None or len(items) not in (1, count):
+        allowed = "".join(f'"{word}", ' for word in words)
+        axes = "for the axis" if count == 1 else f"for each of the {count} axes"
+        raise ValueError(f"{op}: {name} must be {allowed}an integer, or {axes} an integer or a (before, after) pair, got {value!r}")
+    pairs = []
+    for item in items:
+        pair = _items(item)
+        if pair is not None and len(pair) != 2:
+            raise ValueError(f"{op}: {name} must be a (before, after) pair for each axis, got {value!r}")
+        before, after = (item, item) if pair is None else pair
+        pairs.append((integer(op, name, before, minimum=0), integer(op, name, after, minimum=0)))
+    return tuple(pairs) if len(pairs) == count else tuple(pairs) * count
+
+
+def _items(value: Any) -> list[Any] | None:
+    """The entries of a tuple, list or 1-D array; None for anything else."""
+    if isinstance(value, (tuple, list)):
+        return list(value)
+    if isinstance(value, np.ndarray) and value.ndim > 0:
+        return value.tolist()
+    return None
+
+
+def choice(op: str, name: str, value: Any, allowed: Collection[Any]) -> None:
+    """``value`` must be one of a few.
+
+    >>> choice("conv2d", "precision", "high", ("default", "highest"))
+    Traceback (most recent call last):
+    ValueError: conv2d: precision must be one of 'default', 'highest', got 'high'
+    """
+    try:
+        known = value in allowed
+    except TypeError:
+        known = False
+    if not known:
+        raise ValueError(f"{op}: {name} must be one of {', '.join(repr(a) for a in allowed)}, got {value!r}")
+
+
+def fits(op: str, what: str, shape: tuple[int, ...], itemsize: int) -> None:
+    """No array, and no padded view of one, may be larger than an index can count.
+
+    >>> fits("conv2d", "the padded input", (1, 1, 2**40, 2**40), 4)
+    Traceback (most recent call last):
+    ValueError: conv2d: the padded input must have at most 9223372036854775807 bytes, got shape \
+(1, 1, 1099511627776, 1099511627776)
+    """
+    # Zero extents count as one: a kernel may form such an index although there is no element.
+    if byte_count((max(extent, 1) for extent in shape), itemsize) > LARGEST_INDEX:
+        raise ValueError(f"{op}: {what} must have at most {LARGEST_INDEX} bytes, got shape {shape}")

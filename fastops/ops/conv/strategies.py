@@ -1,0 +1,52 @@
+"""The ordered list of strategies, and how one is chosen."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from fastops.ops.conv import naive
+from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
+
+__all__ = ["STRATEGIES", "ConvSpec", "Plan", "Strategy", "choose", "plan", "select"]
+
+# Among equal costs the first one wins. naive is last: it accepts everything.
+STRATEGIES: tuple[Strategy, ...] = (
+    naive.STRATEGY,
+)
+
+# Costs are compared for the machine's core count, never for the number of threads in use: the choice, and with it every
+# bit of the result, must not depend on that.
+CORES = os.cpu_count() or 1
+
+
+def choose(spec: ConvSpec, direction: str, threads: int) -> Strategy:
+    """The strategy that accepts and has the lowest predicted cost."""
+    # With nothing to multiply there is only a result to fill, and no fast kernel should have to think of it.
+    if spec.empty:
+        return STRATEGIES[-1]
+    accepting = [s for s in STRATEGIES if s.accepts(spec, direction) is None]
+    return min(accepting, key=lambda s: s.cost(spec, direction, threads))
+
+
+def select(op: str, name: str, spec: ConvSpec, direction: str) -> Strategy:
+    """The strategy that the user asked for: by name, or "auto"."""
+    named = next((s for s in STRATEGIES if s.name == name), None)
+    if named is None and name != "auto":
+        names = ", ".join(repr(s.name) for s in STRATEGIES)
+        raise ValueError(f"{op}: strategy must be one of 'auto', {names}, got {name!r}")
+    if named is None or spec.empty:
+        return choose(spec, direction, CORES)
+    reason = named.accepts(spec, direction)
+    if reason is not None:
+        raise ValueError(f"{op}: strategy must accept this convolution ({direction}), got {name!r}: {reason}")
+    return named
+
+
+@lru_cache(maxsize=1024)
+def plan(strategy: Strategy, spec: ConvSpec, direction: str, activation: int = 0) -> Plan | Callable[..., Any]:
+    """The plan of a strategy for a direction, built once."""
+    if direction == "grad_weight":
+        return strategy.grad_weight(spec)
+    return getattr(strategy, direction)(spec, activation)  # type: ignore[no-any-return]
