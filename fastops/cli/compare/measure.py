@@ -1,6 +1,7 @@
 """Running every candidate on every layer, interleaved, and what came out of it."""
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,10 +14,10 @@ from fastops.cli.shapes import NETWORKS, ConvShape
 
 AUTO = "auto"
 
-# A candidate runs a few times in a row before the next one's turn: the first call finds the caches cold and, it may be, the
-# threads of the candidate before still spinning. The pause lets those go to sleep.
-BURST_SECONDS, BURST_CALLS, PAUSE_SECONDS = 0.01, 5, 0.003
-MOST_CALLS, MOST_SECONDS = 200, 0.5
+# A candidate runs a few times in a row before the next one's turn, and the order changes from round to round: the first calls
+# find the caches cold and, after a library, its threads still spinning, which has cost the next one 30 ms on two cores.
+BURST_CALLS, BURST_SECONDS, SLOW_SECONDS, PAUSE_SECONDS = 3, 0.01, 0.25, 0.003
+LEAST_CALLS, MOST_CALLS, MOST_SECONDS = 6, 200, 0.5
 
 
 @dataclass(frozen=True)
@@ -139,28 +140,29 @@ def steps(settings: Settings) -> int:
 
 
 def time_interleaved(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, tuple[float, int]]:
-    """Of each call the best time in seconds, and how often it ran; each has an equal share of ``seconds``."""
+    """Of each call the best time in seconds, and how often it ran.
+
+    Each has an equal share of ``seconds`` or, where a single call takes long, as much as a few calls take.
+    """
     share = min(MOST_SECONDS, seconds / max(1, len(calls)))
     best = dict.fromkeys(calls, float("inf"))
     used, count = dict.fromkeys(calls, 0.0), dict.fromkeys(calls, 0)
-    waiting = list(calls)
+    waiting, order = list(calls), random.Random(0)
     while waiting:
+        order.shuffle(waiting)
         for name in list(waiting):
             time.sleep(PAUSE_SECONDS)
-            burst = 0.0
-            for _ in range(BURST_CALLS):
+            burst, least = 0.0, count[name] + BURST_CALLS
+            while burst < (BURST_SECONDS if count[name] >= least else SLOW_SECONDS):
                 start = time.perf_counter()
                 calls[name]()
                 taken = time.perf_counter() - start
                 best[name] = min(best[name], taken)
                 count[name] += 1
                 burst += taken
-                if burst > BURST_SECONDS:
-                    break
             used[name] += burst
-            if used[name] >= share or count[name] >= MOST_CALLS:
+            if used[name] >= (share if count[name] >= LEAST_CALLS else MOST_SECONDS) or count[name] >= MOST_CALLS:
                 waiting.remove(name)
-        waiting = waiting[1:] + waiting[:1]
     return {name: (best[name], count[name]) for name in calls}
 
 
@@ -187,9 +189,9 @@ def _candidates(layer: Layer, direction: str, settings: Settings, row: Row) -> I
 
 
 def _measure_row(layer: Layer, direction: str, settings: Settings, progress: Progress) -> Row:
-    from fastops.ops.conv.strategies import choose
+    from fastops.ops.conv.strategies import select
 
-    chosen = choose(layer.spec(), layer.spec_direction(direction), settings.threads).name
+    chosen = select("compare", AUTO, layer.spec(), layer.spec_direction(direction)).name
     row = Row(layer.shape, direction, layer.flops, chosen)
     what = f"{layer.shape.layer} {direction}"
     progress.begin(f"{what}: float64 reference")

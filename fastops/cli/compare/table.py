@@ -48,10 +48,10 @@ def _cells(row: Row, *, shapes: bool) -> list[str | Text]:
     return [row.shape.layer, f"x{row.shape.count}" if row.shape.count > 1 else "", *([row.shape.describe()] if shapes else [])]
 
 
-def _cell(row: Row, name: str, text: str, *, stars: bool = True) -> Text:
-    """The chosen strategy has a star, the fastest of ours is bold, the column of the choice green."""
-    star = "*" if stars and name == row.chosen and row.measured[name].milliseconds else ""
-    style = "bold green" if name == AUTO else "dim" if text == "-" else "magenta" if name in LIBRARIES else ""
+def _cell(row: Row, name: str, text: str) -> Text:
+    """The chosen strategy is green with a star, the fastest of ours is bold."""
+    star = "*" if name == row.chosen and row.measured[name].milliseconds else ""
+    style = "green" if name in (AUTO, row.chosen) else "dim" if text == "-" else "magenta" if name in LIBRARIES else ""
     return Text(star + text, style=f"{style} bold" if name == row.fastest() else style)
 
 
@@ -106,14 +106,14 @@ def _memory_and_error(row: Row, name: str) -> str:
     return f"{megabytes(measured.workspace)} {exponent(measured.error):>4}".strip()
 
 
-def _summary(result: Comparison) -> Table:
+def _summary(result: Comparison, bar: str) -> Table:
     """The network as a whole: a line for each candidate, with a bar for its speed."""
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True, show_edge=False)
     table.add_column("", no_wrap=True)
     for heading in ("layers", "ms", "GFLOP/s"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, width=BAR)
-    for heading in ("auto is faster", "workspace", "error"):
+    for heading in ("auto's speedup", "workspace", "error"):
         table.add_column(heading, justify="right", no_wrap=True)
     totals = {n: t for n in result.columns if (t := result.total(n))}
     all_layers = sum(r.shape.count for r in result.rows)
@@ -122,7 +122,7 @@ def _summary(result: Comparison) -> Table:
         style = "bold green" if name == AUTO else "magenta" if name in LIBRARIES else ""
         table.add_row(
             name, "all" if t.layers == all_layers else f"{t.layers} of {all_layers}", digits(t.milliseconds), digits(t.gflops),
-            Text("#" * max(1, round(BAR * t.gflops / best)), style=style or "blue"),
+            Text(bar * max(1, round(BAR * t.gflops / best)), style=style or "blue"),
             "" if name == AUTO else f"{t.milliseconds / t.auto_milliseconds:.2f}x",
             "" if name in LIBRARIES else megabytes(t.workspace), exponent(t.error), style=style,
         )
@@ -157,10 +157,12 @@ def show(result: Comparison, console: Console) -> None:
         facts.insert(1, f"precision {s.precision}")
     console.print(Text(", ".join(facts), style="dim"))
 
+    bar = "\N{BOX DRAWINGS HEAVY HORIZONTAL}" if console.encoding.startswith("utf") else "#"
+
     def block(title: str, make: Callable[[bool], Table]) -> None:
         """With the shapes where the console is wide enough."""
         table = make(True)
-        if console.measure(table).minimum > console.width or console.measure(table).maximum > console.width:
+        if console.measure(table, options=console.options.update(width=1000)).maximum > console.width:
             table = make(False)
         console.print()
         console.print(Text(title, style="bold"))
@@ -174,7 +176,7 @@ def show(result: Comparison, console: Console) -> None:
             result, d, lambda row, n: digits(row.gflops(n)), shapes=shapes))
         block(f"{prefix}workspace in MiB, and error", lambda shapes, d=direction: _grid(  # type: ignore[misc]
             result, d, _memory_and_error, shapes=shapes, auto=False))
-    block("the whole network" + (", forward and both gradients" if len(s.directions) > 1 else ""), lambda shapes: _summary(result))
+    block("the whole network" + (", forward and both gradients" if len(s.directions) > 1 else ""), lambda _: _summary(result, bar))
     console.print()
     for note in _notes(result):
         console.print(Text(note, style="dim"))

@@ -1,0 +1,1 @@
+"""Benchmarks run by asv over the history of fastops; see README.md."""
