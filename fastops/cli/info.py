@@ -41,7 +41,7 @@ def collect() -> dict[str, Any]:
 
     import fastops
     from fastops import _cache, _threads
-    from fastops.simd.vector import LANES
+    from fastops.simd.blocking import LANES
 
     features = llvmlite.binding.get_host_cpu_features()
     files, size = _cache.size()

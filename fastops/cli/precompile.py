@@ -14,24 +14,25 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from functools import partial
 
 Work = tuple[str, Callable[[], None]]
 
-# (x, weight, stride, padding, groups) that between them reach every kernel of every strategy. They are large enough for
-# the cost models to wake a second thread, for the parallel forms are what most calls use.
-_GEOMETRIES = (
-    ((1, 32, 32, 32), (32, 32, 3, 3), 1, 1, 1),
-    ((1, 32, 32, 32), (32, 32, 3, 3), 2, 1, 1),
-    ((1, 32, 32, 32), (32, 32, 5, 5), 1, 2, 1),
-    ((1, 32, 32, 32), (32, 32, 1, 7), 1, (0, 3), 1),
-    ((1, 32, 32, 32), (32, 32, 7, 1), 1, (3, 0), 1),
-    ((1, 128, 32, 32), (128, 128, 1, 1), 1, 0, 1),
-    ((1, 128, 32, 32), (128, 128, 1, 1), 2, 0, 1),
-    ((1, 128, 32, 32), (128, 1, 3, 3), 1, 1, 128),
-    ((1, 128, 32, 32), (128, 1, 3, 3), 2, 1, 128),
-    ((1, 64, 32, 32), (64, 32, 3, 3), 1, 1, 2),
-    ((1, 8, 8, 8), (8, 8, 3, 3), 1, 1, 1),
+# channels, size, out_channels, kernel, stride, padding, groups: between them they reach every kernel of every strategy.
+# They are large enough for the cost models to wake a second thread, for the parallel forms are what most calls use.
+_CONVOLUTIONS = (
+    (32, (32, 32), 32, (3, 3), 1, (1, 1), 1),
+    (32, (32, 32), 32, (3, 3), 2, (1, 1), 1),
+    (32, (32, 32), 32, (5, 5), 1, (2, 2), 1),
+    (32, (32, 32), 32, (1, 7), 1, (0, 3), 1),
+    (32, (32, 32), 32, (7, 1), 1, (3, 0), 1),
+    (128, (32, 32), 128, (1, 1), 1, (0, 0), 1),
+    (128, (32, 32), 128, (1, 1), 2, (0, 0), 1),
+    (128, (32, 32), 128, (3, 3), 1, (1, 1), 128),
+    (128, (32, 32), 128, (3, 3), 2, (1, 1), 128),
+    (64, (32, 32), 64, (3, 3), 1, (1, 1), 2),
+    (8, (8, 8), 8, (3, 3), 1, (1, 1), 1),
 )
 
 
@@ -52,31 +53,27 @@ def _run_conv(name: str, dtype: str, data_format: str) -> None:
     import numpy as np
 
     from fastops import functional as F
-    from fastops.ops.conv.spec import Options, forward_spec
+    from fastops.cli._layers import Layer
+    from fastops.cli.shapes import ConvShape
     from fastops.ops.conv.strategies import STRATEGIES
 
     strategy = next(s for s in STRATEGIES if s.name == name)
-    channels_last = data_format == "NHWC"
-    for x_shape, w_shape, stride, padding, groups in _GEOMETRIES:
-        x = np.ones(x_shape, dtype)
-        if channels_last:
-            x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-        weight, bias = np.ones(w_shape, dtype), np.ones(w_shape[0], dtype)
-        options = Options(stride=stride, padding=padding, groups=groups, channels_last=channels_last)
-        spec = forward_spec("conv2d", 2, x.shape, weight.shape, dtype, options)
-        settings = {
-            "stride": stride,
-            "padding": padding,
-            "groups": groups,
-            "strategy": name,
-            "data_format": data_format,
-        }
-        y = np.ones((1, *spec.y_shape[2:]) if channels_last else (*spec.y_shape[:2], *spec.y_shape[3:]), dtype)
+    for channels, size, out_channels, kernel, step, padding, groups in _CONVOLUTIONS:
+        stride = (step, step)
+        shape = ConvShape("", "", 1, channels, size, out_channels, kernel, stride, padding, (1, 1), groups)
+        layer = Layer(shape, dtype=dtype)
+        x, weight, bias, dy = layer.input, layer.weight, np.zeros(out_channels, dtype), layer.grad_output
+        spec = layer.spec()
+        if data_format == "NHWC":
+            x, dy = (np.ascontiguousarray(array.transpose(0, 2, 3, 1)) for array in (x, dy))
+            spec = replace(spec, channels_last=True)
+        settings = (stride, padding, (1, 1), groups)
+        how = {"strategy": name, "data_format": data_format}
         if strategy.accepts(spec, "forward") is None:
-            F.conv2d(x, weight, bias, **settings, activation="relu")
+            F.conv2d(x, weight, bias, *settings, **how, activation="relu")
         for direction, mask in (("grad_input", (True, False, False)), ("grad_weight", (False, True, True))):
             if strategy.accepts(spec, direction) is None:
-                F.conv2d_backward(y, x, weight, bias, **settings, output_mask=mask)
+                F.conv2d_backward(dy, x, weight, bias, *settings, **how, output_mask=mask)
 
 
 def _run_unfold(dtype: str) -> None:
@@ -124,18 +121,14 @@ def _in_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _compile(family: str, index: int) -> None:
+def _compile(call: Callable[[], None]) -> None:
     """One piece of work, in both forms of each kernel: the serial one and the parallel one."""
     from fastops._threads import get_num_threads, set_num_threads
 
-    _, call = list(FAMILIES[family]())[index]
     available = get_num_threads()
-    try:
-        for threads in sorted({1, available}):
-            set_num_threads(threads)
-            call()
-    finally:
-        set_num_threads(available)
+    for threads in sorted({1, available}):
+        set_num_threads(threads)
+        call()
 
 
 def _fill(families: list[str], processes: int) -> list[str]:
@@ -145,8 +138,8 @@ def _fill(families: list[str], processes: int) -> list[str]:
 
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    work = [(family, index, label) for family in families for index, (label, _) in enumerate(FAMILIES[family]())]
-    failures = []
+    work = [piece for family in families for piece in FAMILIES[family]()]
+    failures: list[str] = []
     with (
         Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress,
         ProcessPoolExecutor(
@@ -154,7 +147,7 @@ def _fill(families: list[str], processes: int) -> list[str]:
         ) as pool,
     ):
         bar = progress.add_task("", total=len(work))
-        futures = {pool.submit(_compile, family, index): label for family, index, label in work}
+        futures = {pool.submit(_compile, call): label for label, call in work}
         try:
             for future in as_completed(futures):
                 try:
