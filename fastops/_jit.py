@@ -47,6 +47,9 @@ def _environment() -> tuple[Any, ...]:
 
 
 def _compiled(py_func: Callable[..., Any], **options: Any) -> Any:
+    # Compiled code is stored and found again under the function's name, so two closures must not share one.
+    if "<locals>" in py_func.__qualname__:
+        raise TypeError(f"{py_func.__qualname__}: a kernel made inside a function needs a name of its own (separate(name=...))")
     dispatcher = numba.njit(**options)(py_func)
     if not config.DISABLE_JIT:
         dispatcher._cache = KernelCache(py_func, options, _environment(), _externals)
@@ -105,13 +108,24 @@ class Launcher:
             return self.dispatcher(allowed, *args)
 
 
-def launcher(py_func: Callable[..., Any]) -> Any:
-    """A function that runs blocks of work on ``threads`` threads (its first argument)."""
+def launcher(py_func: Callable[..., Any] | None = None, *, name: str | None = None) -> Any:
+    """A function that runs blocks of work on ``threads`` threads (its first argument); ``name`` as in ``separate``."""
+    if py_func is None:
+        return lambda f: launcher(f, name=name)
+    if name is not None:
+        py_func.__qualname__ = py_func.__name__ = name
     return Launcher(py_func)
 
 
-def separate(py_func: Callable[..., Any]) -> Any:
-    """A heavy function with machine code of its own; other compiled code reaches it with ``call`` or ``parallel``."""
+def separate(py_func: Callable[..., Any] | None = None, *, name: str | None = None) -> Any:
+    """A heavy function with machine code of its own; other compiled code reaches it with ``call`` or ``parallel``.
+
+    A function made by a factory gives the ``name`` of the module's variable that will hold it.
+    """
+    if py_func is None:
+        return lambda f: separate(f, name=name)
+    if name is not None:
+        py_func.__qualname__ = py_func.__name__ = name
     return _compiled(py_func, **FLAGS)
 
 

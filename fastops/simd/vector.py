@@ -349,6 +349,36 @@ def load_square(typingctx: Any, array: Any, offset: Any, row: Any) -> Any:
 
 
 @intrinsic
+def load_square_part(typingctx: Any, array: Any, offset: Any, row: Any, rows: Any, columns: Any) -> Any:
+    """As load_square, of a block of rows x columns alone, zeros around it."""
+    tile = TileType(array.dtype, LANES[array.dtype.name], 1)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory = _Memory(context, builder, array, args[0])
+        vectors = []
+        for at, _, where in _each_vector(builder, tile, args[1], args[2]):
+            count = builder.select(builder.icmp_signed("<", _int(at), args[3]), args[4], _int(0))
+            vectors.append(memory.load_part(where, count))
+        return _pack(builder, tile, vectors)
+
+    return tile(array, types.intp, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def store_square_part(typingctx: Any, array: Any, offset: Any, row: Any, tile: Any, rows: Any, columns: Any) -> Any:
+    """As store_tile, of the first rows and columns alone."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory = _Memory(context, builder, array, args[0])
+        for at, _, where in _each_vector(builder, tile, args[1], args[2]):
+            count = builder.select(builder.icmp_signed("<", _int(at), args[4]), args[5], _int(0))
+            memory.store_part(where, builder.extract_value(args[3], at), count)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, tile, types.intp, types.intp), codegen
+
+
+@intrinsic
 def tile_add(typingctx: Any, a: Any, b: Any) -> Any:
     """The sum of two tiles, or of a tile and a vector (added to each of its vectors)."""
 

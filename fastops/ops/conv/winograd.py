@@ -1,0 +1,788 @@
+"""Winograd convolution: fewer multiplications by polynomial interpolation.
+
+An m-output convolution with r taps is the product of two polynomials, taken at alpha = m + r - 1 points and
+interpolated:
+
+    y = AT [(G w) * (BT x)]                                in one dimension,
+    y = AT [(G w GT) * (BT x B)] A                         in two,
+
+so that m * m outputs of an r x r kernel cost alpha * alpha multiplications a channel instead of m * m * r * r: 36
+instead of 144 for F(4x4, 3x3). The sum over channels makes each of the alpha * alpha products a matrix product. The
+map is bilinear, so both gradients follow by transposing it:
+
+    dx: the same convolution of dy with the weights turned round and their channels exchanged,
+    dw = GT [(A dy AT) * (BT x B)] G                       with the sum over tiles as the inner dimension.
+
+S. Winograd, "Arithmetic Complexity of Computations", SIAM 1980; A. Lavin and S. Gray, "Fast Algorithms for
+Convolutional Neural Networks", arXiv:1509.09308, 2015.
+
+Numbers are held with channels innermost: a vector holds as many channels of one pixel. Transforms are then sums of
+whole vectors at any tile size, and an image of 7x7 wastes no lane. Arrays in NCHW are turned on the way in and out.
+
+Two orders of work share the same stages. With many tiles and few weights a block is some rows of tiles: transform its
+input, multiply with all weights, transform its output, never leaving L2. With many weights and few tiles (deep layers)
+the input of all tiles is transformed first, and a block is a panel of output channels, whose weights are transformed
+right before use and never written to memory: at 512x512 channels the transformed weights are 38 MB, four times the
+time of the whole product if they go through memory.
+"""
+from __future__ import annotations
+
+from fractions import Fraction
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastops import _threads
+from fastops._jit import call, function, launcher, parallel, separate
+from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
+from fastops.simd.blocking import LANES, NV, panel_width
+from fastops.simd.epilogue import activate
+from fastops.simd.product import block_product
+from fastops.simd.vector import (
+    lanes,
+    linear_map,
+    load,
+    load_part,
+    load_square,
+    load_square_part,
+    load_tile,
+    splat,
+    store,
+    store_part,
+    store_square_part,
+    store_tile,
+    tile_add,
+    transpose,
+)
+from fastops.simd.workspace import scratch
+
+Matrix = tuple[tuple[Fraction, ...], ...]
+
+# Small points keep the matrices' entries, and with them the rounding errors, small.
+_POINTS = (Fraction(0), Fraction(1), Fraction(-1), Fraction(2), Fraction(-2), Fraction(1, 2), Fraction(-1, 2))
+
+
+def matrices(m: int, r: int) -> tuple[Matrix, Matrix, Matrix]:
+    """AT (m x alpha), G (alpha x r) and BT (alpha x alpha) of F(m, r), exactly.
+
+    The transposed Toom-Cook algorithm at the points 0, 1, -1, 2, -2, ... and infinity.
+    """
+    alpha = m + r - 1
+    points = _POINTS[: alpha - 1]
+
+    def polynomial(roots: list[Fraction]) -> list[Fraction]:
+        product = [Fraction(1)]
+        for root in roots:
+            shifted, scaled = [Fraction(0), *product], [*(-root * c for c in product), Fraction(0)]
+            product = [a + b for a, b in zip(shifted, scaled, strict=True)]
+        return product
+
+    at = [[p**i for p in points] + [Fraction(int(i == m - 1))] for i in range(m)]
+    g = []
+    bt = []
+    for j, p in enumerate(points):
+        others = [q for k, q in enumerate(points) if k != j]
+        scale = prod((p - q for q in others), start=Fraction(1))
+        g.append([p**i / scale for i in range(r)])
+        bt.append([*polynomial(others), Fraction(0)])
+    g.append([Fraction(int(i == r - 1)) for i in range(r)])
+    bt.append(polynomial(list(points)))
+    return tuple(map(tuple, at)), tuple(map(tuple, g)), tuple(map(tuple, bt))
+
+
+def _turned(matrix: Matrix) -> Matrix:
+    return tuple(zip(*matrix, strict=True))
+
+
+# ---- the stages, for vectors of channels
+
+
+def _tiles_stage(name: str, rows: Matrix, cols: Matrix, step_h: int, step_w: int) -> Any:
+    """Cuts an image into tiles and transforms each: v = rows . tile . cols^T."""
+    map_h, map_w = linear_map(rows), linear_map(cols)
+    in_h, in_w, out_h = len(rows[0]), len(cols[0]), len(rows)
+
+    @separate(name=name)
+    def stage(x, base, c_stride, p_stride, height, width, channels, c0, top, left, row0, row1, tiles, v, v0, e_stride, t_stride, space, s0):  # type: ignore[no-untyped-def]
+        """Rows row0..row1 of tiles of one image; channels c0 and following; tile t goes to v[v0 + t * t_stride ...]."""
+        count = lanes(x)
+        some = min(count, channels - c0)
+        first = min(height, max(0, row0 * step_h - top))
+        last = max(first, min(height, (row1 - 1) * step_h - top + in_h))
+        # 1. The strip of pixels under these tiles, channels innermost.
+        strip = s0
+        source = base + c0 * c_stride + first * width * p_stride
+        pixels = (last - first) * width
+        if p_stride == 1 and c_stride != 1:
+            i = 0
+            while pixels - i >= count and some == count:
+                store_tile(space, strip + i * count, count, transpose(load_square(x, source + i, c_stride)))
+                i += count
+            while i < pixels:
+                store_tile(space, strip + i * count, count, transpose(load_square_part(x, source + i, c_stride, some, pixels - i)))
+                i += count
+            # The last block may have written past the strip: what follows is laid out behind it.
+            after = strip + (pixels + count) * count
+        else:
+            for i in range(pixels):
+                if some == count:
+                    store(space, strip + i * count, load(x, source + i * p_stride))
+                else:
+                    store(space, strip + i * count, load_part(x, source + i * p_stride, some))
+            after = strip + pixels * count
+        # 2. For each row of tiles, the transform down the columns, then along the rows.
+        columns = (tiles - 1) * step_w + in_w
+        edge = after
+        half = edge + in_h * count
+        zero = splat(space, x.dtype.type(0))
+        for row in range(row0, row1):
+            i0 = row * step_h - top
+            inside = i0 >= 0 and i0 + in_h <= height
+            for j in range(columns):
+                col = j - left
+                if col < 0 or col >= width:
+                    for i in range(out_h):
+                        store(space, half + (i * columns + j) * count, zero)
+                    continue
+                if inside:
+                    t = load_tile(space, strip + ((i0 - first) * width + col) * count, width * count, in_h)
+                else:
+                    for i in range(in_h):
+                        if i0 + i >= 0 and i0 + i < height:
+                            store(space, edge + i * count, load(space, strip + ((i0 + i - first) * width + col) * count))
+                        else:
+                            store(space, edge + i * count, zero)
+                    t = load_tile(space, edge, count, in_h)
+                store_tile(space, half + j * count, columns * count, map_h(t))
+            for i in range(out_h):
+                for tile in range(tiles):
+                    u = load_tile(space, half + (i * columns + tile * step_w) * count, count, in_w)
+                    to = v0 + ((row - row0) * tiles + tile) * t_stride + c0 + i * len_w * e_stride
+                    store_tile(v, to, e_stride, map_w(u))
+
+    len_w = len(cols)
+    return stage
+
+
+def _image_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
+    """Transforms products back, y = rows . m . cols^T, and puts the tiles together to an image."""
+    map_h, map_w = linear_map(rows), linear_map(cols)
+    alpha_h, alpha_w, out_h, out_w = len(rows[0]), len(cols[0]), len(rows), len(cols)
+
+    @separate(name=name)
+    def stage(m, m0, e_stride, t_stride, y, base, k_stride, p_stride, height, width, channels, k0, row0, row1, tiles, bias, bias0, activation, space, s0):  # type: ignore[no-untyped-def]
+        """Rows row0..row1 of tiles of one image; channels k0 and following, tile t of them at m[m0 + t * t_stride ...]."""
+        count = lanes(y)
+        some = min(count, channels - k0)
+        half = s0
+        strip = half + alpha_h * out_w * count
+        shift = splat(y, y.dtype.type(0))
+        if bias.size > 0:
+            shift = load_part(bias, bias0 + k0, some)
+        for row in range(row0, row1):
+            for tile in range(tiles):
+                source = m0 + ((row - row0) * tiles + tile) * t_stride
+                for i in range(alpha_h):
+                    u = load_tile(m, source + i * alpha_w * e_stride, e_stride, alpha_w)
+                    store_tile(space, half + i * out_w * count, count, map_w(u))
+                for j in range(min(out_w, width - tile * out_w)):
+                    t = tile_add(map_h(load_tile(space, half + j * count, out_w * count, alpha_h)), shift)
+                    store_tile(space, strip + ((row - row0) * out_h * width + tile * out_w + j) * count, width * count, t)
+        pixels = (min(height, row1 * out_h) - row0 * out_h) * width
+        to = base + k0 * k_stride + row0 * out_h * width * p_stride
+        if p_stride == 1 and k_stride != 1:
+            i = 0
+            while pixels - i >= count and some == count:
+                store_tile(y, to + i, k_stride, transpose(load_square(space, strip + i * count, count)))
+                i += count
+            while i < pixels:
+                store_square_part(y, to + i, k_stride, transpose(load_square(space, strip + i * count, count)), some, pixels - i)
+                i += count
+            if activation != 0:
+                for k in range(some):
+                    activate(activation, y, to + k * k_stride, pixels)
+        else:
+            for i in range(pixels):
+                store_part(y, to + i * p_stride, load(space, strip + i * count), some)
+                if activation != 0:
+                    activate(activation, y, to + i * p_stride, some)
+
+    return stage
+
+
+def _weights_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
+    """Transforms kernels, u = rows . w . cols^T, vectors of output channels."""
+    map_h, map_w = linear_map(rows), linear_map(cols)
+    taps_h, taps_w, alpha_h, alpha_w = len(rows[0]), len(cols[0]), len(rows), len(cols)
+
+    @separate(name=name)
+    def stage(w, w0, k_stride, c_stride, turn, some, c_count, u, u0, e_stride, c_step, space, s0):  # type: ignore[no-untyped-def]
+        """``some`` (at most a vector) output channels of c_count input channels; turn rotates the kernels by 180 degrees."""
+        count = lanes(w)
+        taps = taps_h * taps_w
+        half = s0
+        kernel = half + alpha_h * taps_w * count
+        row = taps_w * count
+        for c in range(c_count):
+            for i in range(0, taps, count):
+                t = transpose(load_square_part(w, w0 + c * c_stride + i, k_stride, some, taps - i))
+                store_tile(space, kernel + i * count, count, t)
+            if turn:
+                for i in range(taps // 2):
+                    a, b = load(space, kernel + i * count), load(space, kernel + (taps - 1 - i) * count)
+                    store(space, kernel + i * count, b)
+                    store(space, kernel + (taps - 1 - i) * count, a)
+            for j in range(taps_w):
+                t = load_tile(space, kernel + j * count, row, taps_h)
+                store_tile(space, half + j * count, row, map_h(t))
+            for i in range(alpha_h):
+                t = load_tile(space, half + i * row, count, taps_w)
+                store_tile(u, u0 + c * c_step + i * alpha_w * e_stride, e_stride, map_w(t))
+
+    return stage
+
+
+def _kernel_gradient_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
+    """Transforms products back to kernels, dw = rows . m . cols^T, vectors of input channels."""
+    map_h, map_w = linear_map(rows), linear_map(cols)
+    alpha_h, alpha_w, taps_h, taps_w = len(rows[0]), len(cols[0]), len(rows), len(cols)
+
+    @separate(name=name)
+    def stage(m, m0, e_stride, dw, base, some, accumulate, space, s0):  # type: ignore[no-untyped-def]
+        """The kernels of one output channel and ``some`` input channels."""
+        count = lanes(dw)
+        taps = taps_h * taps_w
+        half = s0
+        kernel = half + alpha_h * taps_w * count
+        for i in range(alpha_h):
+            t = load_tile(m, m0 + i * alpha_w * e_stride, e_stride, alpha_w)
+            store_tile(space, half + i * taps_w * count, count, map_w(t))
+        for j in range(taps_w):
+            t = load_tile(space, half + j * count, taps_w * count, alpha_h)
+            store_tile(space, kernel + j * count, taps_w * count, map_h(t))
+        for c in range(some):
+            for i in range(taps):
+                value = space[kernel + i * count + c]
+                if accumulate:
+                    dw[base + c * taps + i] += value
+                else:
+                    dw[base + c * taps + i] = value
+
+    return stage
+
+
+# ---- blocks of work
+
+
+def _work(name: str, variant: Any) -> Any:
+    """The blocks of a convolution by one variant; see the module's docstring for the two orders of work."""
+    to_tiles, to_image, to_weights = variant.to_tiles, variant.to_image, variant.to_weights
+    count_e = variant.alpha_h * variant.alpha_w
+
+    @function
+    def tiles_of(g0, g1, th, tiles, top, left, source, x, x0, c0, v, v0, e_stride, t_stride, space, s0):  # type: ignore[no-untyped-def]
+        """Rows g0..g1 of tiles, counted through all images."""
+        depth, n_stride, d_stride, c_stride, p_stride, height, width, channels = source
+        g = g0
+        while g < g1:
+            image, row0 = g // th, g % th
+            row1 = min(th, row0 + g1 - g)
+            base = x0 + image // depth * n_stride + image % depth * d_stride
+            to = v0 + (g - g0) * tiles * t_stride
+            call(to_tiles, (x, base, c_stride, p_stride, height, width, channels, c0, top, left, row0, row1, tiles, v, to, e_stride, t_stride, space, s0))
+            g += row1 - row0
+
+    @function
+    def image_of(g0, g1, th, tiles, m, m0, e_stride, t_stride, target, y, y0, k0, bias, bias0, activation, space, s0):  # type: ignore[no-untyped-def]
+        depth, n_stride, d_stride, c_stride, p_stride, height, width, channels = target
+        g = g0
+        while g < g1:
+            image, row0 = g // th, g % th
+            row1 = min(th, row0 + g1 - g)
+            base = y0 + image // depth * n_stride + image % depth * d_stride
+            at = m0 + (g - g0) * tiles * t_stride
+            call(to_image, (m, at, e_stride, t_stride, y, base, c_stride, p_stride, height, width, channels, k0, row0, row1, tiles, bias, bias0, activation, space, s0))
+            g += row1 - row0
+
+    @separate(name=f"_{name}_weights_block")
+    def weights_block(block, worker, w, w0, k_stride, c_stride, turn, outs, ins, c_chunk, u, space, each):  # type: ignore[no-untyped-def]
+        """Transforms a panel of output channels, c_chunk input channels of it, to u[e][panel][channel][NR]."""
+        count = lanes(w)
+        width = NV * count
+        chunks = (ins + c_chunk - 1) // c_chunk
+        panel, c0 = block // chunks, block % chunks * c_chunk
+        n = min(c_chunk, ins - c0)
+        e_stride = (outs + width - 1) // width * ins * width
+        for v in range(0, width, count):
+            k = panel * width + v
+            some = max(0, min(count, outs - k))
+            call(to_weights, (w, w0 + k * k_stride + c0 * c_stride, k_stride, c_stride, turn, some, n, u, (panel * ins + c0) * width + v, e_stride, width, space, worker * each))
+
+    @separate(name=f"_{name}_fused_block")
+    def fused_block(block, worker, rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, space, each):  # type: ignore[no-untyped-def]
+        """Some rows of tiles from input to output."""
+        count = lanes(x)
+        width = NV * count
+        ins, outs = source[7], target[7]
+        g0 = block * rows
+        g1 = min(total, g0 + rows)
+        t = (g1 - g0) * tiles
+        ins_up, outs_up = (ins + count - 1) // count * count, (outs + count - 1) // count * count
+        v0 = worker * each
+        m0 = v0 + count_e * rows * tiles * ins_up
+        s0 = m0 + count_e * rows * tiles * outs_up
+        for c0 in range(0, ins, count):
+            tiles_of(g0, g1, th, tiles, top, left, source, x, x0, c0, space, v0, t * ins_up, ins_up, space, s0)
+        panel = ins * width
+        e_size = (outs + width - 1) // width * panel
+        for e in range(count_e):
+            call(block_product, (t, outs, ins, space, v0 + e * t * ins_up, ins_up, 1, u, e * e_size, width, panel, space, m0 + e * t * outs_up, outs_up, False))
+        for k0 in range(0, outs, count):
+            image_of(g0, g1, th, tiles, space, m0 + k0, t * outs_up, outs_up, target, y, y0, k0, bias, bias0, activation, space, s0)
+
+    @separate(name=f"_{name}_tiles_block")
+    def tiles_block(block, worker, rows, first, total, th, tiles, top, left, source, x, x0, v, t_stride, space, each):  # type: ignore[no-untyped-def]
+        """Transforms some rows of tiles, a vector of their channels."""
+        count = lanes(x)
+        groups = (total - first + rows - 1) // rows
+        g0 = first + block % groups * rows
+        g1 = min(total, g0 + rows)
+        c0 = block // groups * count
+        e_stride = (total - first) * tiles * t_stride
+        tiles_of(g0, g1, th, tiles, top, left, source, x, x0, c0, v, (g0 - first) * tiles * t_stride, e_stride, t_stride, space, worker * each)
+
+    @separate(name=f"_{name}_panel_block")
+    def panel_block(block, worker, first, total, th, tiles, ins, c_chunk, target, v, ins_up, w, w0, k_stride, c_stride, turn, u, y, y0, bias, bias0, activation, space, each):  # type: ignore[no-untyped-def]
+        """All tiles, a panel of output channels: its weights, the products, its output. u is empty or transformed ahead."""
+        count = lanes(y)
+        width = NV * count
+        outs = target[7]
+        k0 = block * width
+        t = (total - first) * tiles
+        m0 = worker * each
+        chunk0 = m0 + count_e * t * width
+        s0 = chunk0 + count_e * c_chunk * width
+        cols = min(width, outs - k0)
+        if u.size > 0:
+            e_size = (outs + width - 1) // width * ins * width
+            for e in range(count_e):
+                call(block_product, (t, cols, ins, v, e * t * ins_up, ins_up, 1, u, e * e_size + k0 * ins, width, 0, space, m0 + e * t * width, width, False))
+        else:
+            for c0 in range(0, ins, c_chunk):
+                n = min(c_chunk, ins - c0)
+                for lane in range(0, width, count):
+                    some = max(0, min(count, outs - k0 - lane))
+                    call(to_weights, (w, w0 + (k0 + lane) * k_stride + c0 * c_stride, k_stride, c_stride, turn, some, n, space, chunk0 + lane, n * width, width, space, s0))
+                for e in range(count_e):
+                    call(block_product, (t, cols, n, v, e * t * ins_up + c0, ins_up, 1, space, chunk0 + e * n * width, width, 0, space, m0 + e * t * width, width, c0 > 0))
+        for lane in range(0, cols, count):
+            image_of(first, total, th, tiles, space, m0 + lane, t * width, width, target, y, y0, k0 + lane, bias, bias0, activation, space, s0)
+
+    return weights_block, fused_block, tiles_block, panel_block
+
+
+def _gradient_work(name: str, variant: Any) -> Any:
+    """The blocks of the gradient with respect to the weights."""
+    x_tiles, dy_tiles, back = variant.to_tiles, variant.gradient_tiles, variant.to_kernel
+    count_e = variant.alpha_h * variant.alpha_w
+
+    def _tiles_block(stage: Any, block_name: str) -> Any:
+        @separate(name=block_name)
+        def tiles_block(block, worker, rows, first, total, th, tiles, top, left, source, x, x0, v, t_stride, space, each):  # type: ignore[no-untyped-def]
+            count = lanes(x)
+            depth, n_stride, d_stride, c_stride, p_stride, height, width, channels = source
+            groups = (total - first + rows - 1) // rows
+            g0 = first + block % groups * rows
+            g1 = min(total, g0 + rows)
+            c0 = block // groups * count
+            e_stride = (total - first) * tiles * t_stride
+            g = g0
+            while g < g1:
+                image, row0 = g // th, g % th
+                row1 = min(th, row0 + g1 - g)
+                base = x0 + image // depth * n_stride + image % depth * d_stride
+                to = (g - first) * tiles * t_stride
+                call(stage, (x, base, c_stride, p_stride, height, width, channels, c0, top, left, row0, row1, tiles, v, to, e_stride, t_stride, space, worker * each))
+                g += row1 - row0
+
+        return tiles_block
+
+    @separate(name=f"_{name}_kernel_block")
+    def kernel_block(block, worker, k_rows, c_cols, outs, ins, t, left, left_up, right, right_up, dw, dw0, k_stride, taps, accumulate, space, each):  # type: ignore[no-untyped-def]
+        """k_rows output channels by c_cols input channels: dy's tiles by x's tiles, then back to kernels."""
+        count = lanes(dw)
+        width = NV * count
+        k_blocks = (outs + k_rows - 1) // k_rows
+        k0, c0 = block % k_blocks * k_rows, block // k_blocks * c_cols
+        k_some, c_some = min(k_rows, outs - k0), min(c_cols, ins - c0)
+        m0 = worker * each
+        s0 = m0 + count_e * k_rows * c_cols
+        e_stride = k_rows * c_cols
+        for e in range(count_e):
+            call(block_product, (k_some, c_some, t, left, e * t * left_up + k0, 1, left_up, right, e * t * right_up + c0, right_up, width, space, m0 + e * e_stride, c_cols, False))
+        for k in range(k_some):
+            for c in range(0, c_some, count):
+                call(back, (space, m0 + k * c_cols + c, e_stride, dw, dw0 + (k0 + k) * k_stride + (c0 + c) * taps, min(count, c_some - c), accumulate, space, s0))
+
+    return _tiles_block(x_tiles, f"_{name}_x_block"), _tiles_block(dy_tiles, f"_{name}_dy_block"), kernel_block
+
+
+class _Variant(NamedTuple):
+    """F(m_h x m_w, r x s) and its stages."""
+
+    name: str
+    out_h: int
+    out_w: int
+    taps_h: int
+    taps_w: int
+    alpha_h: int
+    alpha_w: int
+    to_tiles: Any
+    to_image: Any
+    to_weights: Any
+    gradient_tiles: Any
+    to_kernel: Any
+
+
+def _variant(m_h: int, r: int, m_w: int, s: int) -> _Variant:
+    name = f"f{m_h}x{m_w}_{r}x{s}"
+    (at_h, g_h, bt_h), (at_w, g_w, bt_w) = matrices(m_h, r), matrices(m_w, s)
+    stages = {
+        "to_tiles": _tiles_stage(f"_{name}_to_tiles", bt_h, bt_w, m_h, m_w),
+        "to_image": _image_stage(f"_{name}_to_image", at_h, at_w),
+        "to_weights": _weights_stage(f"_{name}_to_weights", g_h, g_w),
+        "gradient_tiles": _tiles_stage(f"_{name}_gradient_tiles", _turned(at_h), _turned(at_w), m_h, m_w),
+        "to_kernel": _kernel_gradient_stage(f"_{name}_to_kernel", _turned(g_h), _turned(g_w)),
+    }
+    return _Variant(name, m_h, m_w, r, s, m_h + r - 1, m_w + s - 1, **stages)
+
+
+
+
+class _Launchers(NamedTuple):
+    """What Python calls for one variant."""
+
+    weights: Any
+    fused: Any
+    panels: Any
+    gradient: Any
+
+
+def _launchers(variant: _Variant) -> _Launchers:
+    weights_block, fused_block, tiles_block, panel_block = _work(variant.name, variant)
+    x_block, dy_block, kernel_block = _gradient_work(variant.name, variant)
+    blocks = (weights_block, fused_block, tiles_block, panel_block, x_block, dy_block, kernel_block)
+    for made in (*blocks, *variant[7:]):
+        globals()[made.py_func.__name__] = made  # where the kernel cache looks for a function by its name
+
+    @launcher(name=f"_{variant.name}_weights")
+    def weights(threads, w, w0, k_stride, c_stride, turn, outs, ins, c_chunk, u, space, each):  # type: ignore[no-untyped-def]
+        width = NV * lanes(w)
+        panels = (outs + width - 1) // width
+        parallel(weights_block, panels * ((ins + c_chunk - 1) // c_chunk), threads, (w, w0, k_stride, c_stride, turn, outs, ins, c_chunk, u, space, each))
+
+    @launcher(name=f"_{variant.name}_fused")
+    def fused(threads, rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, space, each):  # type: ignore[no-untyped-def]
+        parallel(fused_block, (total + rows - 1) // rows, threads, (rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, space, each))
+
+    @launcher(name=f"_{variant.name}_panels")
+    def panels(threads, rows, chunk, total, th, tiles, top, left, source, target, x, x0, v, w, w0, k_stride, c_stride, turn, c_chunk, u, y, y0, bias, bias0, activation, space, each):  # type: ignore[no-untyped-def]
+        count = lanes(y)
+        ins, outs = source[7], target[7]
+        ins_up = (ins + count - 1) // count * count
+        for first in range(0, total, chunk):
+            last = min(total, first + chunk)
+            groups = (last - first + rows - 1) // rows
+            parallel(tiles_block, groups * (ins_up // count), threads, (rows, first, last, th, tiles, top, left, source, x, x0, v, ins_up, space, each))
+            parallel(panel_block, (outs + NV * count - 1) // (NV * count), threads, (first, last, th, tiles, ins, c_chunk, target, v, ins_up, w, w0, k_stride, c_stride, turn, u, y, y0, bias, bias0, activation, space, each))
+
+    @launcher(name=f"_{variant.name}_gradient")
+    def gradient(threads, rows, chunk, total, th, tiles, top, left, source, target, x, x0, dy, dy0, k_rows, c_cols, dw, dw0, right, lefts, space, each):  # type: ignore[no-untyped-def]
+        count = lanes(x)
+        width = NV * count
+        ins, outs = source[7], target[7]
+        taps = variant_taps
+        ins_up, outs_up = (ins + width - 1) // width * width, (outs + count - 1) // count * count
+        tasks = ((outs + k_rows - 1) // k_rows) * ((ins + c_cols - 1) // c_cols)
+        for first in range(0, total, chunk):
+            last = min(total, first + chunk)
+            groups = (last - first + rows - 1) // rows
+            parallel(x_block, groups * ((ins + count - 1) // count), threads, (rows, first, last, th, tiles, top, left, source, x, x0, right, ins_up, space, each))
+            parallel(dy_block, groups * (outs_up // count), threads, (rows, first, last, th, tiles, 0, 0, target, dy, dy0, lefts, outs_up, space, each))
+            parallel(kernel_block, tasks, threads, (k_rows, c_cols, outs, ins, (last - first) * tiles, lefts, outs_up, right, ins_up, dw, dw0, ins * taps, taps, first > 0, space, each))
+
+    variant_taps = variant.taps_h * variant.taps_w
+    for made in (weights, fused, panels, gradient):
+        globals()[made.__name__] = made
+    return _Launchers(weights, fused, panels, gradient)
+
+
+_VARIANTS = {
+    v.name: (v, _launchers(v))
+    for v in (
+        _variant(4, 3, 4, 3), _variant(2, 3, 2, 3), _variant(2, 5, 2, 5),
+        _variant(1, 1, 4, 3), _variant(4, 3, 1, 1), _variant(1, 1, 2, 3), _variant(2, 3, 1, 1), _variant(1, 1, 2, 5), _variant(2, 5, 1, 1),
+    )
+}  # fmt: skip
+
+# (kernel, precision) -> variant. F(4, 3) has points up to 2: an error near 1e-5 of the largest output in float32.
+_CHOICE = {
+    ((3, 3), "default"): "f4x4_3x3", ((3, 3), "highest"): "f2x2_3x3",
+    ((5, 5), "default"): "f2x2_5x5",
+    ((1, 3), "default"): "f1x4_1x3", ((1, 3), "highest"): "f1x2_1x3",
+    ((3, 1), "default"): "f4x1_3x1", ((3, 1), "highest"): "f2x1_3x1",
+    ((1, 5), "default"): "f1x2_1x5", ((5, 1), "default"): "f2x1_5x1",
+}  # fmt: skip
+
+# Scratch: with all of it in L2 the fused order runs best; transformed weights beyond _SHARED go panel by panel.
+_FUSED_BYTES = 1 << 20
+_SHARED_WEIGHTS_BYTES = 4 << 20
+_TILES_BYTES = 12 << 20
+_C_CHUNK = 64
+
+
+class _Side(NamedTuple):
+    """An image array as the stages read or write it."""
+
+    dims: tuple[int, ...]  # depth, strides of image, slice, channel, pixel; height, width; channels
+    group: int  # offset of the next group's first channel
+
+
+def _side(spec: ConvSpec, size: tuple[int, int, int], channels: int) -> _Side:
+    depth, height, width = size
+    c = channels // spec.groups
+    if spec.channels_last:
+        return _Side((depth, depth * height * width * channels, height * width * channels, 1, channels, height, width, c), c)
+    plane = depth * height * width
+    return _Side((depth, channels * plane, height * width, plane, 1, height, width, c), c * plane)
+
+
+def _up(n: int, step: int) -> int:
+    return -(-n // step) * step
+
+
+class _Geometry:
+    """Sizes of one convolution by one variant."""
+
+    def __init__(self, spec: ConvSpec, variant: _Variant, images: int, source: _Side, target: _Side, height: int, width: int) -> None:
+        self.variant = variant
+        self.lanes = LANES[spec.dtype]
+        self.width = panel_width(spec.dtype)
+        self.itemsize = spec.itemsize
+        self.points = variant.alpha_h * variant.alpha_w
+        self.ins, self.outs = source.dims[7], target.dims[7]
+        self.th, self.tiles = -(-height // variant.out_h), -(-width // variant.out_w)
+        self.total = images * self.th
+        self.weights_count = self.points * _up(self.outs, self.width) * self.ins
+        # The stages' own scratch, for the tallest strip of tile rows in one image.
+        self._columns = max(source.dims[6], self.tiles * variant.out_w) + variant.alpha_w
+
+    def stage_space(self, rows: int) -> int:
+        v = self.variant
+        strip = (min(rows, self.th) * v.out_h + v.alpha_h) * self._columns + 2 * self.lanes
+        return (strip + v.alpha_h * self._columns + 2 * v.alpha_h * v.alpha_w + 2 * self.lanes) * self.lanes
+
+    def weights_space(self) -> int:
+        v = self.variant
+        return (v.alpha_h * v.taps_w + _up(v.taps_h * v.taps_w, self.lanes)) * self.lanes
+
+    def fused_space(self, rows: int) -> int:
+        tiles = self.points * rows * self.tiles
+        return _up(tiles * (_up(self.ins, self.lanes) + _up(self.outs, self.lanes)) + self.stage_space(rows), 16)
+
+    def fused_rows(self, threads: int) -> int:
+        """Rows of tiles a block: about 56 tiles, less where L2 or the number of threads asks for it."""
+        per_tile = self.points * (_up(self.ins, self.lanes) + _up(self.outs, self.lanes)) * self.itemsize
+        tiles = max(8, min(56, _FUSED_BYTES // per_tile))
+        rows = max(1, tiles // self.tiles)
+        return max(1, min(rows, -(-self.total // (2 * threads)) if threads > 1 else rows))
+
+    def tiles_chunk(self) -> int:
+        """Rows of tiles transformed at once in the order by panels."""
+        per_row = self.points * self.tiles * _up(self.ins, self.lanes) * self.itemsize
+        return max(1, min(self.total, _TILES_BYTES // per_row))
+
+    def panel_space(self, chunk: int) -> int:
+        panel = self.points * (chunk * self.tiles + _C_CHUNK) * self.width
+        return _up(panel + max(self.stage_space(chunk), self.weights_space()), 16)
+
+
+class _Convolution:
+    """forward, and the gradient with respect to the input, which is a forward convolution of other arrays."""
+
+    def __init__(self, spec: ConvSpec, direction: str, activation: int) -> None:
+        variant, self.launch = _VARIANTS[_CHOICE[spec.kernel[1:], spec.precision]]
+        _, r, s = spec.kernel
+        (_, (top, _), (left, _)) = spec.padding
+        x, y = _side(spec, spec.size, spec.channels), _side(spec, spec.out_size, spec.out_channels)
+        per_group = spec.channels // spec.groups
+        taps = r * s
+        self.activation = activation
+        self.groups, self.dtype = spec.groups, spec.dtype
+        self.w_group = spec.out_channels // spec.groups * per_group * taps
+        if direction == "forward":
+            self.source, self.target, self.turn = x, y, False
+            self.pads = (top, left)
+            self.k_stride, self.c_stride = per_group * taps, taps
+        else:
+            self.source, self.target, self.turn = y, x, True
+            self.pads = (r - 1 - top, s - 1 - left)
+            self.k_stride, self.c_stride = taps, per_group * taps
+        height, width = self.target.dims[5], self.target.dims[6]
+        self.geometry = _Geometry(spec, variant, spec.batch * self.source.dims[0], self.source, self.target, height, width)
+        self.work_ns = spec.flops / 400 * (spec.itemsize / 4)
+        self.format = ("winograd", variant.name, spec.dtype, direction, spec.groups, spec.weight_shape)
+
+    def plan(self) -> Plan:
+        return Plan(self.run, self.transform, self.format)
+
+    def fused(self, threads: int) -> bool:
+        """Which order of work; both give the same bits."""
+        g = self.geometry
+        if g.weights_count * g.itemsize > _SHARED_WEIGHTS_BYTES or _up(g.outs, g.width) // g.width >= 4 * g.total:
+            return False
+        return g.total >= 2 * threads or g.total * g.width >= g.outs
+
+    def workspace(self, threads: int) -> int:
+        g = self.geometry
+        if self.fused(threads):
+            return g.itemsize * (g.weights_count + threads * g.fused_space(g.fused_rows(threads)))
+        chunk = g.tiles_chunk()
+        return g.itemsize * (g.points * chunk * g.tiles * _up(g.ins, g.lanes) + threads * g.panel_space(chunk))
+
+    def _transform(self, threads: int, w: np.ndarray, group: int, u: np.ndarray, space: np.ndarray) -> None:
+        g = self.geometry
+        self.launch.weights(threads, w, group * self.w_group, self.k_stride, self.c_stride, self.turn, g.outs, g.ins, 16, u, space, g.weights_space())
+
+    def transform(self, w: np.ndarray) -> np.ndarray:
+        """All transformed weights, a row for each group."""
+        g = self.geometry
+        threads = _threads.threads_for(w.size)
+        u = np.zeros((self.groups, g.weights_count), self.dtype)
+        space = np.empty(threads * g.weights_space(), self.dtype)
+        for group in range(self.groups):
+            self._transform(threads, w.reshape(-1), group, u[group], space)
+        return u
+
+    def run(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: np.ndarray | None = None) -> None:
+        g = self.geometry
+        x, w, y = x.reshape(-1), w.reshape(-1), y.reshape(-1)
+        threads = _threads.threads_for(self.work_ns)
+        fused = self.fused(threads)
+        rows, chunk = g.fused_rows(threads), g.tiles_chunk()
+        tiles_count = 0 if fused else g.points * chunk * g.tiles * _up(g.ins, g.lanes)
+        each = g.fused_space(rows) if fused else max(g.panel_space(chunk), g.stage_space(rows))
+        weights_count = g.weights_count if fused and prepared is None else 0
+        memory = scratch(weights_count + tiles_count + threads * max(each, g.weights_space()), self.dtype)
+        u, v, space = memory[:weights_count], memory[weights_count : weights_count + tiles_count], memory[weights_count + tiles_count :]
+        for group in range(self.groups):
+            ready = u if prepared is None else prepared[group]
+            x0, y0 = group * self.source.group, group * self.target.group
+            if fused:
+                if prepared is None:
+                    self._transform(threads, w, group, u, space)
+                self.launch.fused(threads, rows, g.total, g.th, g.tiles, *self.pads, self.source.dims, self.target.dims, x, x0, ready, y, y0, bias, group * g.outs, self.activation, space, each)
+            else:
+                self.launch.panels(
+                    threads, rows, chunk, g.total, g.th, g.tiles, *self.pads, self.source.dims, self.target.dims, x, x0, v, w, group * self.w_group,
+                    self.k_stride, self.c_stride, self.turn, _C_CHUNK, ready, y, y0, bias, group * g.outs, self.activation, space, each,
+                )  # fmt: skip
+
+
+class _KernelGradient:
+    """The gradient with respect to the weights."""
+
+    def __init__(self, spec: ConvSpec) -> None:
+        variant, launchers = _VARIANTS[_CHOICE[spec.kernel[1:], spec.precision]]
+        self.launch = launchers.gradient
+        x, y = _side(spec, spec.size, spec.channels), _side(spec, spec.out_size, spec.out_channels)
+        self.x, self.y, self.groups, self.dtype = x, y, spec.groups, spec.dtype
+        self.pads = (spec.padding[1][0], spec.padding[2][0])
+        self.w_group = spec.weight_shape[0] // spec.groups * prod(spec.weight_shape[1:])
+        g = self.geometry = _Geometry(spec, variant, spec.batch * x.dims[0], x, y, spec.out_size[1], spec.out_size[2])
+        self.work_ns = spec.flops / 300 * (spec.itemsize / 4)
+        self.ins_up, self.outs_up = _up(g.ins, g.width), _up(g.outs, g.lanes)
+        per_row = g.points * g.tiles * (self.ins_up + self.outs_up) * g.itemsize
+        # Fixed by the shape alone: it decides in which order the tiles are added.
+        self.chunk = max(1, min(g.total, _TILES_BYTES // per_row))
+
+    def _tasks(self, threads: int) -> tuple[int, int]:
+        """Output and input channels of a task: its products (points x k_rows x c_cols) should stay in L2."""
+        g = self.geometry
+        k_rows, c_cols = min(g.outs, 32), min(self.ins_up, 4 * g.width)
+        while threads > 1 and -(-g.outs // k_rows) * -(-g.ins // c_cols) < 2 * threads:
+            if c_cols > g.width:
+                c_cols = _up(c_cols // 2, g.width)
+            elif k_rows > 8:
+                k_rows = max(8, k_rows // 2)
+            else:
+                break
+        return k_rows, c_cols
+
+    def _each(self, threads: int) -> int:
+        g = self.geometry
+        k_rows, c_cols = self._tasks(threads)
+        return _up(max(g.points * k_rows * c_cols + g.weights_space() + g.points * g.lanes, g.stage_space(4)), 16)
+
+    def workspace(self, threads: int) -> int:
+        g = self.geometry
+        return g.itemsize * (g.points * self.chunk * g.tiles * (self.ins_up + self.outs_up) + threads * self._each(threads))
+
+    def run(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:
+        g = self.geometry
+        x, dy, dw = x.reshape(-1), dy.reshape(-1), dw.reshape(-1)
+        threads = _threads.threads_for(self.work_ns)
+        k_rows, c_cols = self._tasks(threads)
+        each = self._each(threads)
+        per = g.points * self.chunk * g.tiles
+        memory = scratch(per * (self.ins_up + self.outs_up) + threads * each, self.dtype)
+        right, left, space = memory[: per * self.ins_up], memory[per * self.ins_up : per * (self.ins_up + self.outs_up)], memory[per * (self.ins_up + self.outs_up) :]
+        for group in range(self.groups):
+            self.launch(
+                threads, 4, self.chunk, g.total, g.th, g.tiles, *self.pads, self.x.dims, self.y.dims, x, group * self.x.group, dy, group * self.y.group,
+                k_rows, c_cols, dw, group * self.w_group, right, left, space, each,
+            )  # fmt: skip
+
+
+def _accepts(spec: ConvSpec, direction: str) -> str | None:
+    if spec.kernel[0] != 1 or spec.stride[0] != 1 or spec.padding[0] != (0, 0):
+        return "the kernel must be flat in depth"
+    if spec.stride != (1, 1, 1):
+        return "the stride must be 1"
+    if spec.dilation != (1, 1, 1):
+        return "the dilation must be 1"
+    if (spec.kernel[1:], spec.precision) not in _CHOICE:
+        kernels = ", ".join(f"{r}x{s}" for (r, s), precision in _CHOICE if precision == spec.precision)
+        return f"the kernel must be one of {kernels} at precision {spec.precision!r}"
+    return None
+
+
+def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
+    variant = _VARIANTS[_CHOICE[spec.kernel[1:], spec.precision]][0]
+    lanes_ = LANES[spec.dtype]
+    images = spec.batch * spec.out_size[0]
+    height, width = spec.out_size[1:] if direction != "grad_input" else spec.size[1:]
+    tiles = images * -(-height // variant.out_h) * -(-width // variant.out_w)
+    points = variant.alpha_h * variant.alpha_w
+    c, k = spec.channels // spec.groups, spec.out_channels // spec.groups
+    vector_ops = points * (tiles * c * k / lanes_ / 2 + 1.6 * tiles * (_up(c, lanes_) + _up(k, lanes_)) / lanes_ + 2.0 * c * _up(k, lanes_) / lanes_)
+    return spec.groups * vector_ops / 3.5 / threads + 10_000
+
+
+def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
+    if direction == "grad_weight":
+        return _KernelGradient(spec).workspace(threads)
+    return _Convolution(spec, direction, 0).workspace(threads)
+
+
+STRATEGY = Strategy(
+    name="winograd",
+    accepts=_accepts,
+    cost=_cost,
+    workspace=_workspace,
+    forward=lambda spec, activation: _Convolution(spec, "forward", activation).plan(),
+    grad_input=lambda spec, activation: _Convolution(spec, "grad_input", activation).plan(),
+    grad_weight=lambda spec: _KernelGradient(spec).run,
+    exact=False,
+)
