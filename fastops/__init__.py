@@ -1,0 +1,44 @@
+"""Neural-network operations and their gradients on NumPy arrays, compiled by Numba for the processor at hand.
+
+Every operation of ``fastops.functional`` is a function of this package too:
+
+    >>> import fastops, numpy as np
+    >>> fastops.conv2d(np.ones((1, 3, 8, 8)), np.ones((4, 3, 3, 3)), padding=1).shape
+    (1, 4, 8, 8)
+
+Names are looked up when they are first used: importing the package imports neither NumPy nor Numba.
+"""
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastops import functional as functional
+    from fastops._threads import get_num_threads as get_num_threads
+    from fastops._threads import set_num_threads as set_num_threads
+    from fastops._threads import threading_info as threading_info
+    from fastops.functional import *
+
+__version__ = "0.1.0"
+
+_THREADS = ("get_num_threads", "set_num_threads", "threading_info")
+
+
+def __getattr__(name: str) -> object:
+    if name == "__all__":
+        return sorted(["functional", *_THREADS, *import_module("fastops.functional").__all__])
+    if name == "functional":
+        return import_module("fastops.functional")
+    if name in _THREADS:
+        value = getattr(import_module("fastops._threads"), name)
+    elif not name.startswith("_") and name in import_module("fastops.functional").__all__:
+        value = getattr(import_module("fastops.functional"), name)
+    else:
+        raise AttributeError(f"module 'fastops' has no attribute {name!r}")
+    globals()[name] = value  # found directly from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__")})  # type: ignore[misc]

@@ -1,0 +1,1 @@
+"""One module or package for each family of operations. Families never import one another."""

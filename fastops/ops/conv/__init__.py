@@ -1,0 +1,1 @@
+"""Convolution: the public functions, their strategies, and what they share."""

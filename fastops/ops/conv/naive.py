@@ -36,7 +36,7 @@ _ACTIVATION_BLOCK = 16384
 
 
 @function
-def _meeting(offset, stride, size, outputs):
+def meeting(offset, stride, size, outputs):
     """The outputs [first, end) whose tap at ``offset`` lies inside the input: 0 <= output * stride + offset < size."""
     first = max(0, -(offset // stride))
     end = min(outputs, (size - 1 - offset) // stride + 1)
@@ -62,13 +62,13 @@ def _forward_plane(block, worker, x, w, bias, stride, dilation, padding, y):
     for c in range(channels):
         for t in range(T):
             front = t * dilation[0] - padding[0]
-            o_first, o_end = _meeting(front, stride[0], D, O)
+            o_first, o_end = meeting(front, stride[0], D, O)
             for r in range(R):
                 top = r * dilation[1] - padding[1]
-                p_first, p_end = _meeting(top, stride[1], H, P)
+                p_first, p_end = meeting(top, stride[1], H, P)
                 for s in range(S):
                     left = s * dilation[2] - padding[2]
-                    q_first, q_end = _meeting(left, stride[2], W, Q)
+                    q_first, q_end = meeting(left, stride[2], W, Q)
                     weight = w[k, c, t, r, s]
                     for o in range(o_first, o_end):
                         for p in range(p_first, p_end):
@@ -91,13 +91,13 @@ def _grad_input_plane(block, worker, dy, w, bias, stride, dilation, padding, dx)
     for k in range(group * (K // groups), (group + 1) * (K // groups)):
         for t in range(T):
             front = t * dilation[0] - padding[0]
-            o_first, o_end = _meeting(front, stride[0], D, O)
+            o_first, o_end = meeting(front, stride[0], D, O)
             for r in range(R):
                 top = r * dilation[1] - padding[1]
-                p_first, p_end = _meeting(top, stride[1], H, P)
+                p_first, p_end = meeting(top, stride[1], H, P)
                 for s in range(S):
                     left = s * dilation[2] - padding[2]
-                    q_first, q_end = _meeting(left, stride[2], W, Q)
+                    q_first, q_end = meeting(left, stride[2], W, Q)
                     weight = w[k, c - group * channels, t, r, s]
                     for o in range(o_first, o_end):
                         for p in range(p_first, p_end):
@@ -119,13 +119,13 @@ def _grad_weight_plane(block, worker, x, dy, stride, dilation, padding, rows, dw
     row = rows[worker]
     for t in range(T):
         front = t * dilation[0] - padding[0]
-        o_first, o_end = _meeting(front, stride[0], D, O)
+        o_first, o_end = meeting(front, stride[0], D, O)
         for r in range(R):
             top = r * dilation[1] - padding[1]
-            p_first, p_end = _meeting(top, stride[1], H, P)
+            p_first, p_end = meeting(top, stride[1], H, P)
             for s in range(S):
                 left = s * dilation[2] - padding[2]
-                q_first, q_end = _meeting(left, stride[2], W, Q)
+                q_first, q_end = meeting(left, stride[2], W, Q)
                 row[:] = dw.dtype.type(0)
                 for n in range(N):
                     for o in range(o_first, o_end):

@@ -7,17 +7,23 @@ Keys compare by value: a stride of 2.0, refused by a first call, passes once 2 h
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 from fastops import _check
-from fastops._check import FLOAT32, Array
+from fastops._check import Array
 from fastops.ops.conv import strategies
 from fastops.ops.conv.bias import grad_bias
 from fastops.ops.conv.spec import ConvSpec, Options, Plan, check_bias, forward_spec, transposed_spec, user_shape
 from fastops.simd.epilogue import ACTIVATIONS
+
+Precision = Literal["default", "highest"]
+Integers = int | tuple[int, ...]
+Pads = int | tuple[int | tuple[int, int], ...]
+Padding = Pads | str
+Gradients = tuple[Array | None, Array | None, Array | None]
 
 DATA_FORMATS = {
     1: {"NCW": False, "NWC": True},
@@ -43,6 +49,13 @@ KINDS = {
     **{f"conv{n}d": Kind(f"conv{n}d", n, False) for n in (1, 2, 3)},
     **{f"conv_transpose{n}d": Kind(f"conv_transpose{n}d", n, True) for n in (1, 2, 3)},
 }
+
+# Operations made of 2-D convolutions, which speak of errors in their own names.
+COMPOSED = {name: Kind(name, 2, False) for name in ("separable_conv2d", "corr2d")}
+
+
+def _kind(name: str) -> Kind:
+    return KINDS.get(name) or COMPOSED[name]
 
 
 @dataclass(frozen=True)
@@ -181,7 +194,7 @@ def convolve(
     def make() -> Forward:
         options = Options(stride, padding, output_padding, dilation, groups, precision, data_format)
         bias_shape = None if b is None else b.shape
-        problem = check_problem(name, KINDS[name], x.shape, w.shape, bias_shape, str(x.dtype), options)
+        problem = check_problem(name, _kind(name), x.shape, w.shape, bias_shape, str(x.dtype), options)
         return make_forward(name, problem, strategy, activation)
 
     return finish(name, remembered(_forward, key, make), arrays, None, out, dtype)
@@ -218,7 +231,7 @@ _backward: dict[Hashable, Backward] = {}
 def differentiate(
     name: str, grad_output: Any, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, output_padding: Any,
     dilation: Any, groups: Any, output_mask: Any, strategy: Any, precision: Any, data_format: Any,
-) -> tuple[Any, Any, Any]:  # fmt: skip
+) -> Gradients:  # fmt: skip
     """The backward pass of every convolution: gradients of input, weight and bias, None where masked out."""
     op = f"{name}_backward"
     (dy, x, w, b), dtype = _check.as_arrays(op, grad_output=grad_output, input=input, weight=weight, bias=bias)
@@ -231,7 +244,7 @@ def differentiate(
     def make() -> Backward:
         options = Options(stride, padding, output_padding, dilation, groups, precision, data_format)
         bias_shape = None if b is None else b.shape
-        problem = check_problem(op, KINDS[name], x.shape, w.shape, bias_shape, str(x.dtype), options)
+        problem = check_problem(op, _kind(name), x.shape, w.shape, bias_shape, str(x.dtype), options)
         if dy.shape != problem.shape:
             raise ValueError(f"{op}: grad_output must have the shape of the output, {problem.shape}, got {dy.shape}")
         return make_backward(op, problem, strategy, mask)
