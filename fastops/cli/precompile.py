@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from functools import partial
 
 Work = tuple[str, Callable[[], None]]
@@ -49,31 +48,25 @@ def _conv() -> Iterator[Work]:
         yield f"conv unfold and fold {dtype}", partial(_run_unfold, dtype)
 
 
-def _run_conv(name: str, dtype: str, data_format: str) -> None:
+def _run_conv(strategy: str, dtype: str, data_format: str) -> None:
     import numpy as np
 
     from fastops import functional as F
-    from fastops.cli._layers import Layer
-    from fastops.cli.shapes import ConvShape
-    from fastops.ops.conv.strategies import STRATEGIES
 
-    strategy = next(s for s in STRATEGIES if s.name == name)
-    for channels, size, out_channels, kernel, step, padding, groups in _CONVOLUTIONS:
-        stride = (step, step)
-        shape = ConvShape("", "", 1, channels, size, out_channels, kernel, stride, padding, (1, 1), groups)
-        layer = Layer(shape, dtype=dtype)
-        x, weight, bias, dy = layer.input, layer.weight, np.zeros(out_channels, dtype), layer.grad_output
-        spec = layer.spec()
-        if data_format == "NHWC":
-            x, dy = (np.ascontiguousarray(array.transpose(0, 2, 3, 1)) for array in (x, dy))
-            spec = replace(spec, channels_last=True)
-        settings = (stride, padding, (1, 1), groups)
-        how = {"strategy": name, "data_format": data_format}
-        if strategy.accepts(spec, "forward") is None:
-            F.conv2d(x, weight, bias, *settings, **how, activation="relu")
-        for direction, mask in (("grad_input", (True, False, False)), ("grad_weight", (False, True, True))):
-            if strategy.accepts(spec, direction) is None:
-                F.conv2d_backward(dy, x, weight, bias, *settings, **how, output_mask=mask)
+    for channels, size, out_channels, kernel, stride, padding, groups in _CONVOLUTIONS:
+        x = np.ones((1, channels, *size) if data_format == "NCHW" else (1, *size, channels), dtype)
+        weight, bias = np.ones((out_channels, channels // groups, *kernel), dtype), np.zeros(out_channels, dtype)
+        options = {"stride": stride, "padding": padding, "groups": groups, "data_format": data_format}
+        dy = np.ones_like(F.conv2d(x, weight, bias, **options, strategy="naive"))
+        calls = (
+            (F.conv2d, (x, weight, bias), {"activation": "relu"}),
+            (F.conv2d_backward, (dy, x, weight, bias), {"output_mask": (True, False, False)}),
+            (F.conv2d_backward, (dy, x, weight, bias), {"output_mask": (False, True, True)}),
+        )
+        for function, arrays, extra in calls:
+            explained = F.explain(function, *arrays, **options, **extra)
+            if any(row.accepted for row in explained.rows if row.name == strategy):
+                function(*arrays, **options, **extra, strategy=strategy)
 
 
 def _run_unfold(dtype: str) -> None:
