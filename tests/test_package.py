@@ -41,10 +41,10 @@ def test_every_functional_name_is_at_the_top():
         assert getattr(fastops, name) is getattr(functional, name)
 
 
-def test_dir_and_all_tell_the_names_before_they_are_loaded():
-    names = run_python("import sys, fastops; print(*dir(fastops)); assert 'numba' not in sys.modules").split()
-    assert set(functional.__all__) <= set(names)
+def test_dir_and_all_tell_the_names():
+    names = run_python("import fastops; print(*dir(fastops))").split()
     assert set(functional.__all__) <= set(fastops.__all__) <= set(names)
+    run_python("from fastops import *; conv2d, get_num_threads")
 
 
 def test_every_promised_name_resolves():

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from typing import Any
 
 Work = tuple[str, Callable[[], None]]
 
@@ -56,9 +57,9 @@ def _run_conv(strategy: str, dtype: str, data_format: str) -> None:
     for channels, size, out_channels, kernel, stride, padding, groups in _CONVOLUTIONS:
         x = np.ones((1, channels, *size) if data_format == "NCHW" else (1, *size, channels), dtype)
         weight, bias = np.ones((out_channels, channels // groups, *kernel), dtype), np.zeros(out_channels, dtype)
-        options = {"stride": stride, "padding": padding, "groups": groups, "data_format": data_format}
+        options: dict[str, Any] = {"stride": stride, "padding": padding, "groups": groups, "data_format": data_format}
         dy = np.ones_like(F.conv2d(x, weight, bias, **options, strategy="naive"))
-        calls = (
+        calls: tuple[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]], ...] = (
             (F.conv2d, (x, weight, bias), {"activation": "relu"}),
             (F.conv2d_backward, (dy, x, weight, bias), {"output_mask": (True, False, False)}),
             (F.conv2d_backward, (dy, x, weight, bias), {"output_mask": (False, True, True)}),
