@@ -1,4 +1,5 @@
 """What every benchmark file uses: the best-of clock and the settings that go with it."""
+
 from __future__ import annotations
 
 import os

@@ -1,9 +1,10 @@
 """Convolution: every strategy on named shapes, forward and backward. Batch 1, float32, one thread."""
+
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from fastops.cli._layers import DIRECTIONS, FORWARD, GRADIENTS, Layer
@@ -15,7 +16,7 @@ from .shapes import CONV_NAMES, conv_shape
 NAMES = ("auto", *(s.name for s in STRATEGIES))
 
 
-@lru_cache(maxsize=None)
+@cache
 def warm(strategy: str, name: str, directions: tuple[str, ...]) -> Callable[[], Any]:
     """The call to time, already made once; asv calls setup before every sample, and compiling must stay out of them.
 
@@ -23,10 +24,10 @@ def warm(strategy: str, name: str, directions: tuple[str, ...]) -> Callable[[], 
     """
     one_thread()
     layer = Layer(conv_shape(name))
-    for s in STRATEGIES:
-        reasons = [s.accepts(layer.spec(), layer.spec_direction(d)) for d in directions]
-        if s.name == strategy and any(reasons):
-            raise NotImplementedError("; ".join(filter(None, reasons)))
+    offers = [layer.offers(direction, 1) for direction in directions]
+    reasons = [o[strategy].refused for o in offers if strategy in o]
+    if any(reasons):
+        raise NotImplementedError("; ".join(filter(None, reasons)))
     calls = [layer.call(direction, strategy) for direction in directions]
 
     def run() -> None:
@@ -69,10 +70,9 @@ class Workspace:
     unit = "bytes"
 
     def track_workspace(self, strategy: str, shape: str) -> int:
-        chosen = next(s for s in STRATEGIES if s.name == strategy)
         layer = Layer(conv_shape(shape))
-        spec, directions = layer.spec(), [layer.spec_direction(d) for d in DIRECTIONS]
-        sizes = [chosen.workspace(spec, d, 1) for d in directions if chosen.accepts(spec, d) is None]
+        offers = [layer.offers(direction, 1)[strategy] for direction in DIRECTIONS]
+        sizes = [o.workspace for o in offers if o.workspace is not None]
         if not sizes:
             raise NotImplementedError("the strategy refuses the shape")
         return max(sizes)

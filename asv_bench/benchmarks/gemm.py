@@ -1,8 +1,9 @@
 """Matrix multiplication beside NumPy's, which is OpenBLAS in its wheels. Square matrices, one thread."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from .shapes import GEMM_SIZES, GEMM_TINY
 IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {"fastops": gemm, "numpy": np.matmul}
 
 
-@lru_cache(maxsize=None)
+@cache
 def warm(implementation: str, size: int, dtype: str) -> Callable[[], Any]:
     one_thread()
     n = GEMM_TINY if TINY else size

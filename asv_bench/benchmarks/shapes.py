@@ -1,4 +1,5 @@
 """The shapes that the benchmarks measure, by their published names; append only."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,13 +1,14 @@
 """What a new process waits for: the import, and the first convolution with an empty and with a filled kernel cache."""
+
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
 import tempfile
-from functools import lru_cache
+from functools import cache
 
-from .common import Timed, TINY
+from .common import TINY, Timed
 
 IMPORT = "import fastops"
 FIRST_CONV2D = "import fastops; fastops.conv2d(np.ones((1, 64, 56, 56), np.float32), np.ones((64, 64, 3, 3), np.float32), padding=1)"
@@ -21,7 +22,7 @@ def seconds_in_new_process(code: str, cache: str) -> float:
     return float(done.stdout)
 
 
-@lru_cache(maxsize=None)
+@cache
 def filled_cache() -> tempfile.TemporaryDirectory[str]:
     """A folder with what the first convolution compiles; it goes when this process does."""
     folder = tempfile.TemporaryDirectory(prefix="fastops-bench-")
@@ -44,7 +45,9 @@ class FirstConv2dWarm(Timed):
         filled_cache()
 
     def time_first_conv2d(self) -> None:
-        self.timer.advance(min(seconds_in_new_process(FIRST_CONV2D, filled_cache().name) for _ in range(1 if TINY else 5)))
+        self.timer.advance(
+            min(seconds_in_new_process(FIRST_CONV2D, filled_cache().name) for _ in range(1 if TINY else 5))
+        )
 
 
 class FirstConv2dCold(Timed):

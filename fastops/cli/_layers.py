@@ -1,7 +1,9 @@
 """A named convolution layer with data in it: what ``compare`` and the benchmarks call, time and check."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod, sqrt
 from typing import Any
 
@@ -20,8 +22,13 @@ REFERENCE_FLOPS = 500e6
 Array = NDArray[Any]
 
 
-def _to_3d(values: tuple[int, ...], fill: int) -> tuple[int, ...]:
-    return (fill,) * (3 - len(values)) + values
+@dataclass(frozen=True)
+class Offer:
+    """What a strategy says to a layer: the reason why it refuses, or the bytes of its workspace; and whether "auto" takes it."""
+
+    refused: str | None
+    workspace: int | None
+    chosen: bool
 
 
 class Layer:
@@ -31,8 +38,14 @@ class Layer:
     """
 
     def __init__(
-        self, shape: ConvShape, *, batch: int = 1, dtype: str = "float32", precision: str = "default",
-        input: Array | None = None, seed: int = 0,
+        self,
+        shape: ConvShape,
+        *,
+        batch: int = 1,
+        dtype: str = "float32",
+        precision: str = "default",
+        input: Array | None = None,
+        seed: int = 0,
     ) -> None:
         self.shape, self.batch, self.precision = shape, batch, precision
         rng = np.random.default_rng(seed)
@@ -42,31 +55,30 @@ class Layer:
         if input is None:
             input = rng.standard_normal((batch, shape.channels, *shape.size), dtype=np.float32)
         self.input = np.ascontiguousarray(input, dtype=dtype)
-        self.grad_output = rng.standard_normal((batch, shape.out_channels, *shape.out_size), dtype=np.float32).astype(dtype)
+        grad_output = rng.standard_normal((batch, shape.out_channels, *shape.out_size), dtype=np.float32)
+        self.grad_output = grad_output.astype(dtype)
 
     @property
     def flops(self) -> int:
         return self.shape.flops(self.batch)
 
-    def spec(self) -> Any:
-        """The layer's ``ConvSpec``; of a transposed layer, that of the convolution whose grad_input it is."""
-        from fastops.ops.conv.spec import ConvSpec
+    def offers(self, direction: str, threads: int) -> dict[str, Offer]:
+        """What each strategy says to this layer, in the strategies' order."""
+        import fastops
+        from fastops.ops.conv.strategies import STRATEGIES
 
-        s = self.shape
-        ends = [(s.channels, s.size), (s.out_channels, s.out_size)]
-        (channels, size), (out_channels, out_size) = reversed(ends) if s.transposed else ends
-        return ConvSpec(
-            dtype=self.weight.dtype.name, batch=self.batch, channels=channels, out_channels=out_channels, groups=s.groups,
-            size=_to_3d(size, 1), kernel=_to_3d(s.kernel, 1), out_size=_to_3d(out_size, 1), stride=_to_3d(s.stride, 1),
-            padding=tuple((p, p) for p in _to_3d(s.padding, 0)), dilation=_to_3d(s.dilation, 1), channels_last=False,
-            ndim=len(s.kernel), precision=self.precision,
-        )
-
-    def spec_direction(self, direction: str) -> str:
-        """The direction that ``spec`` runs in when the layer runs in ``direction``."""
-        if self.shape.transposed and direction != "grad_weight":
-            return "grad_input" if direction == FORWARD else FORWARD
-        return direction
+        function, arguments, options = self._public(direction, "auto", self.input, self.weight, self.grad_output)
+        explained = fastops.explain(function, *arguments, **options)
+        inside = direction
+        if self.shape.transposed and direction != "grad_weight":  # its spec is that of the convolution it transposes
+            inside = "grad_input" if direction == FORWARD else FORWARD
+        workspaces = {s.name: s.workspace for s in STRATEGIES}
+        return {
+            row.name: Offer(
+                row.reason, workspaces[row.name](explained.spec, inside, threads) if row.accepted else None, row.chosen
+            )
+            for row in explained.rows
+        }
 
     def call(self, direction: str, strategy: str) -> Callable[[], Array]:
         """The public function's call that computes the output or one gradient."""
@@ -93,21 +105,32 @@ class Layer:
         return self._call(direction, "naive", x, w, dy)(), chosen
 
     def _call(self, direction: str, strategy: str, x: Array, w: Array, dy: Array) -> Callable[[], Array]:
-        from fastops import functional as F
+        function, arguments, options = self._public(direction, strategy, x, w, dy)
+        if direction == FORWARD:
+            return lambda: function(*arguments, **options)
+        which = GRADIENTS.index(direction)
+        return lambda: function(*arguments, **options)[which]
+
+    def _public(
+        self, direction: str, strategy: str, x: Array, w: Array, dy: Array
+    ) -> tuple[Callable[..., Any], tuple[Array, ...], dict[str, Any]]:
+        """The public function, and what to call it with."""
+        import fastops
 
         s = self.shape
         name = f"conv{'_transpose' * s.transposed}{len(s.kernel)}d"
         options: dict[str, Any] = {
-            "stride": s.stride, "padding": s.padding, "dilation": s.dilation, "groups": s.groups,
-            "strategy": strategy, "precision": self.precision,
+            "stride": s.stride,
+            "padding": s.padding,
+            "dilation": s.dilation,
+            "groups": s.groups,
+            "strategy": strategy,
+            "precision": self.precision,
         }
         if direction == FORWARD:
-            function = getattr(F, name)
-            return lambda: function(x, w, **options)
-        backward = getattr(F, f"{name}_backward")
-        which = GRADIENTS.index(direction)
-        options["output_mask"] = (which == 0, which == 1, False)
-        return lambda: backward(dy, x, w, **options)[which]
+            return getattr(fastops, name), (x, w), options
+        options["output_mask"] = (direction == "grad_input", direction == "grad_weight", False)
+        return getattr(fastops, f"{name}_backward"), (dy, x, w), options
 
 
 def largest_error(result: Array, reference: Array, channels: Array | None, direction: str) -> float:

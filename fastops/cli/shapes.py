@@ -8,6 +8,7 @@ have it. Sources: LeNet-5 (LeCun et al. 1998, with C3 fully connected), AlexNet,
 torchvision builds them for a 224 x 224 picture (ResNet-50 has its strides on the 3x3 convolutions), U-Net (Ronneberger et al.
 2015) with padded convolutions and a three-channel 256 x 256 picture.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -75,14 +76,32 @@ class ConvShape:
 
 
 def _row(
-    layer: str, count: int, channels: int, size: int, out_channels: int, kernel: int, stride: int = 1, padding: int | None = None,
-    groups: int = 1, transposed: bool = False,
+    layer: str,
+    count: int,
+    channels: int,
+    size: int,
+    out_channels: int,
+    kernel: int,
+    stride: int = 1,
+    padding: int | None = None,
+    groups: int = 1,
+    transposed: bool = False,
 ) -> tuple[str, ConvShape]:
     """A square 2-D layer; ``padding=None`` is the half-kernel padding that keeps the size at stride 1."""
     pad = kernel // 2 if padding is None else padding
     return layer, ConvShape(
-        name="", network="", count=count, channels=channels, size=(size, size), out_channels=out_channels, kernel=(kernel, kernel),
-        stride=(stride, stride), padding=(pad, pad), dilation=(1, 1), groups=groups, transposed=transposed,
+        name="",
+        network="",
+        count=count,
+        channels=channels,
+        size=(size, size),
+        out_channels=out_channels,
+        kernel=(kernel, kernel),
+        stride=(stride, stride),
+        padding=(pad, pad),
+        dilation=(1, 1),
+        groups=groups,
+        transposed=transposed,
     )
 
 

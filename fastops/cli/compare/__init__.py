@@ -1,11 +1,12 @@
 """``python -m fastops compare``: every convolution strategy on the layers of a real network."""
+
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,19 +40,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.description = (
         "Measure every convolution strategy on the layers of a network: time, GFLOP/s, workspace and largest error, "
-        "with the one that strategy=\"auto\" takes marked."
+        'with the one that strategy="auto" takes marked.'
     )
-    parser.add_argument("network", nargs="?", default="resnet18", metavar="NETWORK", help=f"{', '.join(NETWORKS)} (default: resnet18)")
-    parser.add_argument("--strategies", type=_names, default=(), metavar="A,B", help='the strategies to measure, "auto" among them (default: all)')
+    parser.add_argument(
+        "network", nargs="?", default="resnet18", metavar="NETWORK", help=f"{', '.join(NETWORKS)} (default: resnet18)"
+    )
+    parser.add_argument(
+        "--strategies",
+        type=_names,
+        default=(),
+        metavar="A,B",
+        help='the strategies to measure, "auto" among them (default: all)',
+    )
     parser.add_argument("--backward", action="store_true", help="the gradients of input and weight too")
     parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="pictures at once (default: 1)")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="threads, for the libraries too (default: all that fastops uses)")
+    parser.add_argument(
+        "--threads", type=_positive, metavar="N", help="threads, for the libraries too (default: all that fastops uses)"
+    )
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    parser.add_argument("--precision", choices=("default", "highest"), default="default", help="highest: no Winograd with large tiles")
-    parser.add_argument("--against", type=_names, default=(), metavar="A,B", help="measure torch, onnxruntime in the same run")
-    parser.add_argument("--image", metavar="FILE", help="carry this picture through the layers instead of random numbers")
-    parser.add_argument("--seconds", type=_seconds, default=25.0, metavar="S", help="time to spend on measuring, about (default: 25)")
-    parser.add_argument("--json", metavar="FILE", help="write all the figures there (-: to standard output, instead of the tables)")
+    parser.add_argument(
+        "--precision", choices=("default", "highest"), default="default", help="highest: no Winograd with large tiles"
+    )
+    parser.add_argument(
+        "--against", type=_names, default=(), metavar="A,B", help="measure torch, onnxruntime in the same run"
+    )
+    parser.add_argument(
+        "--image", metavar="FILE", help="carry this picture through the layers instead of random numbers"
+    )
+    parser.add_argument(
+        "--seconds", type=_seconds, default=25.0, metavar="S", help="time to spend on measuring, about (default: 25)"
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write all the figures there (-: to standard output, instead of the tables)"
+    )
     parser.add_argument("--plot", metavar="FILE", help="draw a picture (PNG, SVG, PDF), with matplotlib")
 
 
@@ -96,9 +117,16 @@ def _settings(args: argparse.Namespace) -> Settings:
     if args.threads:
         set_num_threads(args.threads)
     return Settings(
-        network=args.network, strategies=tuple(s for s in args.strategies or every if s != AUTO), libraries=args.against,
-        directions=DIRECTIONS if args.backward else (FORWARD,), batch=args.batch, threads=get_num_threads(), dtype=args.dtype,
-        precision=args.precision, seconds=args.seconds, image=args.image,
+        network=args.network,
+        strategies=tuple(s for s in args.strategies or every if s != AUTO),
+        libraries=args.against,
+        directions=DIRECTIONS if args.backward else (FORWARD,),
+        batch=args.batch,
+        threads=get_num_threads(),
+        dtype=args.dtype,
+        precision=args.precision,
+        seconds=args.seconds,
+        image=args.image,
     )
 
 
@@ -110,7 +138,12 @@ def _versions(libraries: tuple[str, ...]) -> dict[str, str]:
     import fastops
     from fastops.cli.compare.against import version
 
-    versions = {"cpu": llvm.get_host_cpu_name(), "fastops": fastops.__version__, "numba": numba.__version__, "numpy": np.__version__}
+    versions = {
+        "cpu": llvm.get_host_cpu_name(),
+        "fastops": fastops.__version__,
+        "numba": numba.__version__,
+        "numpy": np.__version__,
+    }
     return versions | {library: version(library) for library in libraries}
 
 

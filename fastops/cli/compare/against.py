@@ -1,4 +1,5 @@
 """The same layers run by other libraries, where they are installed."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -42,7 +43,9 @@ def _onnxruntime(layer: Layer, direction: str, threads: int) -> Call:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(conv_model(layer.shape, layer.weight, layer.batch), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        conv_model(layer.shape, layer.weight, layer.batch), options, providers=["CPUExecutionProvider"]
+    )
     return lambda: session.run(None, {"x": layer.input})[0]
 
 

@@ -1,13 +1,15 @@
 """Running every candidate on every layer, interleaved, and what came out of it."""
+
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from fastops.cli._layers import DIRECTIONS, FORWARD, Layer, largest_error
+from fastops.cli._layers import DIRECTIONS, FORWARD, Layer, Offer, largest_error
 from fastops.cli.compare.against import LIBRARIES
 from fastops.cli.compare.picture import Array, first_input, next_input
 from fastops.cli.shapes import NETWORKS, ConvShape
@@ -63,7 +65,9 @@ class Row:
         return self.flops / milliseconds * 1e-6 if milliseconds else None
 
     def fastest(self) -> str:
-        ours = {n: m.milliseconds for n, m in self.measured.items() if m.milliseconds and n not in LIBRARIES and n != AUTO}
+        ours = {
+            n: m.milliseconds for n, m in self.measured.items() if m.milliseconds and n not in LIBRARIES and n != AUTO
+        }
         return min(ours, key=lambda n: ours[n]) if ours else AUTO
 
 
@@ -85,6 +89,7 @@ class Comparison:
 
     settings: Settings
     versions: dict[str, str]
+    load: float = 0.0  # of the machine when it began, by others: the average number of running programs
     rows: list[Row] = field(default_factory=list)
 
     @property
@@ -107,9 +112,12 @@ class Comparison:
             return sum(r.shape.count * (r.measured[column].milliseconds or 0) for r in rows)
 
         return Total(
-            milliseconds=milliseconds(name), gflops=sum(r.shape.count * r.flops for r in rows) / milliseconds(name) * 1e-6,
-            layers=sum(r.shape.count for r in rows), auto_milliseconds=milliseconds(AUTO),
-            workspace=max(r.measured[name].workspace or 0 for r in rows), error=max(r.measured[name].error or 0 for r in rows),
+            milliseconds=milliseconds(name),
+            gflops=sum(r.shape.count * r.flops for r in rows) / milliseconds(name) * 1e-6,
+            layers=sum(r.shape.count for r in rows),
+            auto_milliseconds=milliseconds(AUTO),
+            workspace=max(r.measured[name].workspace or 0 for r in rows),
+            error=max(r.measured[name].error or 0 for r in rows),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -117,12 +125,28 @@ class Comparison:
         layers = []
         for row in self.rows:
             candidates = {n: {**asdict(m), "gflops": row.gflops(n)} for n, m in row.measured.items()}
-            layers.append({
-                **asdict(row.shape), "direction": row.direction, "flops": row.flops, "chosen": row.chosen, "fastest": row.fastest(),
-                "reference_channels": row.reference_channels, "candidates": candidates,
-            })
-        totals = {d: {n: t and asdict(t) for n in self.columns for t in [self.total(n, (d,))]} for d in self.settings.directions}
-        return {"settings": asdict(self.settings), "versions": self.versions, "layers": layers, "totals": totals}
+            layers.append(
+                {
+                    **asdict(row.shape),
+                    "direction": row.direction,
+                    "flops": row.flops,
+                    "chosen": row.chosen,
+                    "fastest": row.fastest(),
+                    "reference_channels": row.reference_channels,
+                    "candidates": candidates,
+                }
+            )
+        totals = {
+            d: {n: t and asdict(t) for n in self.columns for t in [self.total(n, (d,))]}
+            for d in self.settings.directions
+        }
+        return {
+            "settings": asdict(self.settings),
+            "versions": self.versions,
+            "load": self.load,
+            "layers": layers,
+            "totals": totals,
+        }
 
 
 class Progress(Protocol):
@@ -166,20 +190,15 @@ def time_interleaved(calls: dict[str, Callable[[], Any]], seconds: float) -> dic
     return {name: (best[name], count[name]) for name in calls}
 
 
-def _candidates(layer: Layer, direction: str, settings: Settings, row: Row) -> Iterator[tuple[str, Callable[[], Any]]]:
+def _candidates(
+    layer: Layer, direction: str, settings: Settings, row: Row, offers: dict[str, Offer]
+) -> Iterator[tuple[str, Callable[[], Any]]]:
     """The calls that can run; the others leave their reason in ``row``."""
-    from fastops.ops.conv.strategies import STRATEGIES
-
-    spec, spec_direction = layer.spec(), layer.spec_direction(direction)
-    by_name = {s.name: s for s in STRATEGIES}
     for name in dict.fromkeys([AUTO, *settings.strategies]):
-        strategy = by_name[row.chosen if name == AUTO else name]
-        refused = strategy.accepts(spec, spec_direction)
-        row.measured[name] = Measurement(refused=refused)
-        if refused is None:
-            row.measured[name].workspace = strategy.workspace(spec, spec_direction, settings.threads)
-            if name != AUTO or row.chosen not in settings.strategies:
-                yield name, layer.call(direction, name)
+        offer = offers[row.chosen if name == AUTO else name]
+        row.measured[name] = Measurement(refused=offer.refused, workspace=offer.workspace)
+        if offer.refused is None and (name != AUTO or row.chosen not in settings.strategies):
+            yield name, layer.call(direction, name)
     for name in settings.libraries:
         row.measured[name] = Measurement()
         try:
@@ -189,9 +208,8 @@ def _candidates(layer: Layer, direction: str, settings: Settings, row: Row) -> I
 
 
 def _measure_row(layer: Layer, direction: str, settings: Settings, progress: Progress) -> Row:
-    from fastops.ops.conv.strategies import select
-
-    chosen = select("compare", AUTO, layer.spec(), layer.spec_direction(direction)).name
+    offers = layer.offers(direction, settings.threads)
+    chosen = next(name for name, offer in offers.items() if offer.chosen)
     row = Row(layer.shape, direction, layer.flops, chosen)
     what = f"{layer.shape.layer} {direction}"
     progress.begin(f"{what}: float64 reference")
@@ -199,7 +217,7 @@ def _measure_row(layer: Layer, direction: str, settings: Settings, progress: Pro
     row.reference_channels = None if channels is None else len(channels)
     progress.advance()
     calls: dict[str, Callable[[], Any]] = {}
-    for name, call in _candidates(layer, direction, settings, row):
+    for name, call in _candidates(layer, direction, settings, row, offers):
         progress.begin(f"{what}: {name}, first call")
         row.measured[name].error = largest_error(call(), reference, channels, direction)
         calls[name] = call
@@ -216,15 +234,19 @@ def _measure_row(layer: Layer, direction: str, settings: Settings, progress: Pro
     return row
 
 
-def compare(settings: Settings, versions: dict[str, str], progress: Progress, picture: Array | None = None) -> Comparison:
+def compare(
+    settings: Settings, versions: dict[str, str], progress: Progress, picture: Array | None = None
+) -> Comparison:
     """Measure every layer of the network; ``picture`` (channels, height, width) takes the place of random numbers."""
-    result = Comparison(settings, versions)
+    result = Comparison(settings, versions, os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0)
     layer: Layer | None = None
     for index, shape in enumerate(NETWORKS[settings.network]):
         data = None
         if picture is not None:
             data = first_input(picture, shape, settings.batch) if layer is None else next_input(layer, shape)
-        layer = Layer(shape, batch=settings.batch, dtype=settings.dtype, precision=settings.precision, input=data, seed=index)
+        layer = Layer(
+            shape, batch=settings.batch, dtype=settings.dtype, precision=settings.precision, input=data, seed=index
+        )
         for direction in settings.directions:
             result.rows.append(_measure_row(layer, direction, settings, progress))
     return result

@@ -3,6 +3,7 @@
 ONNX files are protocol buffers: every field is a key (field number and wire type) and a value, where integers are
 little-endian base 128 and everything else here is bytes with a length. The field numbers are those of ``onnx.proto``.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -50,14 +51,19 @@ def _attribute(name: str, value: int | Iterable[int]) -> bytes:
 def conv_model(shape: ConvShape, weight: NDArray[Any], batch: int) -> bytes:
     """A float32 model that convolves its input ``x`` with ``weight`` as ``shape`` says."""
     attributes = [
-        _attribute("kernel_shape", shape.kernel), _attribute("strides", shape.stride), _attribute("pads", shape.padding * 2),
-        _attribute("dilations", shape.dilation), _attribute("group", shape.groups),
+        _attribute("kernel_shape", shape.kernel),
+        _attribute("strides", shape.stride),
+        _attribute("pads", shape.padding * 2),
+        _attribute("dilations", shape.dilation),
+        _attribute("group", shape.groups),
     ]
     operator = "ConvTranspose" if shape.transposed else "Conv"
     node = _message((1, "x"), (1, "w"), (2, "y"), (4, operator), *((5, a) for a in attributes))
     constant = _message(*((1, n) for n in weight.shape), (2, _FLOAT), (8, "w"), (9, weight.astype("<f4").tobytes()))
     graph = _message(
-        (1, node), (2, shape.layer), (5, constant),
+        (1, node),
+        (2, shape.layer),
+        (5, constant),
         (11, _tensor_info("x", (batch, shape.channels, *shape.size))),
         (12, _tensor_info("y", (batch, shape.out_channels, *shape.out_size))),
     )

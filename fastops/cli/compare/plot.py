@@ -1,4 +1,5 @@
 """The comparison as a picture: every layer's speed as dots, the network's as bars."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -6,7 +7,7 @@ from typing import Any
 
 from fastops.cli.compare.against import LIBRARIES
 from fastops.cli.compare.measure import AUTO, Comparison
-from fastops.cli.compare.table import TITLES, digits
+from fastops.cli.compare.table import TITLES, digits, parts
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers; a library is a dark diamond.
 COLOURS = ("#0072B2", "#E69F00", "#56B4E9", "#CC79A7", "#D55E00", "#999999", "#F0E442", "#882255")
@@ -49,18 +50,35 @@ def _layers(axes: Any, result: Comparison, direction: str, colours: dict[str, st
     for y, row in enumerate(rows):
         speeds = {n: g for n in result.columns if n != AUTO and (g := row.gflops(n))}
         chosen = row.gflops(AUTO) or 0.0
-        axes.plot([min(*speeds.values(), chosen, chosen), max(*speeds.values(), chosen, chosen)], [y, y], color="#e4e4e4", lw=5, zorder=1,
-                  solid_capstyle="round")
+        axes.plot(
+            [min(*speeds.values(), chosen, chosen), max(*speeds.values(), chosen, chosen)],
+            [y, y],
+            color="#e4e4e4",
+            lw=5,
+            zorder=1,
+            solid_capstyle="round",
+        )
         for name, speed in speeds.items():
             marker = {"marker": "D", "s": 26} if name in LIBRARIES else {"marker": "o", "s": 44}
-            axes.scatter(speed, y, color=colours[name], zorder=3, **marker)
-        axes.scatter(chosen, y, s=150, facecolors="none", edgecolors=CHOICE, linewidths=2, zorder=4)
+            axes.scatter(speed, y, color=colours[name], zorder=3, clip_on=False, **marker)
+        axes.scatter(chosen, y, s=150, facecolors="none", edgecolors=CHOICE, linewidths=2, zorder=4, clip_on=False)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(range(len(rows)), ["\n".join([
-        r.shape.layer + (f"  \N{MULTIPLICATION SIGN}{r.shape.count}" if r.shape.count > 1 else ""), r.shape.describe().replace("->", "\N{RIGHTWARDS ARROW}"),
-    ]) for r in rows], fontsize=8, linespacing=1.25)
-    axes.set_title(f"{TITLES[direction].capitalize()}, layer by layer", loc="left", fontsize=11, fontweight="bold")
-    axes.set_xlabel("GFLOP/s (operations of the direct algorithm)", fontsize=9, color="#444444")
+    axes.set_yticks(
+        range(len(rows)),
+        [
+            "\n".join(
+                [
+                    r.shape.layer + (f"  \N{MULTIPLICATION SIGN}{r.shape.count}" if r.shape.count > 1 else ""),
+                    r.shape.describe().replace("->", "\N{RIGHTWARDS ARROW}"),
+                ]
+            )
+            for r in rows
+        ],
+        fontsize=8,
+        linespacing=1.25,
+    )
+    axes.set_title(TITLES[direction].capitalize(), loc="left", fontsize=11, fontweight="bold")
+    axes.set_xlabel("GFLOP/s", fontsize=9, color="#444444")
     axes.grid(axis="x", color="#eeeeee")
     _plain(axes)
 
@@ -74,16 +92,23 @@ def _network(axes: Any, result: Comparison, colours: dict[str, str]) -> None:
         axes.barh(y, total.gflops, height=0.62, color=colours[name], alpha=1.0 if complete else 0.45)
         note = f"{digits(total.milliseconds)} ms"
         if not complete:
-            note += f"\nonly {total.layers} of {all_layers} layers"
-        axes.text(total.gflops + best * 0.02, y, note, va="center", fontsize=8 if complete else 7, color="#222222",
-                  fontweight="bold" if name == AUTO else "normal")
+            note += f"\nonly {total.layers} of {all_layers} {parts(result)}"
+        axes.text(
+            total.gflops + best * 0.02,
+            y,
+            note,
+            va="center",
+            fontsize=8 if complete else 7,
+            color="#222222",
+            fontweight="bold" if name == AUTO else "normal",
+        )
     axes.set_ylim(len(totals) - 0.4, -0.6)
     axes.set_yticks(range(len(totals)), totals, fontsize=9)
     axes.get_yticklabels()[0].set_fontweight("bold")
     axes.set_xlim(0, best * 1.32)
-    both = ", forward and both gradients" if len(result.settings.directions) > 1 else ""
+    both = ", all three" if len(result.settings.directions) > 1 else ""
     axes.set_title(f"The whole network{both}", loc="left", fontsize=11, fontweight="bold")
-    axes.set_xlabel("GFLOP/s, and the time it takes", fontsize=9, color="#444444")
+    axes.set_xlabel("GFLOP/s, and the time in all", fontsize=9, color="#444444")
     axes.grid(axis="x", color="#eeeeee")
     _plain(axes)
 
@@ -96,21 +121,44 @@ def draw(result: Comparison, path: str) -> None:
     s = result.settings
     colours = _colours(result)
     panels = len(s.directions) + 1
-    height = max(4.6, 1.9 + 0.44 * len(result.rows) / len(s.directions))
-    figure = Figure(figsize=(5.0 * panels + 2.0, height), layout="constrained")
+    height = max(5.0, 1.9 + 0.44 * len(result.rows) / len(s.directions))
+    width = 12.0 if panels == 2 else 16.5
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(1, panels, width_ratios=[1.25] * (panels - 1) + [1.0])
     for place, direction in zip(axes, s.directions, strict=False):
         _layers(place, result, direction, colours)
         if place is not axes[0]:
             place.tick_params(labelleft=False)
     _network(axes[-1], result, colours)
-    facts = [s.dtype, f"batch {s.batch}", f"{s.threads} thread{'s' * (s.threads > 1)}", *(f"{n} {v}" for n, v in result.versions.items())]
+    facts = [
+        s.dtype,
+        f"batch {s.batch}",
+        f"{s.threads} thread{'s' * (s.threads > 1)}",
+        *(f"{n} {v}" for n, v in result.versions.items()),
+    ]
     figure.suptitle(f"The convolutions of {s.network}", x=0.01, ha="left", fontsize=15, fontweight="bold")
     handles = [
-        Line2D([], [], ls="", marker="D" if n in LIBRARIES else "o", ms=5.5 if n in LIBRARIES else 7, color=colours[n], label=n)
-        for n in result.columns if n != AUTO
+        Line2D(
+            [],
+            [],
+            ls="",
+            marker="D" if n in LIBRARIES else "o",
+            ms=5.5 if n in LIBRARIES else 7,
+            color=colours[n],
+            label=n,
+        )
+        for n in result.columns
+        if n != AUTO
     ]
     handles.append(Line2D([], [], ls="", marker="o", ms=11, mfc="none", mec=CHOICE, mew=2, label="chosen by auto"))
-    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False, fontsize=9, handletextpad=0.2, columnspacing=1.2)
+    figure.legend(
+        handles=handles,
+        loc="outside upper right",
+        ncols=len(handles),
+        frameon=False,
+        fontsize=9,
+        handletextpad=0.2,
+        columnspacing=1.2,
+    )
     figure.supxlabel(", ".join(facts), x=0.01, ha="left", fontsize=8, color="#777777")
     figure.savefig(path, dpi=130, facecolor="white")

@@ -1,6 +1,8 @@
 """The comparison as tables for a terminal, or as the same text without colours."""
+
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 
@@ -21,21 +23,38 @@ def digits(value: float | None) -> str:
     """Three digits or so, never an exponent."""
     if value is None:
         return "-"
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
+    return (
+        f"{value:.0f}"
+        if value >= 100
+        else f"{value:.1f}"
+        if value >= 10
+        else f"{value:.2f}"
+        if value >= 1
+        else f"{value:.3f}"
+    )
 
 
 def megabytes(size: int | None) -> str:
     if size is None:
         return ""
-    return "0" if size == 0 else "<0.1M" if size < 0.05 * 2**20 else f"{size / 2**20:.{0 if size >= 100 * 2**20 else 1}f}M"
+    return (
+        "0" if size == 0 else "<0.1M" if size < 0.05 * 2**20 else f"{size / 2**20:.{0 if size >= 100 * 2**20 else 1}f}M"
+    )
 
 
 def exponent(value: float | None) -> str:
     """``3e-07`` as ``3e-7``."""
-    return "-" if value is None else "0" if value == 0 else re.sub(r"e([-+])0", r"e\1", f"{value:.0e}").replace("e+", "e")
+    return (
+        "-" if value is None else "0" if value == 0 else re.sub(r"e([-+])0", r"e\1", f"{value:.0e}").replace("e+", "e")
+    )
 
 
-def _table(result: Comparison, *, shapes: bool) -> Table:
+def parts(result: Comparison) -> str:
+    """What a total sums over: layers, or layers in one direction each."""
+    return "passes" if len(result.settings.directions) > 1 else "layers"
+
+
+def _table(*, shapes: bool) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True, show_edge=False)
     table.add_column("layer", no_wrap=True, style="cyan")
     table.add_column("", no_wrap=True, justify="right", style="dim")
@@ -45,7 +64,11 @@ def _table(result: Comparison, *, shapes: bool) -> Table:
 
 
 def _cells(row: Row, *, shapes: bool) -> list[str | Text]:
-    return [row.shape.layer, f"x{row.shape.count}" if row.shape.count > 1 else "", *([row.shape.describe()] if shapes else [])]
+    return [
+        row.shape.layer,
+        f"x{row.shape.count}" if row.shape.count > 1 else "",
+        *([row.shape.describe()] if shapes else []),
+    ]
 
 
 def _cell(row: Row, name: str, text: str) -> Text:
@@ -56,7 +79,7 @@ def _cell(row: Row, name: str, text: str) -> Text:
 
 
 def _times(result: Comparison, direction: str, *, shapes: bool) -> Table:
-    table = _table(result, shapes=shapes)
+    table = _table(shapes=shapes)
     for name in result.columns:
         table.add_column(name, justify="right", no_wrap=True)
         if name in LIBRARIES:
@@ -81,16 +104,22 @@ def _times(result: Comparison, direction: str, *, shapes: bool) -> Table:
     for name in result.columns:
         total = result.total(name, (direction,))
         complete = total is not None and total.layers == all_layers
-        cells.append(Text(digits(total.milliseconds) if total and complete else "", style="bold green" if name == AUTO else "bold"))
+        cells.append(
+            Text(
+                digits(total.milliseconds) if total and complete else "", style="bold green" if name == AUTO else "bold"
+            )
+        )
         if name in LIBRARIES:
             cells.append(ratio(total.milliseconds, total.auto_milliseconds) if total else "")
     table.add_row(*cells)
     return table
 
 
-def _grid(result: Comparison, direction: str, text: Callable[[Row, str], str], *, shapes: bool, auto: bool = True) -> Table:
+def _grid(
+    result: Comparison, direction: str, text: Callable[[Row, str], str], *, shapes: bool, auto: bool = True
+) -> Table:
     """A cell for each layer and candidate."""
-    table = _table(result, shapes=shapes)
+    table = _table(shapes=shapes)
     names = [n for n in result.columns if auto or n != AUTO]
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
@@ -110,7 +139,7 @@ def _summary(result: Comparison, bar: str) -> Table:
     """The network as a whole: a line for each candidate, with a bar for its speed."""
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True, show_edge=False)
     table.add_column("", no_wrap=True)
-    for heading in ("layers", "ms", "GFLOP/s"):
+    for heading in (parts(result), "ms", "GFLOP/s"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, width=BAR)
     for heading in ("auto's speedup", "workspace", "error"):
@@ -121,10 +150,15 @@ def _summary(result: Comparison, bar: str) -> Table:
     for name, t in totals.items():
         style = "bold green" if name == AUTO else "magenta" if name in LIBRARIES else ""
         table.add_row(
-            name, "all" if t.layers == all_layers else f"{t.layers} of {all_layers}", digits(t.milliseconds), digits(t.gflops),
+            name,
+            "all" if t.layers == all_layers else f"{t.layers} of {all_layers}",
+            digits(t.milliseconds),
+            digits(t.gflops),
             Text(bar * max(1, round(BAR * t.gflops / best)), style=style or "blue"),
             "" if name == AUTO else f"{t.milliseconds / t.auto_milliseconds:.2f}x",
-            "" if name in LIBRARIES else megabytes(t.workspace), exponent(t.error), style=style,
+            "" if name in LIBRARIES else megabytes(t.workspace),
+            exponent(t.error),
+            style=style,
         )
     return table
 
@@ -141,7 +175,15 @@ def _notes(result: Comparison) -> list[str]:
     if result.settings.libraries:
         notes.append("ratio: the library's time divided by that of auto, above 1 where fastops is faster.")
     if "onnxruntime" in result.columns:
-        notes.append("onnxruntime has the weights ahead and may rearrange them beforehand; the others get them with every call.")
+        notes.append(
+            "onnxruntime has the weights ahead and may rearrange them beforehand; the others get them with every call."
+        )
+    cores = os.cpu_count() or 1
+    if result.load > cores / 2:
+        notes.append(
+            f"The machine was busy when this began (load {result.load:.1f}, {cores} cores): times are not to be relied on, "
+            "least of all those of libraries whose threads wait by spinning."
+        )
     notes += [f"{name} is left out: {reason}." for name, reason in result.absent().items()]
     return notes
 
@@ -170,13 +212,24 @@ def show(result: Comparison, console: Console) -> None:
 
     for direction in s.directions:
         title = TITLES[direction] if len(s.directions) > 1 else ""
-        prefix = f"{title}, " if title else ""
+        prefix = f"{title}: " if title else ""
         block(f"{prefix}time in ms", lambda shapes, d=direction: _times(result, d, shapes=shapes))  # type: ignore[misc]
-        block(f"{prefix}GFLOP/s", lambda shapes, d=direction: _grid(  # type: ignore[misc]
-            result, d, lambda row, n: digits(row.gflops(n)), shapes=shapes))
-        block(f"{prefix}workspace in MiB, and error", lambda shapes, d=direction: _grid(  # type: ignore[misc]
-            result, d, _memory_and_error, shapes=shapes, auto=False))
-    block("the whole network" + (", forward and both gradients" if len(s.directions) > 1 else ""), lambda _: _summary(result, bar))
+        block(
+            f"{prefix}GFLOP/s",
+            lambda shapes, d=direction: _grid(  # type: ignore[misc]
+                result, d, lambda row, n: digits(row.gflops(n)), shapes=shapes
+            ),
+        )
+        block(
+            f"{prefix}workspace in MiB, and error",
+            lambda shapes, d=direction: _grid(  # type: ignore[misc]
+                result, d, _memory_and_error, shapes=shapes, auto=False
+            ),
+        )
+    block(
+        "the whole network" + (", forward and both gradients" if len(s.directions) > 1 else ""),
+        lambda _: _summary(result, bar),
+    )
     console.print()
     for note in _notes(result):
         console.print(Text(note, style="dim"))
