@@ -1,0 +1,238 @@
+"""The elementary functions: their error in units in the last place, their corners, and that loops over them are packed."""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal, getcontext, localcontext
+
+import numpy as np
+import pytest
+from numba import njit, prange
+
+from fastops._jit import CHECKED, function
+from fastops.simd import vmath
+
+INF, NAN = math.inf, math.nan
+
+# The error each docstring promises, in ulp.
+PROMISED = {"exp": 0.8, "expm1": 1.1, "log": 0.8, "log1p": 0.9, "tanh": 1.4, "sigmoid": 1.6, "erf": 1.3}
+
+
+@njit
+def _log(x):
+    return math.log(x) if x > 0 else (-np.inf if x == 0 else np.nan)
+
+
+@njit
+def _log1p(x):
+    return math.log1p(x) if x > -1 else (-np.inf if x == -1 else np.nan)
+
+
+@njit
+def _expm1(x):
+    return math.expm1(x) if x < 700 else x * np.inf
+
+
+@njit
+def _sigmoid(x):
+    return 0.0 if x < -700 else 1 / (1 + math.exp(-x))
+
+
+IN_DOUBLE = {
+    "exp": njit(lambda x: math.exp(x)),
+    "expm1": _expm1,
+    "log": _log,
+    "log1p": _log1p,
+    "tanh": njit(lambda x: math.tanh(x)),
+    "sigmoid": _sigmoid,
+    "erf": njit(lambda x: math.erf(x)),
+}
+
+
+def over(name):
+    """The plain loop y[i] = f(x[i])."""
+    f = getattr(vmath, name)
+
+    @function
+    def loop(x, y):
+        for i in range(x.size):
+            y[i] = f(x[i])
+
+    return loop
+
+
+def apply(name, x):
+    x = np.atleast_1d(x)
+    y = np.empty_like(x)
+    over(name)(x, y)
+    return y
+
+
+def largest_float32_error(name, step, parallel=False):
+    """Over every step-th bit pattern of float32: the largest error in ulp, and how many results are of the wrong kind."""
+    f, exact = getattr(vmath, name), IN_DOUBLE[name]
+    blocks = 64
+
+    @njit(parallel=parallel, error_model="numpy")
+    def scan():
+        worst, wrong = np.zeros(blocks), np.zeros(blocks, np.int64)
+        for block in prange(blocks):
+            first = np.int64(block) * (2**32 // blocks)
+            for pattern in range(first + (-first) % step, first + 2**32 // blocks, step):
+                x = np.uint32(pattern).view(np.float32)
+                y, truth = np.float64(f(x)), exact(np.float64(x))
+                if np.isnan(truth) or np.isnan(y):
+                    wrong[block] += np.isnan(truth) != np.isnan(y)
+                elif np.isinf(truth) or truth == 0:
+                    wrong[block] += y != truth
+                else:
+                    wrong[block] += (y < 0) != (truth < 0) and y != 0
+                    ulp = 2.0 ** max(math.frexp(truth)[1] - 24, -149)
+                    # past the largest float32 the next number would be 2^128
+                    y = math.copysign(2.0**128, y) if np.isinf(y) else y
+                    worst[block] = max(worst[block], abs(y - truth) / ulp if abs(truth) < 2.0**128 else 0.0)
+                    wrong[block] += abs(truth) >= 2.0**128 and abs(y) < 2.0**128
+        return worst.max(), wrong.sum()
+
+    return scan()
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_float32_error(name):
+    worst, wrong = largest_float32_error(name, step=1021)
+    assert wrong == 0
+    assert worst <= PROMISED[name]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", PROMISED)
+def test_float32_error_over_every_number(name):
+    worst, wrong = largest_float32_error(name, step=1, parallel=True)
+    assert wrong == 0
+    assert worst <= PROMISED[name]
+
+
+def _decimal_erf(x):
+    if abs(x) > 6.5:
+        return Decimal(1).copy_sign(x)
+    total = term = x
+    k = 0
+    while abs(term) > Decimal(10) ** -45 * abs(total):
+        k += 1
+        term *= -x * x / k
+        total += term / (2 * k + 1)
+    return total * 2 / PI.sqrt()
+
+
+def _decimal_tanh(x):
+    if abs(x) < Decimal("1e-9"):
+        return x - x**3 / 3
+    e = (2 * x).exp()
+    return (e - 1) / (e + 1)
+
+
+def _decimal_expm1(x):
+    return x + x * x / 2 + x**3 / 6 if abs(x) < Decimal("1e-9") else x.exp() - 1
+
+
+def _decimal_log1p(x):
+    return x - x * x / 2 + x**3 / 3 if abs(x) < Decimal("1e-9") else (1 + x).ln()
+
+
+PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
+EXACTLY = {
+    "exp": lambda x: x.exp(),
+    "expm1": _decimal_expm1,
+    "log": lambda x: x.ln(),
+    "log1p": _decimal_log1p,
+    "tanh": _decimal_tanh,
+    "sigmoid": lambda x: 1 / (1 + (-x).exp()),
+    "erf": _decimal_erf,
+}
+
+
+def samples(name, count=300):
+    """Numbers around every place where a function changes its formula, and over its whole range."""
+    rng = np.random.default_rng(7)
+    near = np.concatenate([rng.uniform(-2, 2, 3 * count), rng.normal(size=count) * 2.0 ** rng.uniform(-300, 0, count)])
+    wide = {
+        "exp": rng.uniform(-745, 709.7, count),
+        "expm1": rng.uniform(-40, 709.7, count),
+        "log": 2.0 ** rng.uniform(-1074, 1023, count),
+        "log1p": 2.0 ** rng.uniform(-1074, 1023, count),
+        "tanh": rng.uniform(-22, 22, count),
+        "sigmoid": rng.uniform(-745, 40, count),
+        "erf": rng.uniform(-6.1, 6.1, count),
+    }[name]
+    x = np.concatenate([near, wide])
+    return np.abs(x) if name == "log" else x[x > -1] if name == "log1p" else x
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_float64_error(name):
+    x = samples(name)
+    with localcontext() as context:
+        context.prec = 70
+        for given, found in zip(x, apply(name, x)):
+            truth = EXACTLY[name](Decimal(float(given)))
+            ulp = Decimal(2.0 ** max(math.frexp(float(truth))[1] - 53, -1074))
+            error = abs(Decimal(float(found)) - truth) / ulp
+            assert error <= Decimal(PROMISED[name]), f"{name}({given!r}) is {error:.2f} ulp off"
+    assert getcontext().prec != 70
+
+
+CORNERS = {
+    "exp": [(0.0, 1), (-0.0, 1), (INF, INF), (-INF, 0), (1e4, INF), (-1e4, 0)],
+    "expm1": [(0.0, 0.0), (-0.0, -0.0), (INF, INF), (-INF, -1), (1e4, INF), (-1e4, -1)],
+    "log": [(1, 0.0), (0.0, -INF), (-0.0, -INF), (INF, INF), (-INF, NAN), (-1, NAN)],
+    "log1p": [(0.0, 0.0), (-0.0, -0.0), (-1, -INF), (INF, INF), (-INF, NAN), (-2, NAN)],
+    "tanh": [(0.0, 0.0), (-0.0, -0.0), (INF, 1), (-INF, -1), (1e30, 1), (-1e30, -1)],
+    "sigmoid": [(0.0, 0.5), (-0.0, 0.5), (INF, 1), (-INF, 0), (1e30, 1), (-1e30, 0)],
+    "erf": [(0.0, 0.0), (-0.0, -0.0), (INF, 1), (-INF, -1), (1e30, 1), (-1e30, -1)],
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", PROMISED)
+def test_corners(name, dtype):
+    given, wanted = np.array([*CORNERS[name], (NAN, NAN)], dtype).T.copy()
+    found = apply(name, given)
+    np.testing.assert_array_equal(found, wanted)
+    signed = ~np.isnan(wanted)
+    np.testing.assert_array_equal(np.signbit(found[signed]), np.signbit(wanted[signed]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_denormals(dtype):
+    smallest, tiny = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).tiny
+    for name in ("expm1", "log1p", "tanh"):
+        for x in (smallest, -smallest, 5 * smallest, tiny / 4, -tiny / 4):
+            assert apply(name, dtype(x))[0] == dtype(x)
+    assert apply("erf", 1000 * smallest)[0] == dtype(1128 * smallest)
+    assert apply("log", smallest)[0] == dtype(math.log(float(smallest)))
+    # results below the smallest normal number
+    x = dtype(math.log(float(tiny)) - 3)
+    for name in ("exp", "sigmoid"):
+        found = apply(name, x)[0]
+        assert 0 < found < tiny
+        assert abs(float(found) - math.exp(float(x))) <= float(smallest)
+
+
+def test_from_python():
+    assert vmath.exp(np.float32(0)) == np.float32(1)
+    assert vmath.erf(0.5) == pytest.approx(math.erf(0.5), rel=1e-15)
+
+
+@pytest.mark.skipif(CHECKED, reason="bounds checks keep loops scalar")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", PROMISED)
+def test_a_loop_becomes_packed_instructions(name, dtype):
+    loop = over(name)
+    loop(np.ones(4, dtype), np.empty(4, dtype))
+    code = loop.inspect_llvm(loop.signatures[0])
+    element = "float" if dtype is np.float32 else "double"
+    assert re.search(rf"fmul contract <\d+ x {element}>", code)
+    assert not re.search(r"call .*@(exp|log|tanh|erf|expm1|log1p)f?\(", code)
+    if dtype is np.float32:
+        assert "double" not in code
