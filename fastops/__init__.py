@@ -8,6 +8,7 @@ Every operation of ``fastops.functional`` is a function of this package too:
 
 Names are looked up when they are first used: importing the package imports neither NumPy nor Numba.
 """
+
 from __future__ import annotations
 
 from importlib import import_module
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from fastops._threads import get_num_threads as get_num_threads
     from fastops._threads import set_num_threads as set_num_threads
     from fastops._threads import threading_info as threading_info
-    from fastops.functional import *
+    from fastops.functional import *  # noqa: F403
 
 __version__ = "0.1.0"
 
@@ -41,4 +42,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__getattr__("__all__")})  # type: ignore[misc]
+    return ["__version__", *__getattr__("__all__")]  # type: ignore[misc]

@@ -5,6 +5,7 @@
 that is: the operation, the argument, what is allowed, what was given. A wrong kind of thing is a ``TypeError``, a wrong
 value a ``ValueError``. Everything is checked before memory is allocated for the result and before a kernel runs.
 """
+
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
@@ -43,16 +44,20 @@ def as_array(op: str, name: str, value: Any) -> Array:
     return array if array.flags.writeable else _writeable_view(array)
 
 
-def as_arrays(op: str, **values: Any) -> tuple[list[Any], np.dtype[Any]]:
-    """Several arrays of one dtype, ready for kernels, and that dtype. ``None`` stays ``None``; float16 becomes float32.
+def as_arrays(op: str, *, optional: str | None = None, **values: Any) -> tuple[list[Any], np.dtype[Any]]:
+    """Several arrays of one dtype, ready for kernels, and that dtype; float16 becomes float32.
 
-    >>> as_arrays("add", input=np.ones(2, "f2"), other=np.ones(2, "f2"), bias=None)
+    None is allowed for the argument that ``optional`` names, and stays None.
+
+    >>> as_arrays("add", input=np.ones(2, "f2"), other=np.ones(2, "f2"), bias=None, optional="bias")
     ([array([1., 1.], dtype=float32), array([1., 1.], dtype=float32), None], dtype('float16'))
     >>> as_arrays("add", input=np.ones(2, "f4"), other=np.ones(2))
     Traceback (most recent call last):
     TypeError: add: other must have the dtype of input, float32, got float64
     """
-    arrays = [None if value is None else as_array(op, name, value) for name, value in values.items()]
+    arrays = [
+        None if value is None and name == optional else as_array(op, name, value) for name, value in values.items()
+    ]
     first: tuple[str, np.dtype[Any]] | None = None
     for name, array in zip(values, arrays):
         if array is None:
@@ -178,7 +183,9 @@ def paddings(op: str, name: str, value: Any, count: int, words: Sequence[str] = 
     if items is None or len(items) not in (1, count):
         allowed = "".join(f'"{word}", ' for word in words)
         axes = "for the axis" if count == 1 else f"for each of the {count} axes"
-        raise ValueError(f"{op}: {name} must be {allowed}an integer, or {axes} an integer or a (before, after) pair, got {value!r}")
+        raise ValueError(
+            f"{op}: {name} must be {allowed}an integer, or {axes} an integer or a (before, after) pair, got {value!r}"
+        )
     pairs = []
     for item in items:
         pair = _items(item)
@@ -213,14 +220,14 @@ def choice(op: str, name: str, value: Any, allowed: Collection[Any]) -> None:
         raise ValueError(f"{op}: {name} must be one of {', '.join(repr(a) for a in allowed)}, got {value!r}")
 
 
-def fits(op: str, what: str, shape: tuple[int, ...], itemsize: int) -> None:
-    """No array, and no padded view of one, may be larger than an index can count.
+def fits(op: str, name: str, what: str, shape: tuple[int, ...], itemsize: int) -> None:
+    """No array, and no padded view of one, may be larger than an index can count; argument ``name`` decides about it.
 
-    >>> fits("conv2d", "the padded input", (1, 1, 2**40, 2**40), 4)
+    >>> fits("conv2d", "padding", "the padded input", (1, 1, 2**40, 2**40), 4)
     Traceback (most recent call last):
-    ValueError: conv2d: the padded input must have at most 9223372036854775807 bytes, got shape \
+    ValueError: conv2d: padding must keep the padded input below 2**63 bytes, got shape \
 (1, 1, 1099511627776, 1099511627776)
     """
     # Zero extents count as one: a kernel may form such an index although there is no element.
     if byte_count((max(extent, 1) for extent in shape), itemsize) > LARGEST_INDEX:
-        raise ValueError(f"{op}: {what} must have at most {LARGEST_INDEX} bytes, got shape {shape}")
+        raise ValueError(f"{op}: {name} must keep {what} below 2**63 bytes, got shape {shape}")

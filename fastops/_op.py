@@ -1,4 +1,5 @@
 """The record of an operation, and the registry that autodiff, tests and benchmarks read."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

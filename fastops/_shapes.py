@@ -3,6 +3,7 @@
 Everything here is plain Python integers, which do not overflow, and raises nothing: ``_check`` and the ops turn a
 result that is out of range into an error that names the argument.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -41,15 +42,15 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[in
     return total // 2, total - total // 2
 
 
-def transposed_output(
-    size: int, kernel: int, stride: int, dilation: int, before: int, after: int, output_padding: int
-) -> int:
+def transposed_output(size: int, kernel: int, stride: int, dilation: int, padding: int, output_padding: int) -> int:
     """Length that a transposed convolution gives: the length from which a convolution would have made ``size``.
 
-    >>> transposed_output(7, 4, 2, 1, 1, 1, 0)
+    ``padding`` counts both sides.
+
+    >>> transposed_output(7, 4, 2, 1, 2, 0)
     14
     """
-    return (size - 1) * stride - before - after + effective_kernel(kernel, dilation) + output_padding
+    return (size - 1) * stride - padding + effective_kernel(kernel, dilation) + output_padding
 
 
 def byte_count(shape: Iterable[int], itemsize: int) -> int:

@@ -1,4 +1,5 @@
 """Every operation under one roof: ``import fastops.functional as F``. Names and arguments are ``torch.nn.functional``'s."""
+
 from __future__ import annotations
 
 from fastops.ops.conv.conv import (

@@ -3,6 +3,7 @@
 Sums run in float64 over blocks of fixed size which are combined in order: the result is accurate to the last bit or so
 whatever the size, and the same for any number of threads.
 """
+
 from __future__ import annotations
 
 import numpy as np

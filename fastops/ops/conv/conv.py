@@ -7,6 +7,7 @@ are sums of the same products: dx adds up weight * dy over all (k, r, s, p, q) t
 x * dy over images and positions, db adds up dy over images and positions. Only input and weight are kept for the backward
 pass. Source: Goodfellow, Bengio, Courville, "Deep Learning" (2016), section 9.1 and equations 9.6, 9.9 to 9.13.
 """
+
 from __future__ import annotations
 
 from typing import Any

@@ -6,6 +6,7 @@
 Each is the gradient of the other, and nothing but shapes is needed for that. Source: Chellapilla, Puri, Simard, "High
 Performance Convolutional Neural Networks for Document Processing" (2006), section 2.1.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -66,7 +67,10 @@ def _fold_channel(block, worker, columns, stride, dilation, padding, y):
             left = s * dilation[1] - padding[1]
             q_first, q_end = meeting(left, stride[1], W, Q)
             for p in range(p_first, p_end):
-                y_row, inside = y[n, c, p * stride[0] + top, q_first * stride[1] + left :], columns[n, c, r, s, p, q_first:]
+                y_row, inside = (
+                    y[n, c, p * stride[0] + top, q_first * stride[1] + left :],
+                    columns[n, c, r, s, p, q_first:],
+                )
                 for q in range(q_end - q_first):
                     y_row[np.uintp(q * stride[1])] += inside[q]
 
@@ -114,16 +118,20 @@ def _windows(
     strides = _check.integers(op, "stride", stride, 2, minimum=1)
     pads = _check.paddings(op, "padding", padding, 2)
     assert not isinstance(pads, str)
-    count = tuple(_shapes.window_output(n, k, s, d, *pad) for n, k, s, d, pad in zip(size, kernel, strides, dilations, pads))
+    count = tuple(
+        _shapes.window_output(n, k, s, d, *pad) for n, k, s, d, pad in zip(size, kernel, strides, dilations, pads)
+    )
     if min(count) < 1:
         padded = tuple(n + sum(pad) for n, pad in zip(size, pads))
         extent = tuple(map(_shapes.effective_kernel, kernel, dilations))
-        raise ValueError(f"{op}: kernel_size must fit {named} with padding, {padded}, got {kernel}, {extent} with dilation")
+        raise ValueError(
+            f"{op}: kernel_size must fit {named} with padding, {padded}, got {kernel}, {extent} with dilation"
+        )
     channel_count = channels(prod(kernel))
     padded = tuple(n + sum(pad) for n, pad in zip(size, pads))
     columns = (batch, channel_count, *kernel, *count)
-    _check.fits(op, f"{named} with padding", (batch, channel_count, *padded), itemsize)
-    _check.fits(op, "the array of windows", columns, itemsize)
+    _check.fits(op, "padding", f"{named} with padding", (batch, channel_count, *padded), itemsize)
+    _check.fits(op, "kernel_size", "the array of windows", columns, itemsize)
     # A stride beyond the image changes nothing; clamped, products with it stay in range.
     strides = tuple(min(s, n) for s, n in zip(strides, padded))
     return _Windows((batch, channel_count, *size), columns, strides, dilations, pads, batched)
@@ -150,25 +158,33 @@ def _run(
 
 def _image_windows(op: str, shape: tuple[int, ...], itemsize: int, *attributes: Any) -> _Windows:
     if len(shape) not in (3, 4) or min(shape[-3:]) < 1:
-        raise ValueError(f"{op}: input must have axes (N, C, H, W) or (C, H, W), of at least 1 but for N, got shape {shape}")
+        raise ValueError(
+            f"{op}: input must have axes (N, C, H, W) or (C, H, W), of at least 1 but for N, got shape {shape}"
+        )
     batch = shape[0] if len(shape) == 4 else 1
     return _windows(op, batch, lambda _: shape[-3], shape[-2:], "the image", itemsize, len(shape) == 4, *attributes)
 
 
 def _matrix_windows(op: str, shape: tuple[int, ...], itemsize: int, output_size: Any, *attributes: Any) -> _Windows:
     if len(shape) not in (2, 3) or min(shape[-2:]) < 1:
-        raise ValueError(f"{op}: input must have axes (N, C R S, L) or (C R S, L), of at least 1 but for N, got shape {shape}")
+        raise ValueError(
+            f"{op}: input must have axes (N, C R S, L) or (C R S, L), of at least 1 but for N, got shape {shape}"
+        )
     size = _check.integers(op, "output_size", output_size, 2, minimum=1)
 
     def channels(window: int) -> int:
         if shape[-2] % window:
-            raise ValueError(f"{op}: input must have a multiple of {window} (the window's elements) as its axis C R S, got {shape[-2]}")
+            raise ValueError(
+                f"{op}: input must have a multiple of {window} (the window's elements) as its axis C R S, got {shape[-2]}"
+            )
         return shape[-2] // window
 
     batch = shape[0] if len(shape) == 3 else 1
     windows = _windows(op, batch, channels, size, "the output", itemsize, len(shape) == 3, *attributes)
     if windows.matrix_shape[-1] != shape[-1]:
-        raise ValueError(f"{op}: input must have {windows.matrix_shape[-1]} columns, one for each window, got {shape[-1]} (shape {shape})")
+        raise ValueError(
+            f"{op}: input must have {windows.matrix_shape[-1]} columns, one for each window, got {shape[-1]} (shape {shape})"
+        )
     return windows
 
 

@@ -12,6 +12,7 @@ vectorises along the row, and every sum is still taken in the order written.
 The three bodies are the same loops. forward adds w * x to y, grad_input adds w * dy to dx, grad_weight adds dy * x to dw.
 Channels-last arrays are copied into the layout above first.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -72,7 +73,13 @@ def _forward_plane(block, worker, x, w, bias, stride, dilation, padding, y):
                     weight = w[k, c, t, r, s]
                     for o in range(o_first, o_end):
                         for p in range(p_first, p_end):
-                            x_row = x[n, group * channels + c, o * stride[0] + front, p * stride[1] + top, q_first * stride[2] + left :]
+                            x_row = x[
+                                n,
+                                group * channels + c,
+                                o * stride[0] + front,
+                                p * stride[1] + top,
+                                q_first * stride[2] + left :,
+                            ]
                             y_row = y[n, k, o, p, q_first:]
                             for q in range(q_end - q_first):
                                 y_row[q] += weight * x_row[np.uintp(q * stride[2])]
@@ -130,7 +137,13 @@ def _grad_weight_plane(block, worker, x, dy, stride, dilation, padding, rows, dw
                 for n in range(N):
                     for o in range(o_first, o_end):
                         for p in range(p_first, p_end):
-                            x_row = x[n, group * channels + c, o * stride[0] + front, p * stride[1] + top, q_first * stride[2] + left :]
+                            x_row = x[
+                                n,
+                                group * channels + c,
+                                o * stride[0] + front,
+                                p * stride[1] + top,
+                                q_first * stride[2] + left :,
+                            ]
                             dy_row = dy[n, k, o, p, q_first:]
                             for q in range(q_end - q_first):
                                 row[q] += dy_row[q] * x_row[np.uintp(q * stride[2])]

@@ -1,10 +1,9 @@
 """Weights that many calls share, transformed once for each form that a strategy wants them in."""
+
 from __future__ import annotations
 
 from collections.abc import Hashable
 from typing import Any
-
-import numpy as np
 
 from fastops import _check
 from fastops._check import Array
@@ -86,12 +85,14 @@ class PreparedConv2d:
                 return y
         # The weights take part in the check of dtypes as the user gave them: float16 ones are kept as float32.
         weight = self._weight if self._dtype == self._weight.dtype else self.weight
-        arrays, dtype = _check.as_arrays("conv2d", input=input, weight=weight, bias=bias)
+        arrays, dtype = _check.as_arrays("conv2d", input=input, weight=weight, bias=bias, optional="bias")
         x, w, b = arrays[0], self._weight, arrays[2]
 
         def make() -> tuple[Forward, Any]:
             bias_shape = None if b is None else b.shape
-            problem = check_problem("conv2d", KINDS["conv2d"], x.shape, w.shape, bias_shape, str(x.dtype), self._options)
+            problem = check_problem(
+                "conv2d", KINDS["conv2d"], x.shape, w.shape, bias_shape, str(x.dtype), self._options
+            )
             ready = make_forward("conv2d", problem, self.attributes["strategy"], activation)
             return ready, self._transform(ready)
 

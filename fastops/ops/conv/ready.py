@@ -4,6 +4,7 @@ The second call with the same shapes, types and attributes finds its plan with o
 about the plan or about an error is in the key, and arrays whose memory kernels cannot take as it is never come that far.
 Keys compare by value: a stride of 2.0, refused by a first call, passes once 2 has been seen, and means the same.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
@@ -136,9 +137,7 @@ def make_forward(op: str, problem: Problem, strategy: Any, activation: Any) -> F
     )  # fmt: skip
 
 
-def finish(
-    op: str, ready: Forward, arrays: list[Any], prepared: Any, out: Any, dtype: np.dtype[Any]
-) -> Any:
+def finish(op: str, ready: Forward, arrays: list[Any], prepared: Any, out: Any, dtype: np.dtype[Any]) -> Any:
     """Run on checked arrays, into ``out`` where one is given."""
     x, weight, bias = arrays
     if out is not None:
@@ -184,7 +183,7 @@ def convolve(
                 ready.no_bias if bias is None else bias, y.reshape(ready.result_shape),
             )  # fmt: skip
             return y
-    arrays, dtype = _check.as_arrays(name, input=input, weight=weight, bias=bias)
+    arrays, dtype = _check.as_arrays(name, input=input, weight=weight, bias=bias, optional="bias")
     x, w, b = arrays
     key = (
         name, x.shape, x.dtype, w.shape, w.dtype, b is None or (b.shape, b.dtype),
@@ -234,7 +233,9 @@ def differentiate(
 ) -> Gradients:  # fmt: skip
     """The backward pass of every convolution: gradients of input, weight and bias, None where masked out."""
     op = f"{name}_backward"
-    (dy, x, w, b), dtype = _check.as_arrays(op, grad_output=grad_output, input=input, weight=weight, bias=bias)
+    (dy, x, w, b), dtype = _check.as_arrays(
+        op, grad_output=grad_output, input=input, weight=weight, bias=bias, optional="bias"
+    )
     mask = check_mask(op, output_mask, 3)
     key = (
         name, dy.shape, x.shape, x.dtype, w.shape, b is None or b.shape,
@@ -287,6 +288,10 @@ def make_backward(op: str, problem: Problem, strategy: Any, mask: tuple[bool, ..
 
 def check_mask(op: str, mask: Any, count: int) -> tuple[bool, ...]:
     """``output_mask`` as a tuple of bools."""
-    if not isinstance(mask, (tuple, list)) or len(mask) != count or not all(isinstance(m, (bool, np.bool_)) for m in mask):
+    if (
+        not isinstance(mask, (tuple, list))
+        or len(mask) != count
+        or not all(isinstance(m, (bool, np.bool_)) for m in mask)
+    ):
         raise ValueError(f"{op}: output_mask must be {count} booleans, one for each gradient, got {mask!r}")
     return tuple(map(bool, mask))

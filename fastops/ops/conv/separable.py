@@ -1,4 +1,5 @@
 """Two operations made of convolutions: the depthwise separable convolution, and the textbook's corr2d."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -61,7 +62,12 @@ def separable_conv2d(
     """
     op = "separable_conv2d"
     (x, depthwise, pointwise, b), dtype = _check.as_arrays(
-        op, input=input, depthwise_weight=depthwise_weight, pointwise_weight=pointwise_weight, bias=bias
+        op,
+        input=input,
+        depthwise_weight=depthwise_weight,
+        pointwise_weight=pointwise_weight,
+        bias=bias,
+        optional="bias",
     )
     attributes = (stride, padding, dilation, pointwise_first, precision, data_format)
     first, second = _stages(op, x, depthwise, pointwise, b, *attributes)
@@ -100,15 +106,13 @@ def separable_conv2d_backward(
     op = f"{name}_backward"
     (dy, x, depthwise, pointwise, b), dtype = _check.as_arrays(
         op, grad_output=grad_output, input=input, depthwise_weight=depthwise_weight, pointwise_weight=pointwise_weight,
-        bias=bias,
+        bias=bias, optional="bias",
     )  # fmt: skip
     mask = check_mask(op, output_mask, 4)
     attributes = (stride, padding, dilation, pointwise_first, precision, data_format)
     first, second = _stages(op, x, depthwise, pointwise, b, *attributes)
     if dy.shape != second.problem.shape:
-        raise ValueError(
-            f"{op}: grad_output must have the shape of the output, {second.problem.shape}, got {dy.shape}"
-        )
+        raise ValueError(f"{op}: grad_output must have the shape of the output, {second.problem.shape}, got {dy.shape}")
     options = (strategy, precision, data_format)
     first_weight, second_weight = (2, 1) if pointwise_first else (1, 2)
     before_middle = mask[0] or mask[first_weight]
@@ -131,10 +135,13 @@ def separable_conv2d_backward(
     return dx, d_depthwise, d_pointwise, db
 
 
+_Attributes = tuple[Any, Any, Any, Any, Any]
+
+
 class _Stage:
     """One of the two convolutions: its weight, its attributes (stride to groups), its checked problem."""
 
-    def __init__(self, weight: Array, attributes: tuple[Any, ...], problem: Problem) -> None:
+    def __init__(self, weight: Array, attributes: _Attributes, problem: Problem) -> None:
         self.weight = weight
         self.attributes = attributes
         self.problem = problem
@@ -165,8 +172,8 @@ def _stages(
         raise ValueError(
             f"{op}: pointwise_weight must have {meets} channels, got {pointwise.shape[1]} (shape {pointwise.shape})"
         )
-    spatial = (depthwise, (stride, padding, 0, dilation, groups))
-    mixing = (pointwise, (1, 0, 0, 1, 1))
+    spatial: tuple[Array, _Attributes] = depthwise, (stride, padding, 0, dilation, groups)
+    mixing: tuple[Array, _Attributes] = pointwise, (1, 0, 0, 1, 1)
     stages: list[_Stage] = []
     for weight, attributes in (mixing, spatial) if pointwise_first else (spatial, mixing):
         shape = stages[0].problem.shape if stages else x.shape

@@ -10,6 +10,7 @@ with zeros outside of x, g = k // (K/G), and c running over the C/G channels of 
 leading extents of 1. A transposed convolution is the gradient with respect to x of such a convolution, whose spec it
 uses: its input is y there, its result is x.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
@@ -186,7 +187,7 @@ def forward_spec(
         )
     return _canonical(
         op, ndim, dtype, batch, channels, weight_shape[0], groups, size, kernel, out_size, stride, dilation, padding,
-        channels_last, options.precision,
+        channels_last, options.precision, "padding",
     )  # fmt: skip
 
 
@@ -218,16 +219,18 @@ def transposed_spec(
             f"{op}: output_padding must be smaller than stride {stride} or dilation {dilation} on each axis, got {extra}"
         )
     result = tuple(
-        _shapes.transposed_output(n, k, s, d, *pad, e)
+        _shapes.transposed_output(n, k, s, d, sum(pad), e)
         for n, k, s, d, pad, e in zip(size, kernel, stride, dilation, padding, extra)
     )
     if min(result) < 0:
-        raise ValueError(f"{op}: padding must leave an output that is not negative, got {padding} with output extents {result}")
+        raise ValueError(
+            f"{op}: padding must leave an output that is not negative, got {padding} with output extents {result}"
+        )
     # The convolution would see one more window for each whole stride in the extra part: take that part from it.
     padding = tuple((before, after - e // s * s) for (before, after), e, s in zip(padding, extra, stride))
     return _canonical(
         op, ndim, dtype, batch, weight_shape[1] * groups, channels, groups, result, kernel, size, stride, dilation,
-        padding, channels_last, options.precision,
+        padding, channels_last, options.precision, "stride",
     )  # fmt: skip
 
 
@@ -277,7 +280,7 @@ def _canonical(
     op: str, ndim: int, dtype: str, batch: int, channels: int, out_channels: int, groups: int,
     size: tuple[int, ...], kernel: tuple[int, ...], out_size: tuple[int, ...],
     stride: tuple[int, ...], dilation: tuple[int, ...], padding: tuple[Pair, ...],
-    channels_last: bool, precision: Any,
+    channels_last: bool, precision: Any, cause: str,
 ) -> ConvSpec:  # fmt: skip
     _check.choice(op, "precision", precision, ("default", "highest"))
     dilation = tuple(1 if k == 1 else d for k, d in zip(kernel, dilation))
@@ -286,14 +289,24 @@ def _canonical(
     stride = tuple(min(s, r + 1) for s, r in zip(stride, room))
     lead = 3 - ndim
     spec = ConvSpec(
-        dtype=dtype, batch=batch, channels=channels, out_channels=out_channels, groups=groups,
-        size=_triple(1, lead, size), kernel=_triple(1, lead, kernel), out_size=_triple(1, lead, out_size),
-        stride=_triple(1, lead, stride), dilation=_triple(1, lead, dilation), padding=_triple((0, 0), lead, padding),
-        channels_last=channels_last, ndim=ndim, precision=precision,
+        dtype=dtype,
+        batch=batch,
+        channels=channels,
+        out_channels=out_channels,
+        groups=groups,
+        size=_triple(1, lead, size),
+        kernel=_triple(1, lead, kernel),
+        out_size=_triple(1, lead, out_size),
+        stride=_triple(1, lead, stride),
+        dilation=_triple(1, lead, dilation),
+        padding=_triple((0, 0), lead, padding),
+        channels_last=channels_last,
+        ndim=ndim,
+        precision=precision,
     )
     padded = tuple(n + max(before, 0) + max(after, 0) for n, (before, after) in zip(spec.size, spec.padding))
-    _check.fits(op, "the padded input", (batch, channels, *padded), spec.itemsize)
-    _check.fits(op, "the output", spec.y_shape, spec.itemsize)
+    _check.fits(op, cause, "the padded input", (batch, channels, *padded), spec.itemsize)
+    _check.fits(op, cause, "the output", spec.y_shape, spec.itemsize)
     return spec
 
 

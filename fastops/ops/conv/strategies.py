@@ -1,8 +1,8 @@
 """The ordered list of strategies, and how one is chosen."""
+
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -12,9 +12,7 @@ from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 __all__ = ["STRATEGIES", "ConvSpec", "Plan", "Strategy", "choose", "plan", "select"]
 
 # Among equal costs the first one wins. naive is last: it accepts everything.
-STRATEGIES: tuple[Strategy, ...] = (
-    naive.STRATEGY,
-)
+STRATEGIES: tuple[Strategy, ...] = (naive.STRATEGY,)
 
 # Costs are compared for the machine's core count, never for the number of threads in use: the choice, and with it every
 # bit of the result, must not depend on that.
@@ -45,8 +43,8 @@ def select(op: str, name: str, spec: ConvSpec, direction: str) -> Strategy:
 
 
 @lru_cache(maxsize=1024)
-def plan(strategy: Strategy, spec: ConvSpec, direction: str, activation: int = 0) -> Plan | Callable[..., Any]:
-    """The plan of a strategy for a direction, built once."""
+def plan(strategy: Strategy, spec: ConvSpec, direction: str, activation: int = 0) -> Any:
+    """The plan of a strategy for a direction (for "grad_weight" the function that runs it), built once."""
     if direction == "grad_weight":
         return strategy.grad_weight(spec)
-    return getattr(strategy, direction)(spec, activation)  # type: ignore[no-any-return]
+    return getattr(strategy, direction)(spec, activation)

@@ -6,6 +6,7 @@ convolution that has the same weights, and its own gradient with respect to the 
 and weight are kept for the backward pass. Source: Dumoulin, Visin, "A guide to convolution arithmetic for deep learning"
 (2016), section 4.
 """
+
 from __future__ import annotations
 
 from typing import Any
