@@ -18,7 +18,9 @@ def seconds_in_new_process(code: str, cache: str) -> float:
     """How long a new interpreter, with NumPy imported, takes for ``code``."""
     program = f"import time, numpy as np\nstart = time.perf_counter()\n{code}\nprint(time.perf_counter() - start)"
     environment = {**os.environ, "FASTOPS_CACHE_DIR": cache}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
     return float(done.stdout)
 
 
