@@ -219,11 +219,15 @@ class Externals:
 
         name = self.symbol(dispatcher, argtypes)
         if name not in self._known:
-            dispatcher.compile(argtypes)
-            result = dispatcher.overloads[argtypes]
-            llvmlite.binding.add_symbol(name, result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+            llvmlite.binding.add_symbol(name, self.address(dispatcher, argtypes))
             self._known[name] = (dispatcher.py_func.__module__, dispatcher.py_func.__qualname__, argtypes)
         return name
+
+    @staticmethod
+    def address(dispatcher: Any, argtypes: tuple[Any, ...]) -> int:
+        dispatcher.compile(argtypes)
+        result = dispatcher.overloads[argtypes]
+        return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
 
     def describe(self, name: str) -> tuple[str, str, Any]:
         return self._known[name]

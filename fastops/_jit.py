@@ -156,6 +156,29 @@ def call(typingctx: Any, func: Any, args: Any) -> Any:
     return types.void(func, args), codegen
 
 
+def address_of(dispatcher: Any, *argtypes: Any) -> int:
+    """The address of a ``@separate`` function's machine code for these types, compiled if need be; for ``call_at``."""
+    return int(_externals.address(dispatcher, argtypes))
+
+
+@intrinsic
+def call_at(typingctx: Any, address: Any, args: Any) -> Any:
+    """``call_at(address, (a, b))``: as ``call``, of a function that the caller chose when it ran."""
+    argtypes = _plain(args.types)
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        given = cgutils.unpack_tuple(builder, values[1], len(argtypes))
+        cast = [context.cast(builder, v, was, is_) for v, was, is_ in zip(given, args.types, argtypes, strict=True)]
+        fnty = context.call_conv.get_function_type(types.none, argtypes)
+        callee = builder.inttoptr(values[0], fnty.as_pointer())
+        status, _ = context.call_conv.call_function(builder, callee, types.none, argtypes, cast)
+        with cgutils.if_unlikely(builder, status.is_error):
+            context.call_conv.return_status_propagate(builder, status)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, args), codegen
+
+
 _INTP = ir.IntType(types.intp.bitwidth)
 _BYTES = ir.IntType(8).as_pointer()
 _BLOCK = ir.FunctionType(ir.VoidType(), [_BYTES, _INTP, _INTP])

@@ -13,7 +13,7 @@ from fastops import _threads
 from fastops._jit import call, launcher, parallel, separate
 from fastops.simd.blocking import KC, NV, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
-from fastops.simd.finish import finish_rows
+from fastops.simd.finish import activation_entry, finish_rows
 from fastops.simd.pack import copy_run, pack_panels, scale_run
 from fastops.simd.product import block_product
 from fastops.simd.vector import lanes
@@ -109,7 +109,7 @@ def gemm_strided(batch, rows, cols, depth, a, a_strides, b, b_strides, c, c_stri
         bias = c[:0]
     _gemm(
         threads, batch, rows, cols, depth, max(kc, 1), mc, nc, a, *a_strides, b, *b_strides, c, *c_strides,
-        c.dtype.type(alpha), accumulate, bias, int(bias_axis == 0), int(bias_axis == 1), activation, space[:panel_count], space[panel_count:],
+        c.dtype.type(alpha), accumulate, bias, int(bias_axis == 0), int(bias_axis == 1), activation_entry(activation, dtype), space[:panel_count], space[panel_count:],
     )  # fmt: skip
 
 
