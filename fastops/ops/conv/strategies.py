@@ -6,13 +6,16 @@ import os
 from functools import lru_cache
 from typing import Any
 
-from fastops.ops.conv import naive
+from fastops.ops.conv import naive, winograd
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 
 __all__ = ["STRATEGIES", "ConvSpec", "Plan", "Strategy", "choose", "plan", "select"]
 
 # Among equal costs the first one wins. naive is last: it accepts everything.
-STRATEGIES: tuple[Strategy, ...] = (naive.STRATEGY,)
+STRATEGIES: tuple[Strategy, ...] = (
+    winograd.STRATEGY,
+    naive.STRATEGY,
+)
 
 # Costs are compared for the machine's core count, never for the number of threads in use: the choice, and with it every
 # bit of the result, must not depend on that.
