@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
 from fastops._jit import separate
 from fastops.simd.epilogue import ACTIVATIONS, activate
+from tests.activations import FORMULAS, activation
 
 
 @separate
@@ -16,44 +15,20 @@ def run(code, y, start, count):
     activate(code, y, start, count)
 
 
-erf = np.vectorize(math.erf)
-
-
-def reference(name, x):
-    """The activation as its paper writes it."""
-    with np.errstate(all="ignore"):
-        return {
-            "relu": lambda: np.maximum(x, 0),
-            "relu6": lambda: np.minimum(np.maximum(x, 0), 6),
-            "leaky_relu": lambda: np.where(x < 0, 0.01 * x, x),
-            "elu": lambda: np.where(x > 0, x, np.expm1(x)),
-            "selu": lambda: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(x)),
-            "silu": lambda: x / (1 + np.exp(-x)),
-            "gelu": lambda: x / 2 * (1 + erf(x / math.sqrt(2))),
-            "sigmoid": lambda: 1 / (1 + np.exp(-x)),
-            "tanh": lambda: np.tanh(x),
-            "hardswish": lambda: x * np.minimum(np.maximum(x + 3, 0), 6) / 6,
-            "hardsigmoid": lambda: np.minimum(np.maximum(x + 3, 0), 6) / 6,
-            "softplus": lambda: np.where(x > 20, x, np.log1p(np.exp(x))),
-            "mish": lambda: x * np.tanh(np.log1p(np.exp(x))),
-        }[name]()
-
-
-def test_every_activation_has_a_code_and_a_reference():
+def test_every_activation_has_a_code_and_a_formula():
     assert sorted(ACTIVATIONS.values()) == list(range(1, len(ACTIVATIONS) + 1))
-    for name in ACTIVATIONS:
-        assert reference(name, np.zeros(1)).shape == (1,)
+    assert set(ACTIVATIONS) == set(FORMULAS)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_against_reference(name, dtype):
+def test_against_activation(name, dtype):
     x = np.concatenate([np.linspace(-30, 30, 1001), [0.0, -0.0, 3, -3, 6, 20, -1e-30, 1e-30, 80, -80]]).astype(dtype)
     y = x.copy()
     run(ACTIVATIONS[name], y, 0, y.size)
     # gelu cancels below zero, as its formula does: an error relative to 1 + |x|
     tolerance = 4 * np.finfo(dtype).eps
-    expected = reference(name, x.astype(np.float64))
+    expected = activation(name, x.astype(np.float64))
     np.testing.assert_array_less(
         np.abs(y - expected), tolerance * (1e-300 + np.abs(expected) + (name == "gelu") * np.abs(x)) + 1e-40
     )
@@ -65,7 +40,7 @@ def test_nan_and_infinity(name, dtype):
     x = np.array([np.nan, np.inf, -np.inf, 1.5] * 9, dtype)
     y = x.copy()
     run(ACTIVATIONS[name], y, 0, y.size)
-    expected = reference(name, x.astype(np.float64)).astype(dtype)
+    expected = activation(name, x.astype(np.float64)).astype(dtype)
     np.testing.assert_allclose(y, expected, rtol=1e-6)
 
 
@@ -89,7 +64,8 @@ def test_code_zero_changes_nothing():
 @pytest.mark.torch
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_against_torch(name):
-    torch = pytest.importorskip("torch")
+    import torch
+
     x = np.concatenate([np.linspace(-40, 40, 501), [np.nan, np.inf, -np.inf]])
     y = x.copy()
     run(ACTIVATIONS[name], y, 0, y.size)
