@@ -13,7 +13,7 @@ from typing import Any
 
 from fastops._jit import function, separate
 from fastops.simd.blocking import MR, NV
-from fastops.simd.vector import lanes, outer, store_tile, store_tile_part, tile_load_rows, tile_load_rows_part, zero_tile
+from fastops.simd.vector import lanes, offsets, outer, outer_at, store_tile, store_tile_part, tile_load_rows, tile_load_rows_part, zero_tile
 
 
 def _tile_product(rows: int) -> Any:
@@ -64,3 +64,43 @@ def block_product(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_panel,
             i += 2
         if rows - i >= 1:
             _one(left, depth, a, a0 + i * a_row, a_row, a_col, b, panel, b_row, c, c0 + i * c_row + j, c_row, accumulate)
+
+
+def _table_product(rows: int) -> Any:
+    @function
+    def product(depth, a, a0, row_table, r0, steps, s0, b, b0, b_row, c, c0, c_row, accumulate):  # type: ignore[no-untyped-def]
+        t = zero_tile(b, rows, NV)
+        if accumulate:
+            t = tile_load_rows(t, c, c0, c_row)
+        at = offsets(row_table, r0, a0, rows)
+        for k in range(depth):
+            t = outer_at(t, a, at, steps[s0 + k], b, b0)
+            b0 += b_row
+        store_tile(c, c0, c_row, t)
+
+    return product
+
+
+_table_whole, _table_four, _table_two, _table_one = _table_product(MR), _table_product(4), _table_product(2), _table_product(1)
+
+
+@separate
+def table_product(rows, depth, a, a0, row_table, r0, steps, s0, b, b0, b_row, c, c0, c_row, accumulate):  # type: ignore[no-untyped-def]
+    """c[i, :NR] (+)= sum over k of a[a0 + row_table[r0 + i] + steps[s0 + k]] * b[b0 + k * b_row ...].
+
+    The matrix on the left is given by where its elements lie: the sum of a row's and a step's offset. That is what a
+    convolution's matrix looks like inside the image (rows: output pixels; steps: kernel taps) and, turned, inside the
+    gradient's (rows: taps; steps: pixels), so that it need not be made.
+    """
+    i = 0
+    while rows - i >= MR:
+        _table_whole(depth, a, a0, row_table, r0 + i, steps, s0, b, b0, b_row, c, c0 + i * c_row, c_row, accumulate)
+        i += MR
+    if rows - i >= 4:
+        _table_four(depth, a, a0, row_table, r0 + i, steps, s0, b, b0, b_row, c, c0 + i * c_row, c_row, accumulate)
+        i += 4
+    if rows - i >= 2:
+        _table_two(depth, a, a0, row_table, r0 + i, steps, s0, b, b0, b_row, c, c0 + i * c_row, c_row, accumulate)
+        i += 2
+    if rows - i >= 1:
+        _table_one(depth, a, a0, row_table, r0 + i, steps, s0, b, b0, b_row, c, c0 + i * c_row, c_row, accumulate)

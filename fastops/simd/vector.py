@@ -70,7 +70,7 @@ class _Memory:
     def __init__(self, context: Any, builder: Any, arytype: Any, value: Any) -> None:
         self._array = context.make_array(arytype)(context, builder, value)
         self._context, self._builder = context, builder
-        self._vector = VectorType(arytype.dtype)
+        self._vector = VectorType(arytype.dtype) if arytype.dtype.name in LANES else None  # None: a table of offsets
         self._align = arytype.dtype.bitwidth // 8
 
     def _at(self, offset: Any, count: Any) -> Any:
@@ -281,6 +281,36 @@ def outer(typingctx: Any, tile: Any, a: Any, a0: Any, a_row: Any, b: Any, b0: An
         return value
 
     return tile(tile, a, types.intp, types.intp, b, types.intp), codegen
+
+
+@intrinsic(prefer_literal=True)
+def offsets(typingctx: Any, table: Any, start: Any, shift: Any, rows: Any) -> Any:
+    """(table[start] + shift, table[start + 1] + shift, ...): as many as ``rows``, a constant."""
+    result = types.UniTuple(types.intp, rows.literal_value)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory = _Memory(context, builder, table, args[0])
+        values = [builder.add(memory.scalar(builder.add(args[1], _int(i))), args[2]) for i in range(rows.literal_value)]
+        return cgutils.pack_array(builder, values)
+
+    return result(table, types.intp, types.intp, rows), codegen
+
+
+@intrinsic
+def outer_at(typingctx: Any, tile: Any, a: Any, rows: Any, step: Any, b: Any, b0: Any) -> Any:
+    """As ``outer``, its rows a[rows[i] + step]."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value, left, right = args[0], _Memory(context, builder, a, args[1]), _Memory(context, builder, b, args[4])
+        columns = [right.load(builder.add(args[5], _int(j * tile.vector.count))) for j in range(tile.cols)]
+        for i, row_offset in enumerate(cgutils.unpack_tuple(builder, args[2], tile.rows)):
+            row = _splat(builder, tile.vector.llvm, left.scalar(builder.add(row_offset, args[3])))
+            for j in range(tile.cols):
+                at = i * tile.cols + j
+                value = builder.insert_value(value, _fma(builder, tile.vector, row, columns[j], builder.extract_value(value, at)), at)
+        return value
+
+    return tile(tile, a, rows, types.intp, b, types.intp), codegen
 
 
 def _each_vector(builder: Any, tile: Any, offset: Any, row: Any) -> Any:

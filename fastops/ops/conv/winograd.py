@@ -35,6 +35,7 @@ import numpy as np
 
 from fastops import _threads
 from fastops._jit import call, function, launcher, parallel, separate
+from fastops.ops.conv.layout import Side, side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 from fastops.simd.blocking import LANES, NV, panel_width
 from fastops.simd.finish import activate, activation_entry
@@ -556,26 +557,6 @@ _TILES_BYTES = 12 << 20
 _C_CHUNK = 64
 
 
-class _Side(NamedTuple):
-    """An image array as the stages read or write it."""
-
-    dims: tuple[int, ...]  # depth, strides of image, slice, channel, pixel; height, width; channels
-    group: int  # offset of the next group's first channel
-
-
-def _side(spec: ConvSpec, size: tuple[int, int, int], channels: int) -> _Side:
-    depth, height, width = size
-    c = channels // spec.groups
-    if spec.channels_last:
-        return _Side((depth, depth * height * width * channels, height * width * channels, 1, channels, height, width, c), c)
-    plane = depth * height * width
-    return _Side((depth, channels * plane, height * width, plane, 1, height, width, c), c * plane)
-
-
-def _up(n: int, step: int) -> int:
-    return -(-n // step) * step
-
-
 def _skewed(n: int, count: int) -> int:
     return (-(-n // count) | 1) * count
 
@@ -583,16 +564,16 @@ def _skewed(n: int, count: int) -> int:
 class _Geometry:
     """Sizes of one convolution by one variant."""
 
-    def __init__(self, spec: ConvSpec, variant: _Variant, images: int, source: _Side, target: _Side, height: int, width: int) -> None:
+    def __init__(self, spec: ConvSpec, variant: _Variant, images: int, source: Side, target: Side, height: int, width: int) -> None:
         self.variant = variant
         self.lanes = LANES[spec.dtype]
         self.width = panel_width(spec.dtype)
         self.itemsize = spec.itemsize
         self.points = variant.alpha_h * variant.alpha_w
-        self.ins, self.outs = source.dims[7], target.dims[7]
+        self.ins, self.outs = source.channels, target.channels
         self.th, self.tiles = -(-height // variant.out_h), -(-width // variant.out_w)
         self.total = images * self.th
-        self.weights_count = self.points * _skewed(_up(self.outs, self.width) * self.ins, self.lanes)
+        self.weights_count = self.points * _skewed(up(self.outs, self.width) * self.ins, self.lanes)
         # The stages' own scratch, for the tallest strip of tile rows in one image.
         self._columns = max(source.dims[6], self.tiles * variant.out_w) + variant.alpha_w
 
@@ -603,23 +584,23 @@ class _Geometry:
 
     def weights_space(self) -> int:
         v = self.variant
-        return (v.alpha_h * v.taps_w + _up(v.taps_h * v.taps_w, self.lanes)) * self.lanes
+        return (v.alpha_h * v.taps_w + up(v.taps_h * v.taps_w, self.lanes)) * self.lanes
 
     def fused_space(self, rows: int) -> int:
         t = rows * self.tiles
-        products = self.points * sum(_skewed(t * _up(channels, self.lanes), self.lanes) for channels in (self.ins, self.outs))
-        return _up(products + self.stage_space(rows), 16)
+        products = self.points * sum(_skewed(t * up(channels, self.lanes), self.lanes) for channels in (self.ins, self.outs))
+        return up(products + self.stage_space(rows), 16)
 
     def fused_rows(self, threads: int) -> int:
         """Rows of tiles a block: about 56 tiles, less where L2 or the number of threads asks for it."""
-        per_tile = self.points * (_up(self.ins, self.lanes) + _up(self.outs, self.lanes)) * self.itemsize
+        per_tile = self.points * (up(self.ins, self.lanes) + up(self.outs, self.lanes)) * self.itemsize
         tiles = max(8, min(56, _FUSED_BYTES // per_tile))
         rows = max(1, tiles // self.tiles)
         return max(1, min(rows, -(-self.total // (2 * threads)) if threads > 1 else rows))
 
     def tiles_chunk(self) -> int:
         """Rows of tiles transformed at once in the order by panels."""
-        per_row = self.points * self.tiles * _up(self.ins, self.lanes) * self.itemsize
+        per_row = self.points * self.tiles * up(self.ins, self.lanes) * self.itemsize
         return max(1, min(self.total, _TILES_BYTES // per_row))
 
     def tiles_space(self, chunk: int, channels: int) -> int:
@@ -628,7 +609,7 @@ class _Geometry:
 
     def panel_space(self, chunk: int) -> int:
         panel = self.points * (_skewed(chunk * self.tiles * self.width, self.lanes) + _skewed(_C_CHUNK * self.width, self.lanes))
-        return _up(panel + max(self.stage_space(chunk), self.weights_space()), 16)
+        return up(panel + max(self.stage_space(chunk), self.weights_space()), 16)
 
 
 class _Convolution:
@@ -638,7 +619,7 @@ class _Convolution:
         variant, self.launch = _VARIANTS[_CHOICE[spec.kernel[1:], spec.precision]]
         _, r, s = spec.kernel
         (_, (top, _), (left, _)) = spec.padding
-        x, y = _side(spec, spec.size, spec.channels), _side(spec, spec.out_size, spec.out_channels)
+        x, y = side(spec, spec.size, spec.channels), side(spec, spec.out_size, spec.out_channels)
         per_group = spec.channels // spec.groups
         taps = r * s
         self.activation = activation_entry(activation, spec.dtype)
@@ -663,7 +644,7 @@ class _Convolution:
     def fused(self, threads: int) -> bool:
         """Which order of work; both give the same bits."""
         g = self.geometry
-        if g.weights_count * g.itemsize > _SHARED_WEIGHTS_BYTES or _up(g.outs, g.width) // g.width >= 4 * g.total:
+        if g.weights_count * g.itemsize > _SHARED_WEIGHTS_BYTES or up(g.outs, g.width) // g.width >= 4 * g.total:
             return False
         return g.total >= 2 * threads or g.total * g.width >= g.outs
 
@@ -672,7 +653,7 @@ class _Convolution:
         if self.fused(threads):
             return g.itemsize * (g.weights_count + threads * g.fused_space(g.fused_rows(threads)))
         chunk = g.tiles_chunk()
-        return g.itemsize * (g.tiles_space(chunk, _up(g.ins, g.lanes)) + threads * g.panel_space(chunk))
+        return g.itemsize * (g.tiles_space(chunk, up(g.ins, g.lanes)) + threads * g.panel_space(chunk))
 
     def _transform(self, threads: int, w: np.ndarray, group: int, u: np.ndarray, space: np.ndarray) -> None:
         g = self.geometry
@@ -694,7 +675,7 @@ class _Convolution:
         threads = _threads.threads_for(self.work_ns)
         fused = self.fused(threads)
         rows, chunk = g.fused_rows(threads), g.tiles_chunk()
-        tiles_count = 0 if fused else g.tiles_space(chunk, _up(g.ins, g.lanes))
+        tiles_count = 0 if fused else g.tiles_space(chunk, up(g.ins, g.lanes))
         each = g.fused_space(rows) if fused else max(g.panel_space(chunk), g.stage_space(rows))
         weights_count = g.weights_count if fused and prepared is None else 0
         memory = scratch(weights_count + tiles_count + threads * max(each, g.weights_space()), self.dtype)
@@ -719,13 +700,13 @@ class _KernelGradient:
     def __init__(self, spec: ConvSpec) -> None:
         variant, launchers = _VARIANTS[_CHOICE[spec.kernel[1:], spec.precision]]
         self.launch = launchers.gradient
-        x, y = _side(spec, spec.size, spec.channels), _side(spec, spec.out_size, spec.out_channels)
+        x, y = side(spec, spec.size, spec.channels), side(spec, spec.out_size, spec.out_channels)
         self.x, self.y, self.groups, self.dtype = x, y, spec.groups, spec.dtype
         self.pads = (spec.padding[1][0], spec.padding[2][0])
         self.w_group = spec.weight_shape[0] // spec.groups * prod(spec.weight_shape[1:])
         g = self.geometry = _Geometry(spec, variant, spec.batch * x.dims[0], x, y, spec.out_size[1], spec.out_size[2])
         self.work_ns = spec.flops / 300 * (spec.itemsize / 4)
-        self.ins_up, self.outs_up = _up(g.ins, g.width), _up(g.outs, g.lanes)
+        self.ins_up, self.outs_up = up(g.ins, g.width), up(g.outs, g.lanes)
         per_row = g.points * g.tiles * (self.ins_up + self.outs_up) * g.itemsize
         # Fixed by the shape alone: it decides in which order the tiles are added.
         self.chunk = max(1, min(g.total, _TILES_BYTES // per_row))
@@ -736,7 +717,7 @@ class _KernelGradient:
         k_rows, c_cols = min(g.outs, 32), min(self.ins_up, 4 * g.width)
         while threads > 1 and -(-g.outs // k_rows) * -(-g.ins // c_cols) < 2 * threads:
             if c_cols > g.width:
-                c_cols = _up(c_cols // 2, g.width)
+                c_cols = up(c_cols // 2, g.width)
             elif k_rows > 8:
                 k_rows = max(8, k_rows // 2)
             else:
@@ -746,7 +727,7 @@ class _KernelGradient:
     def _each(self, threads: int) -> int:
         g = self.geometry
         k_rows, c_cols = self._tasks(threads)
-        return _up(max(g.points * _skewed(k_rows * c_cols, g.lanes) + g.weights_space() + g.points * g.lanes, g.stage_space(4)), 16)
+        return up(max(g.points * _skewed(k_rows * c_cols, g.lanes) + g.weights_space() + g.points * g.lanes, g.stage_space(4)), 16)
 
     def workspace(self, threads: int) -> int:
         g = self.geometry
@@ -789,7 +770,7 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     tiles = images * -(-height // variant.out_h) * -(-width // variant.out_w)
     points = variant.alpha_h * variant.alpha_w
     c, k = spec.channels // spec.groups, spec.out_channels // spec.groups
-    vector_ops = points * (tiles * c * k / lanes_ / 2 + 1.6 * tiles * (_up(c, lanes_) + _up(k, lanes_)) / lanes_ + 2.0 * c * _up(k, lanes_) / lanes_)
+    vector_ops = points * (tiles * c * k / lanes_ / 2 + 1.6 * tiles * (up(c, lanes_) + up(k, lanes_)) / lanes_ + 2.0 * c * up(k, lanes_) / lanes_)
     return spec.groups * vector_ops / 3.5 / threads + 10_000
 
 

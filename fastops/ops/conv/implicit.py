@@ -1,0 +1,647 @@
+"""Convolution as a matrix product whose left matrix is never made.
+
+im2col writes a matrix with a row for each output pixel and a column for each tap of each input channel, then
+multiplies it with the weights. But that matrix holds nothing new: its element at (pixel, tap) is x at
+
+    offset(pixel) + offset(tap),
+
+so two short tables stand for it, and the inner product (``simd/product.py: table_product``) reads x through them. A
+register tile is eight pixels by two vectors of output channels. Any stride, dilation, kernel and rank is a matter of
+what the tables hold.
+
+Each block of work first copies the part of x under its pixels, with the zeros of the padding, into a slab that fits L2,
+so that the product meets no edges and no other image's rows compete for its cache lines.
+
+The gradient with respect to x is a sum over taps of dy at (pixel + padding - tap) / stride, where that is whole. For
+each remainder of the pixel modulo the stride the taps that count form a grid again: a convolution of dy with stride 1
+and some of the weights, whose pixels are scattered ``stride`` apart in dx. The gradient with respect to the weights
+exchanges the tables: taps are rows, pixels are steps, and dy takes the place of the weights.
+
+This is the idea of implicit GEMM (S. Chetlur et al., "cuDNN: Efficient Primitives for Deep Learning", arXiv:1410.0759,
+2014, section 3.1) and of the indirect convolution (M. Dukhan, arXiv:1907.02129, 2019).
+"""
+from __future__ import annotations
+
+from itertools import product as grid_of
+from math import gcd, prod
+from typing import NamedTuple
+
+import numpy as np
+
+from fastops import _threads
+from fastops._jit import call, function, launcher, parallel, separate
+from fastops.ops.conv.layout import side, up
+from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
+from fastops.simd.blocking import KC, LANES, NV, panel_width
+from fastops.simd.finish import activate, activation_entry
+from fastops.simd.pack import copy_run, pack_panels
+from fastops.simd.product import table_product
+from fastops.simd.vector import (
+    lanes,
+    load,
+    load_part,
+    load_square,
+    load_square_part,
+    splat,
+    store,
+    store_part,
+    store_square_part,
+    store_tile,
+    tile_add,
+    transpose,
+)
+from fastops.simd.workspace import scratch
+
+
+@function
+def zero_run(out, start, count):  # type: ignore[no-untyped-def]
+    zero = splat(out, out.dtype.type(0))
+    step = lanes(out)
+    i = 0
+    while count - i >= step:
+        store(out, start + i, zero)
+        i += step
+    if i < count:
+        store_part(out, start + i, zero, count - i)
+
+
+@separate
+def fill_slab(x, x0, c0, channels, g0, g1, q0, q1, source, window, grid, slab_h, slab_w, slab, s0):  # type: ignore[no-untyped-def]
+    """Copies the input under output rows g0..g1, columns q0..q1, of channels c0 and following, zeros where there is none.
+
+    Slabs are (channels, T, slab_h, slab_w), or (T, slab_h, slab_w, channels) where x has channels last. Rows of several
+    images follow one another.
+    """
+    depth, n_stride, d_stride, c_stride, p_stride, height, width, _ = source
+    taps_d, taps_h, taps_w, stride_d, stride_h, stride_w, front, top, left, dilation_d, dilation_h, dilation_w = window
+    out_d, out_h, _, _, _, _, _, _, _ = grid
+    w0 = q0 * stride_w - left
+    cols = (q1 - q0 - 1) * stride_w + (taps_w - 1) * dilation_w + 1
+    inside0, inside1 = min(cols, max(0, -w0)), max(0, min(cols, width - w0))
+    inside1 = max(inside0, inside1)
+    reach = (taps_h - 1) * dilation_h + 1
+    channels_first = c_stride != 1 or p_stride == 1
+    at = 0
+    g = g0
+    while g < g1:
+        image, p0 = g // out_h, g % out_h
+        p1 = min(out_h, p0 + g1 - g)
+        base = x0 + image // out_d * n_stride + c0 * c_stride
+        rows = (p1 - p0 - 1) * stride_h + reach
+        for t in range(taps_d):
+            d = image % out_d * stride_d - front + t * dilation_d
+            for i in range(rows):
+                if i % stride_h >= reach:
+                    continue
+                h = p0 * stride_h - top + i
+                empty = d < 0 or d >= depth or h < 0 or h >= height
+                row = base + d * d_stride + h * width * p_stride
+                if channels_first:
+                    for c in range(channels):
+                        to = s0 + ((c * taps_d + t) * slab_h + at + i) * slab_w
+                        if empty:
+                            zero_run(slab, to, cols)
+                        else:
+                            zero_run(slab, to, inside0)
+                            copy_run(x, row + c * c_stride + w0 + inside0, slab, to + inside0, inside1 - inside0)
+                            zero_run(slab, to + inside1, cols - inside1)
+                else:
+                    to = s0 + (t * slab_h + at + i) * slab_w * channels
+                    if empty:
+                        zero_run(slab, to, cols * channels)
+                    else:
+                        zero_run(slab, to, inside0 * channels)
+                        for j in range(inside0, inside1):
+                            copy_run(x, row + (w0 + j) * p_stride, slab, to + j * channels, channels)
+                        zero_run(slab, to + inside1 * channels, (cols - inside1) * channels)
+        at += rows
+        g += p1 - p0
+
+
+@function
+def fill_pixels(table, t0, g0, g1, q0, q1, window, grid, slab_w, unit):  # type: ignore[no-untyped-def]
+    """table[t0 + i]: where pixel i's first tap lies in the slab; unit is the distance of neighbouring columns."""
+    stride_h, stride_w = window[4], window[5]
+    reach = (window[1] - 1) * window[10] + 1
+    out_h = grid[1]
+    at = 0
+    i = t0
+    g = g0
+    while g < g1:
+        p0 = g % out_h
+        p1 = min(out_h, p0 + g1 - g)
+        for p in range(p1 - p0):
+            for q in range(q1 - q0):
+                table[i] = ((at + p * stride_h) * slab_w + q * stride_w) * unit
+                i += 1
+        at += (p1 - p0 - 1) * stride_h + reach
+        g += p1 - p0
+
+
+@separate
+def pack_phase(block, worker, w, w0, k_stride, c_stride, taps, chosen, outs, ins, u, u0, space, each):  # type: ignore[no-untyped-def]
+    """A panel of weights for some of the taps: u[panel][in channel][chosen tap][NR out channels]."""
+    count = lanes(w)
+    width = NV * count
+    s0 = worker * each
+    n = chosen.size
+    for v in range(0, width, count):
+        k = block * width + v
+        some = max(0, min(count, outs - k))
+        for c in range(ins):
+            for i in range(0, taps, count):
+                t = transpose(load_square_part(w, w0 + k * k_stride + c * c_stride + i, k_stride, some, taps - i))
+                store_tile(space, s0 + i * count, count, t)
+            to = u0 + ((block * ins + c) * n) * width + v
+            for j in range(n):
+                store(u, to + j * width, load(space, s0 + chosen[j] * count))
+
+
+@function
+def put_pixels(m, m0, k0, g0, g1, q0, q1, target, grid, y, y0):  # type: ignore[no-untyped-def]
+    """Writes a block of finished pixels, NR channels each, to the output image."""
+    count = lanes(y)
+    width = NV * count
+    _, n_stride, d_stride, c_stride, p_stride, _, out_width, channels = target
+    out_d, out_h, out_w, step_d, step_h, step_w, first_d, first_h, first_w = grid
+    rows = step_h == 1 and step_w == 1 and first_w == 0 and q1 - q0 == out_width
+    at = m0
+    g = g0
+    while g < g1:
+        image, p0 = g // out_h, g % out_h
+        # Whole rows of the output lie one behind the other; others go one by one.
+        p1 = min(out_h, p0 + g1 - g) if rows else p0 + 1
+        pixels = (p1 - p0) * (q1 - q0)
+        base = y0 + image // out_d * n_stride + (image % out_d * step_d + first_d) * d_stride
+        base += ((p0 * step_h + first_h) * out_width + q0 * step_w + first_w) * p_stride
+        for v in range(0, min(width, channels - k0), count):
+            some = min(count, channels - k0 - v)
+            to = base + (k0 + v) * c_stride
+            if c_stride == 1:
+                for i in range(pixels):
+                    store_part(y, to + i * step_w * p_stride, load(m, at + i * width + v), some)
+            elif step_w == 1:
+                i = 0
+                while pixels - i >= count and some == count:
+                    store_tile(y, to + i, c_stride, transpose(load_square(m, at + i * width + v, width)))
+                    i += count
+                while i < pixels:
+                    store_square_part(y, to + i, c_stride, transpose(load_square(m, at + i * width + v, width)), some, pixels - i)
+                    i += count
+            else:
+                for k in range(some):
+                    for i in range(pixels):
+                        y[to + k * c_stride + i * step_w] = m[at + i * width + v + k]
+        at += pixels * width
+        g += p1 - p0
+
+
+@separate
+def forward_block(block, worker, column_blocks, panels, rows, cols, total, source, target, window, grid, slab_h, slab_w, x, x0, steps, chunk, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each):  # type: ignore[no-untyped-def]
+    """Some output pixels of some panels of output channels.
+
+    Block number: (rows, columns, part of the panels). u holds all panels, or is empty: then each panel is packed from w
+    right here.
+    """
+    count = lanes(y)
+    width = NV * count
+    outs = target[7]
+    panel_count = (outs + width - 1) // width
+    parts = (panel_count + panels - 1) // panels
+    part, block = block % parts, block // parts
+    q0 = block % column_blocks * cols
+    q1 = min(grid[2], q0 + cols)
+    g0 = block // column_blocks * rows
+    g1 = min(total, g0 + rows)
+    pixels = (g1 - g0) * (q1 - q0)
+    depth = steps.size
+    m0 = worker * each
+    packed0 = m0 + (rows * cols + count) * width
+    s0 = packed0 + (chunk * width if u.size == 0 else 0)
+    t0 = worker * tables_each
+    unit = source[7] if source[3] == 1 and source[4] != 1 else 1
+    call(fill_slab, (x, x0, 0, source[7], g0, g1, q0, q1, source, window, grid, slab_h, slab_w, space, s0))
+    fill_pixels(tables, t0, g0, g1, q0, q1, window, grid, slab_w, unit)
+    zero = splat(y, y.dtype.type(0))
+    for panel in range(part * panels, min(panel_count, (part + 1) * panels)):
+        k0 = panel * width
+        for first in range(0, depth, chunk):
+            n = min(chunk, depth - first)
+            if u.size > 0:
+                call(table_product, (pixels, n, space, s0, tables, t0, steps, first, u, (panel * depth + first) * width, width, space, m0, width, first > 0))
+            else:
+                call(pack_panels, (0, worker, w, w0 + k0 * k_stride + first, 1, k_stride, n, outs - k0, space[packed0 : packed0 + n * width]))
+                call(table_product, (pixels, n, space, s0, tables, t0, steps, first, space, packed0, width, space, m0, width, first > 0))
+        if depth == 0:
+            zero_run(space, m0, pixels * width)
+        if bias.size > 0:
+            for v in range(0, width, count):
+                shift = zero
+                if outs - k0 - v > 0:
+                    shift = load_part(bias, bias0 + k0 + v, outs - k0 - v)
+                for i in range(pixels):
+                    store(space, m0 + i * width + v, load(space, m0 + i * width + v) + shift)
+        activate(activation, space, m0, pixels * width)
+        put_pixels(space, m0, k0, g0, g1, q0, q1, target, grid, y, y0)
+
+
+@launcher
+def _pack_forward(threads, w, w0, k_stride, depth, outs, u):  # type: ignore[no-untyped-def]
+    width = NV * lanes(w)
+    parallel(pack_panels, (outs + width - 1) // width, threads, (w, w0, 1, k_stride, depth, outs, u))
+
+
+@launcher
+def _pack_phase(threads, w, w0, k_stride, c_stride, taps, chosen, outs, ins, u, u0, space, each):  # type: ignore[no-untyped-def]
+    width = NV * lanes(w)
+    parallel(pack_phase, (outs + width - 1) // width, threads, (w, w0, k_stride, c_stride, taps, chosen, outs, ins, u, u0, space, each))
+
+
+@launcher
+def _forward(threads, blocks, column_blocks, panels, rows, cols, total, source, target, window, grid, slab_h, slab_w, x, x0, steps, chunk, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each):  # type: ignore[no-untyped-def]
+    parallel(forward_block, blocks, threads, (column_blocks, panels, rows, cols, total, source, target, window, grid, slab_h, slab_w, x, x0, steps, chunk, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each))
+
+
+@separate
+def turn_dy_block(block, worker, first, total, rows, q0, q1, dy, y0, target, grid, turned, panel_stride):  # type: ignore[no-untyped-def]
+    """dy of some output rows with channels innermost: turned[panel][pixel][NR]; block is (panel, group of rows)."""
+    count = lanes(dy)
+    width = NV * count
+    _, n_stride, d_stride, c_stride, p_stride, _, out_w, outs = target
+    out_d, out_h = grid[0], grid[1]
+    groups = (total - first + rows - 1) // rows
+    panel, g = block // groups, first + block % groups * rows
+    g1 = min(total, g + rows)
+    k0 = panel * width
+    cols = q1 - q0
+    to = panel * panel_stride + (g - first) * cols * width
+    while g < g1:
+        image, p0 = g // out_h, g % out_h
+        p1 = min(out_h, p0 + g1 - g) if cols == out_w else p0 + 1
+        pixels = (p1 - p0) * cols
+        base = y0 + image // out_d * n_stride + image % out_d * d_stride + (p0 * out_w + q0) * p_stride
+        for v in range(0, width, count):
+            some = max(0, min(count, outs - k0 - v))
+            source = base + (k0 + v) * c_stride
+            i = 0
+            if c_stride == 1:
+                for i in range(pixels):
+                    store(turned, to + i * width + v, load_part(dy, source + i * p_stride, some))
+            else:
+                while pixels - i >= count and some == count:
+                    store_tile(turned, to + i * width + v, width, transpose(load_square(dy, source + i, c_stride)))
+                    i += count
+                while i < pixels:
+                    t = transpose(load_square_part(dy, source + i, c_stride, some, pixels - i))
+                    if pixels - i >= count:
+                        store_tile(turned, to + i * width + v, width, t)
+                    else:
+                        store_square_part(turned, to + i * width + v, width, t, pixels - i, count)
+                    i += count
+        to += pixels * width
+        g += p1 - p0
+
+
+@separate
+def weight_block(block, worker, first, total, rows, q0, q1, c_count, panels, source, target, window, grid, slab_h, slab_w, x, x0, taps, turned, panel_stride, dw, dw0, k_stride, accumulate, space, each, tables, tables_each):  # type: ignore[no-untyped-def]
+    """dw of some input channels and some panels of output channels, from the pixels of rows first..total.
+
+    The sums stay in the worker's scratch while the pixels pass by, as (taps of the channels) x NR.
+    """
+    count = lanes(dw)
+    width = NV * count
+    ins, outs = source[7], target[7]
+    c_blocks = (ins + c_count - 1) // c_count
+    c0 = block % c_blocks * c_count
+    channels = min(c_count, ins - c0)
+    p0 = block // c_blocks * panels
+    p1 = min((outs + width - 1) // width, p0 + panels)
+    n = channels * taps.size
+    m0 = worker * each
+    s0 = m0 + (c_count * taps.size + count) * width * panels
+    t0 = worker * tables_each
+    cols = q1 - q0
+    unit = channels if source[3] == 1 and source[4] != 1 else 1
+    # Rows of the product: the taps of every channel.
+    plane = 1 if unit > 1 or (source[3] == 1 and source[4] != 1) else window[0] * slab_h * slab_w
+    for c in range(channels):
+        for j in range(taps.size):
+            tables[t0 + c * taps.size + j] = taps[j] * unit + c * plane
+    pixel0 = t0 + c_count * taps.size
+    for g0 in range(first, total, rows):
+        g1 = min(total, g0 + rows)
+        pixels = (g1 - g0) * cols
+        call(fill_slab, (x, x0, c0, channels, g0, g1, q0, q1, source, window, grid, slab_h, slab_w, space, s0))
+        fill_pixels(tables, pixel0, g0, g1, q0, q1, window, grid, slab_w, unit)
+        for panel in range(p0, p1):
+            b0 = panel * panel_stride + (g0 - first) * cols * width
+            at = m0 + (panel - p0) * (n + count) * width
+            # KC pixels at a time: their dy stays in L1 while the taps pass.
+            for i in range(0, pixels, 256):
+                call(table_product, (n, min(256, pixels - i), space, s0, tables, t0, tables, pixel0 + i, turned, b0 + i * width, width, space, at, width, g0 > first or i > 0))
+    for panel in range(p0, p1):
+        at = m0 + (panel - p0) * (n + count) * width
+        for v in range(0, min(width, outs - panel * width), count):
+            k = panel * width + v
+            some = min(count, outs - k)
+            for i in range(0, n, count):
+                t = transpose(load_square(space, at + i * width + v, width))
+                to = dw0 + k * k_stride + c0 * taps.size + i
+                if accumulate:
+                    t = tile_add(t, load_square_part(dw, to, k_stride, some, n - i))
+                store_square_part(dw, to, k_stride, t, some, n - i)
+
+
+@launcher
+def _weight_gradient(threads, chunk, columns, total, rows, c_count, panels, source, target, window, grid, slab_h, slab_w, x, x0, taps, dy, y0, turned, panel_stride, dw, dw0, k_stride, space, each, tables, tables_each):  # type: ignore[no-untyped-def]
+    width = NV * lanes(dw)
+    panel_count = (target[7] + width - 1) // width
+    tasks = ((source[7] + c_count - 1) // c_count) * ((panel_count + panels - 1) // panels)
+    for first in range(0, total, chunk):
+        last = min(total, first + chunk)
+        groups = (last - first + rows - 1) // rows
+        for q0 in range(0, grid[2], columns):
+            q1 = min(grid[2], q0 + columns)
+            parallel(turn_dy_block, panel_count * groups, threads, (first, last, rows, q0, q1, dy, y0, target, grid, turned, panel_stride))
+            parallel(weight_block, tasks, threads, (first, last, rows, q0, q1, c_count, panels, source, target, window, grid, slab_h, slab_w, x, x0, taps, turned, panel_stride, dw, dw0, k_stride, first > 0 or q0 > 0, space, each, tables, tables_each))
+
+
+# ---- plans
+
+# A block of pixels: enough of them to reuse weights from L1, few enough that their slab stays in L2.
+_PIXELS = 128
+_SLAB_BYTES = 384 << 10
+# Weights beyond this are packed panel by panel inside the blocks when these are few.
+_SHARED_WEIGHTS_BYTES = 2 << 20
+_CHUNK_BYTES = 4 << 20
+
+
+class _Window(NamedTuple):
+    """A convolution with all that the kernels ask: (taps, stride, padding before, dilation) and the output grid."""
+
+    taps: tuple[int, int, int]
+    stride: tuple[int, int, int]
+    before: tuple[int, int, int]
+    dilation: tuple[int, int, int]
+    out: tuple[int, int, int]
+    step: tuple[int, int, int] = (1, 1, 1)
+    first: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        return (*self.taps, *self.stride, *self.before, *self.dilation)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        return (*self.out, *self.step, *self.first)
+
+    def slab(self, rows: int, cols: int) -> tuple[int, int]:
+        """Height and width of the slab under so many output rows (of as many images as it may be) and columns."""
+        reach = (self.taps[1] - 1) * self.dilation[1] + 1
+        images = 1 + -(-(rows - 1) // self.out[1])
+        height = max((rows - n) * self.stride[1] + n * reach for n in range(1, min(images, rows) + 1))
+        return height, (cols - 1) * self.stride[2] + (self.taps[2] - 1) * self.dilation[2] + 1
+
+    def blocks(self, channels: int, itemsize: int) -> tuple[int, int]:
+        """Output rows and columns of a block of pixels."""
+        pixels = _PIXELS
+        while True:
+            cols = -(-self.out[2] // -(-self.out[2] // pixels))
+            rows = max(1, pixels // cols)
+            if pixels <= 16 or channels * self.taps[0] * prod(self.slab(rows, cols)) * itemsize <= _SLAB_BYTES:
+                return rows, cols
+            pixels //= 2
+
+    def offsets(self, slab: tuple[int, int], channels: int, channels_last: bool) -> np.ndarray:
+        """Where the taps lie in the slab, in the order (channel, t, r, s)."""
+        t, r, s = np.ogrid[: self.taps[0], : self.taps[1], : self.taps[2]]
+        place = ((t * slab[0] + r * self.dilation[1]) * slab[1] + s * self.dilation[2]).reshape(1, -1)
+        c = np.arange(channels).reshape(-1, 1)
+        each = place * channels + c if channels_last else place + c * (self.taps[0] * slab[0] * slab[1])
+        return np.ascontiguousarray(each.reshape(-1), dtype=np.intp)
+
+
+def _phase(size: int, taps: int, stride: int, before: int, dilation: int, remainder: int) -> tuple[int, int, int, int, list[int]]:
+    """The positions congruent to ``remainder`` of a gradient's axis, as a convolution of dy with stride 1.
+
+    Returns the positions' count, the taps' count, the padding, the dilation and which taps, in dy's order.
+    """
+    count = -(-(size - remainder) // stride)
+    chosen = [r for r in range(taps) if (remainder + before - r * dilation) % stride == 0]
+    if not chosen:
+        return count, 0, 0, 1, []
+    # dy's index for tap r at position i * stride + remainder is i + (remainder + before - r * dilation) / stride.
+    chosen.reverse()
+    first = (remainder + before - chosen[0] * dilation) // stride
+    return count, len(chosen), -first, dilation // gcd(dilation, stride), chosen
+
+
+def _phases(spec: ConvSpec) -> list[tuple[_Window, np.ndarray]]:
+    """The gradient with respect to the input, as convolutions of dy and the taps that they use."""
+    found = []
+    for remainder in grid_of(*(range(min(s, n)) for s, n in zip(spec.stride, spec.size, strict=True))):
+        axes = [
+            _phase(n, k, s, before, d, m)
+            for n, k, s, (before, _), d, m in zip(spec.size, spec.kernel, spec.stride, spec.padding, spec.dilation, remainder, strict=True)
+        ]
+        out, taps, before, dilation, chosen = zip(*axes, strict=True)
+        index = np.array([(t * spec.kernel[1] + r) * spec.kernel[2] + s for t, r, s in grid_of(*chosen)], dtype=np.intp)
+        found.append((_Window(taps, (1, 1, 1), before, dilation, out, spec.stride, remainder), index))
+    return found
+
+
+class _Piece:
+    """One launch: a convolution of the source to a grid of the target."""
+
+    def __init__(self, spec: ConvSpec, window: _Window, ins: int, outs: int, chosen: np.ndarray | None) -> None:
+        self.window, self.chosen = window, chosen
+        if chosen is not None and not chosen.size:
+            # No tap reaches these positions: what remains is the bias.
+            self.window = window = window._replace(taps=(0, 1, 1), stride=(1, 1, 1), dilation=(1, 1, 1), before=(0, 0, 0))
+        self.rows, self.cols = window.blocks(ins, spec.itemsize)
+        self.total = spec.batch * window.out[0] * window.out[1]
+        self.rows = min(self.rows, self.total)
+        self.slab = window.slab(self.rows, self.cols)
+        self.steps = window.offsets(self.slab, ins, spec.channels_last)
+        width = panel_width(spec.dtype)
+        self.panels = -(-outs // width)
+        self.weights = self.panels * width * self.steps.size
+        # Whole channels, so that the taps of one are read together.
+        taps = max(1, prod(window.taps))
+        self.chunk = max(taps, KC // taps * taps) if taps < 2 * KC else KC
+        self.column_blocks = -(-window.out[2] // self.cols)
+        self.pixel_blocks = -(-self.total // self.rows) * self.column_blocks
+        self.lazy = chosen is None and self.pixel_blocks <= 2 and self.weights * spec.itemsize > _SHARED_WEIGHTS_BYTES
+        self.slab_count = up(max(1, ins * window.taps[0]) * prod(self.slab) + LANES[spec.dtype], 16)
+        self.width, self.lanes = width, LANES[spec.dtype]
+
+    def space(self, lazy: bool) -> int:
+        return (self.rows * self.cols + self.lanes + (self.chunk if lazy else 0)) * self.width + self.slab_count
+
+    def split(self, threads: int) -> int:
+        """Panels of a task: all, or fewer where the blocks of pixels are too few to go round."""
+        parts = 1 if self.pixel_blocks >= 3 * threads else -(-3 * threads // self.pixel_blocks)
+        return -(-self.panels // min(self.panels, parts)) if threads > 1 else self.panels
+
+
+class _Convolution:
+    """forward, and the gradient with respect to the input."""
+
+    def __init__(self, spec: ConvSpec, direction: str, activation: int) -> None:
+        x, y = side(spec, spec.size, spec.channels), side(spec, spec.out_size, spec.out_channels)
+        taps = prod(spec.kernel)
+        per_group = x.channels
+        self.groups, self.dtype, self.itemsize, self.taps = spec.groups, spec.dtype, spec.itemsize, taps
+        self.w_group = y.channels * per_group * taps
+        self.activation = activation_entry(activation, spec.dtype)
+        if direction == "forward":
+            self.source, self.target = x, y
+            self.k_stride, self.c_stride = per_group * taps, taps
+            before = tuple(p[0] for p in spec.padding)
+            pieces = [(_Window(spec.kernel, spec.stride, before, spec.dilation, spec.out_size), None)]
+        else:
+            self.source, self.target = y, x
+            self.k_stride, self.c_stride = taps, per_group * taps
+            pieces = _phases(spec)
+        self.pieces = [_Piece(spec, window, self.source.channels, self.target.channels, chosen) for window, chosen in pieces]
+        self.pieces = [p for p in self.pieces if p.total]
+        self.weights = sum(p.weights for p in self.pieces)
+        self.work_ns = spec.flops / 150 * (spec.itemsize / 4)
+        self.format = ("implicit", spec.dtype, direction, spec.groups, spec.weight_shape, spec.stride, spec.dilation, spec.padding)
+        if direction == "forward":
+            self.format = ("implicit", spec.dtype, direction, spec.groups, spec.weight_shape)
+        self.pack_space = up(taps, LANES[spec.dtype]) * LANES[spec.dtype]
+
+    def plan(self) -> Plan:
+        return Plan(self.run, self.transform, self.format)
+
+    def workspace(self, threads: int) -> int:
+        packed = sum(0 if p.lazy else p.weights for p in self.pieces)
+        each = max(max(p.space(p.lazy) for p in self.pieces), self.pack_space)
+        return self.itemsize * (packed + threads * each) + 8 * threads * max(p.rows * p.cols for p in self.pieces)
+
+    def _pack(self, threads: int, w: np.ndarray, group: int, piece: _Piece, u: np.ndarray, space: np.ndarray) -> None:
+        if not u.size:
+            return
+        w0 = group * self.w_group
+        if piece.chosen is None:
+            _pack_forward(threads, w, w0, self.k_stride, piece.steps.size, self.target.channels, u)
+        else:
+            _pack_phase(threads, w, w0, self.k_stride, self.c_stride, self.taps, piece.chosen, self.target.channels, self.source.channels, u, 0, space, self.pack_space)
+
+    def transform(self, w: np.ndarray) -> list[list[np.ndarray]]:
+        """Packed weights for each group and piece."""
+        threads = _threads.threads_for(w.size)
+        space = np.empty(threads * self.pack_space, self.dtype)
+        made = []
+        for group in range(self.groups):
+            made.append([np.zeros(p.weights, self.dtype) for p in self.pieces])
+            for piece, u in zip(self.pieces, made[-1], strict=True):
+                self._pack(threads, w.reshape(-1), group, piece, u, space)
+        return made
+
+    def run(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: list[list[np.ndarray]] | None = None) -> None:
+        x, w, y = x.reshape(-1), w.reshape(-1), y.reshape(-1)
+        threads = _threads.threads_for(self.work_ns)
+        for i, p in enumerate(self.pieces):
+            lazy = p.lazy and prepared is None
+            packed = 0 if lazy or prepared is not None else p.weights
+            each = p.space(lazy)
+            memory = scratch(packed + threads * max(each, self.pack_space), self.dtype)
+            tables = scratch(threads * p.rows * p.cols, "int64")
+            u, space = memory[:packed], memory[packed:]
+            panels = p.split(threads)
+            tasks = p.pixel_blocks * -(-p.panels // panels)
+            for group in range(self.groups):
+                if prepared is not None:
+                    u = prepared[group][i]
+                elif packed:
+                    self._pack(threads, w, group, p, u, space)
+                _forward(
+                    threads, tasks, p.column_blocks, panels, p.rows, p.cols, p.total, self.source.dims, self.target.dims, p.window.window, p.window.grid, *p.slab,
+                    x, group * self.source.group, p.steps, p.chunk, u, w, group * self.w_group, self.k_stride,
+                    y, group * self.target.group, bias, group * self.target.channels, self.activation, space, each, tables, p.rows * p.cols,
+                )  # fmt: skip
+
+
+class _WeightGradient:
+    def __init__(self, spec: ConvSpec) -> None:
+        self.x, self.y = side(spec, spec.size, spec.channels), side(spec, spec.out_size, spec.out_channels)
+        self.groups, self.dtype, self.itemsize = spec.groups, spec.dtype, spec.itemsize
+        self.window = w = _Window(spec.kernel, spec.stride, tuple(p[0] for p in spec.padding), spec.dilation, spec.out_size)
+        self.width, self.lanes = panel_width(spec.dtype), LANES[spec.dtype]
+        self.total = spec.batch * w.out[0] * w.out[1]
+        self.columns = -(-w.out[2] // -(-w.out[2] // 1024))
+        self.rows = min(self.total, max(1, 256 // self.columns))
+        self.slab = w.slab(self.rows, self.columns)
+        self.panels = -(-self.y.channels // self.width)
+        row_bytes = self.columns * self.panels * self.width * spec.itemsize
+        # Fixed by the shape alone: it decides in which order the pixels are added.
+        self.chunk = min(self.total, max(1, _CHUNK_BYTES // row_bytes // self.rows) * self.rows)
+        self.panel_stride = self.chunk * self.columns * self.width
+        self.taps = w.offsets(self.slab, 1, False)
+        self.plane = w.taps[0] * prod(self.slab)
+        self.work_ns = spec.flops / 150 * (spec.itemsize / 4)
+        self.channels_last = spec.channels_last
+
+    def _split(self, threads: int) -> tuple[int, int]:
+        """Input channels and panels of a task: their sums and slab should stay in L2."""
+        ins = self.x.channels
+        c_count = max(1, min(ins, (256 << 10) // (self.itemsize * (self.plane + self.taps.size * self.width))))
+        panels = 1
+        while c_count > 1 and -(-ins // c_count) * self.panels < 3 * threads and threads > 1:
+            c_count = -(-c_count // 2)
+        if -(-ins // c_count) >= 3 * threads:
+            panels = min(self.panels, max(1, (256 << 10) // (self.itemsize * c_count * self.taps.size * self.width)))
+        return c_count, panels
+
+    def _sizes(self, threads: int) -> tuple[int, int, int, int]:
+        c_count, panels = self._split(threads)
+        each = up((c_count * self.taps.size + self.lanes) * self.width * panels + c_count * self.plane + self.lanes, 16)
+        return c_count, panels, each, c_count * self.taps.size + self.rows * self.columns
+
+    def workspace(self, threads: int) -> int:
+        _, _, each, tables_each = self._sizes(threads)
+        return self.itemsize * (self.panels * self.panel_stride + threads * each) + 8 * threads * tables_each
+
+    def run(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:
+        x, dy, dw = x.reshape(-1), dy.reshape(-1), dw.reshape(-1)
+        threads = _threads.threads_for(self.work_ns)
+        c_count, panels, each, tables_each = self._sizes(threads)
+        turned_count = self.panels * self.panel_stride
+        memory = scratch(turned_count + threads * each, self.dtype)
+        tables = scratch(threads * tables_each, "int64")
+        taps = self.taps.size
+        for group in range(self.groups):
+            _weight_gradient(
+                threads, self.chunk, self.columns, self.total, self.rows, c_count, panels, self.x.dims, self.y.dims, self.window.window, self.window.grid, *self.slab,
+                x, group * self.x.group, self.taps, dy, group * self.y.group, memory[:turned_count], self.panel_stride,
+                dw, group * self.y.channels * self.x.channels * taps, self.x.channels * taps, memory[turned_count:], each, tables, tables_each,
+            )  # fmt: skip
+
+
+def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
+    lanes_ = LANES[spec.dtype]
+    width = panel_width(spec.dtype)
+    outs = (spec.channels if direction == "grad_input" else spec.out_channels) // spec.groups
+    waste = up(outs, width) / outs
+    macs = spec.flops / 2
+    weights = prod(spec.weight_shape)
+    return waste * macs / lanes_ / 2 / 3.1 / threads + 2.0 * weights / lanes_ / 3 / threads + 8_000 + 3_000 * spec.groups
+
+
+def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
+    if direction == "grad_weight":
+        return _WeightGradient(spec).workspace(threads)
+    return _Convolution(spec, direction, 0).workspace(threads)
+
+
+STRATEGY = Strategy(
+    name="implicit",
+    accepts=lambda spec, direction: None,
+    cost=_cost,
+    workspace=_workspace,
+    forward=lambda spec, activation: _Convolution(spec, "forward", activation).plan(),
+    grad_input=lambda spec, activation: _Convolution(spec, "grad_input", activation).plan(),
+    grad_weight=lambda spec: _WeightGradient(spec).run,
+)
