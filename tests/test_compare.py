@@ -18,7 +18,7 @@ from fastops.cli._layers import DIRECTIONS, FORWARD, Layer, largest_error
 from fastops.cli.compare import against, measure
 from fastops.cli.compare.measure import AUTO, Comparison, Measurement, Row, Settings, time_interleaved
 from fastops.cli.compare.picture import fit, read_picture, resize
-from fastops.cli.compare.table import digits, exponent, megabytes, show
+from fastops.cli.compare.table import digits, exponent, mebibytes, show
 from fastops.cli.main import main
 from fastops.cli.shapes import NETWORKS, SHAPES
 from fastops.ops.conv.strategies import STRATEGIES
@@ -146,8 +146,13 @@ def test_totals_count_every_layer_and_compare_over_the_same_ones():
 @pytest.mark.parametrize("width", [100, 120, 200])
 @pytest.mark.parametrize("directions", [(FORWARD,), DIRECTIONS])
 def test_tables_fit_the_console(width, directions):
+    result = _made_up(directions)
+    names = ("a", "b", "winograd", "depthwise", "pointwise", "implicit")  # as many as there are, and as long
+    result.settings = replace(result.settings, strategies=names, libraries=("torch", "onnxruntime"))
+    for row in result.rows:
+        row.measured |= dict.fromkeys((*names[2:], "onnxruntime"), row.measured["a"])
     text = io.StringIO()
-    show(_made_up(directions), Console(file=text, width=width, highlight=False))
+    show(result, Console(file=text, width=width, highlight=False))
     lines = text.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     assert "\N{HORIZONTAL ELLIPSIS}" not in text.getvalue()
@@ -157,15 +162,15 @@ def test_tables_fit_the_console(width, directions):
 
 
 def test_figures_are_short():
-    assert [digits(v) for v in (None, 0.0123, 1.234, 12.34, 123.4, 12345.6)] == [
+    assert [digits(v) for v in (None, 0.0123, 1.234, 12.34, 99.96, 12345.6)] == [
         "-",
         "0.012",
         "1.23",
         "12.3",
-        "123",
+        "100",
         "12346",
     ]
-    assert [megabytes(v) for v in (0, 100, 1 << 20, 300 << 20)] == ["0", "<0.1M", "1.0M", "300M"]
+    assert [mebibytes(v) for v in (0, 100, 1 << 20, 300 << 20)] == ["0", "<.1", "1.0", "300"]
     assert [exponent(v) for v in (None, 0.0, 3.4e-7, 2e-12)] == ["-", "0", "3e-7", "2e-12"]
 
 

@@ -77,6 +77,7 @@ def _layers(axes: Any, result: Comparison, direction: str, colours: dict[str, st
         fontsize=8,
         linespacing=1.25,
     )
+    axes.tick_params(axis="y", pad=11)  # clear of a ring at 0
     axes.set_title(TITLES[direction].capitalize(), loc="left", fontsize=11, fontweight="bold")
     axes.set_xlabel("GFLOP/s", fontsize=9, color="#444444")
     axes.grid(axis="x", color="#eeeeee")
@@ -105,7 +106,7 @@ def _network(axes: Any, result: Comparison, colours: dict[str, str]) -> None:
     axes.set_ylim(len(totals) - 0.4, -0.6)
     axes.set_yticks(range(len(totals)), totals, fontsize=9)
     axes.get_yticklabels()[0].set_fontweight("bold")
-    axes.set_xlim(0, best * 1.32)
+    axes.set_xlim(0, best * 1.42)
     both = ", all three" if len(result.settings.directions) > 1 else ""
     axes.set_title(f"The whole network{both}", loc="left", fontsize=11, fontweight="bold")
     axes.set_xlabel("GFLOP/s, and the time in all", fontsize=9, color="#444444")

@@ -23,30 +23,23 @@ def digits(value: float | None) -> str:
     """Three digits or so, never an exponent."""
     if value is None:
         return "-"
-    return (
-        f"{value:.0f}"
-        if value >= 100
-        else f"{value:.1f}"
-        if value >= 10
-        else f"{value:.2f}"
-        if value >= 1
-        else f"{value:.3f}"
-    )
+    places = 0 if value >= 99.95 else 1 if value >= 9.995 else 2 if value >= 0.9995 else 3
+    return f"{value:.{places}f}"
 
 
-def megabytes(size: int | None) -> str:
+def mebibytes(size: int | None) -> str:
+    """In MiB, without the unit."""
     if size is None:
         return ""
-    return (
-        "0" if size == 0 else "<0.1M" if size < 0.05 * 2**20 else f"{size / 2**20:.{0 if size >= 100 * 2**20 else 1}f}M"
-    )
+    value = size / 2**20
+    return "0" if size == 0 else "<.1" if value < 0.05 else f"{value:.{0 if value >= 99.95 else 1}f}"
 
 
 def exponent(value: float | None) -> str:
     """``3e-07`` as ``3e-7``."""
-    return (
-        "-" if value is None else "0" if value == 0 else re.sub(r"e([-+])0", r"e\1", f"{value:.0e}").replace("e+", "e")
-    )
+    if not value:
+        return "-" if value is None else "0"
+    return re.sub(r"e([-+])0", r"e\1", f"{value:.0e}").replace("e+", "e")
 
 
 def parts(result: Comparison) -> str:
@@ -132,7 +125,7 @@ def _memory_and_error(row: Row, name: str) -> str:
     measured = row.measured[name]
     if measured.milliseconds is None:
         return "-"
-    return f"{megabytes(measured.workspace)} {exponent(measured.error):>4}".strip()
+    return f"{mebibytes(measured.workspace)} {exponent(measured.error):>4}".strip()
 
 
 def _summary(result: Comparison, bar: str) -> Table:
@@ -142,7 +135,7 @@ def _summary(result: Comparison, bar: str) -> Table:
     for heading in (parts(result), "ms", "GFLOP/s"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, width=BAR)
-    for heading in ("auto's speedup", "workspace", "error"):
+    for heading in ("auto's speedup", "workspace MiB", "error"):
         table.add_column(heading, justify="right", no_wrap=True)
     totals = {n: t for n in result.columns if (t := result.total(n))}
     all_layers = sum(r.shape.count for r in result.rows)
@@ -156,7 +149,7 @@ def _summary(result: Comparison, bar: str) -> Table:
             digits(t.gflops),
             Text(bar * max(1, round(BAR * t.gflops / best)), style=style or "blue"),
             "" if name == AUTO else f"{t.milliseconds / t.auto_milliseconds:.2f}x",
-            "" if name in LIBRARIES else megabytes(t.workspace),
+            "" if name in LIBRARIES else mebibytes(t.workspace),
             exponent(t.error),
             style=style,
         )
@@ -178,14 +171,13 @@ def _notes(result: Comparison) -> list[str]:
         notes.append(
             "onnxruntime has the weights ahead and may rearrange them beforehand; the others get them with every call."
         )
-    cores = os.cpu_count() or 1
-    if result.load > cores / 2:
-        notes.append(
-            f"The machine was busy when this began (load {result.load:.1f}, {cores} cores): times are not to be relied on, "
-            "least of all those of libraries whose threads wait by spinning."
-        )
     notes += [f"{name} is left out: {reason}." for name, reason in result.absent().items()]
     return notes
+
+
+def _width(table: Table, console: Console) -> int:
+    """What the table would take of a console without an edge."""
+    return console.measure(table, options=console.options.update(width=1000)).maximum
 
 
 def show(result: Comparison, console: Console) -> None:
@@ -198,14 +190,25 @@ def show(result: Comparison, console: Console) -> None:
     if s.precision != "default":
         facts.insert(1, f"precision {s.precision}")
     console.print(Text(", ".join(facts), style="dim"))
+    cores = os.cpu_count() or 1
+    if result.load > cores / 2:
+        warning = (
+            f"The machine was busy when this began (load {result.load:.1f} on {cores} cores): do not rely on these times, "
+            "least of all on those of libraries whose threads wait by spinning."
+        )
+        console.print(Text(warning, style="bold yellow"))
 
     bar = "\N{BOX DRAWINGS HEAVY HORIZONTAL}" if console.encoding.startswith("utf") else "#"
 
     def block(title: str, make: Callable[[bool], Table]) -> None:
-        """With the shapes where the console is wide enough."""
+        """With the shapes where the console is wide enough; where it is narrow, with headings in two lines."""
         table = make(True)
-        if console.measure(table, options=console.options.update(width=1000)).maximum > console.width:
+        if _width(table, console) > console.width:
             table = make(False)
+        if _width(table, console) > console.width:
+            for column in table.columns:
+                text, half = str(column.header), (len(str(column.header)) + 1) // 2
+                column.header = text if len(text) < 8 else f"{text[:half]}-\n{text[half:]}"
         console.print()
         console.print(Text(title, style="bold"))
         console.print(table)
