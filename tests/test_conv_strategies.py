@@ -1,0 +1,277 @@
+"""Every strategy, in every direction it accepts, against the naive one, which the rows hold to the reference.
+
+The data are small integers: all sums are exact in float32, whatever their order, and so a strategy that is exact must
+give the very same bits. Winograd's transforms divide, so there the largest output sets the scale of the error.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastops
+from fastops import _threads
+from fastops.ops.conv.strategies import STRATEGIES
+from tests.cases.conv import random_configurations
+
+EXACT = {strategy.name: strategy.exact for strategy in STRATEGIES}
+NAMES = [strategy.name for strategy in STRATEGIES if strategy.name != "naive"]
+DIRECTIONS = ("forward", "grad_input", "grad_weight")
+LAST = {1: "NWC", 2: "NHWC", 3: "NDHWC"}
+
+# Error relative to the largest output; F(4x4, 3x3) in float32 is what needs the first.
+INEXACT = {"float32": 5e-5, "float64": 1e-12}
+
+
+def integers(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    return rng.integers(-4, 5, shape).astype(dtype)
+
+
+class Case:
+    """One convolution with integer-valued data."""
+
+    def __init__(self, dtype: str, configuration: dict[str, Any], channels_last: bool = False, **options: Any) -> None:
+        self.op = configuration["op"]
+        self.options = {**configuration["options"], **options}
+        shape, weight = configuration["input"], configuration["weight"]
+        rng = np.random.default_rng(shape)
+        self.input, self.weight = integers(rng, shape, dtype), integers(rng, weight, dtype)
+        groups = self.options.get("groups", 1)
+        outs = weight[1] * groups if "transpose" in self.op else weight[0]
+        self.bias = integers(rng, (outs,), dtype) if configuration["bias"] else None
+        if channels_last:
+            self.input = np.ascontiguousarray(np.moveaxis(self.input, 1, -1))
+            self.options["data_format"] = LAST[len(shape) - 2]
+        self.grad_output = integers(rng, self.run("forward", "naive").shape, dtype)
+        self.text = f"{self.op}(input {self.input.shape}, weight {weight}, bias={configuration['bias']}, {self.options}) {dtype}"
+
+    def refused(self, direction: str, strategy: str) -> str | None:
+        """The reason why the strategy does not do it."""
+        if direction == "forward":
+            found = fastops.explain(getattr(fastops, self.op), self.input, self.weight, self.bias, **self.options)
+        else:
+            backward = getattr(fastops, f"{self.op}_backward")
+            found = fastops.explain(backward, self.grad_output, self.input, self.weight, self.bias, **self.options)
+        (row,) = [row for row in found.rows if (row.direction, row.name) == (direction, strategy)]
+        return row.reason
+
+    def run(self, direction: str, strategy: str, **extra: Any) -> np.ndarray:
+        arrays = (self.input, self.weight, self.bias)
+        if direction == "forward":
+            return getattr(fastops, self.op)(*arrays, **self.options, **extra, strategy=strategy)
+        mask = (direction == "grad_input", direction == "grad_weight", False)
+        backward = getattr(fastops, f"{self.op}_backward")
+        gradients = backward(self.grad_output, *arrays, **self.options, output_mask=mask, strategy=strategy)
+        return gradients[mask.index(True)]
+
+    def compare(self, direction: str, strategy: str) -> bool:
+        """Whether the strategy does it; if so, it must agree with the naive one."""
+        reason = self.refused(direction, strategy)
+        if reason is not None:
+            assert len(reason) > 5
+            with pytest.raises(ValueError) as refused:
+                self.run(direction, strategy)
+            assert reason in str(refused.value)
+            return False
+        found, expected = self.run(direction, strategy), self.run(direction, "naive")
+        assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+        if EXACT[strategy]:
+            wrong = found != expected
+            assert not wrong.any(), (
+                f"{strategy} {direction} of {self.text}: {wrong.sum()} of {wrong.size} elements are wrong, "
+                f"first {tuple(map(int, np.argwhere(wrong)[0]))}: {found[wrong][0]}, not {expected[wrong][0]}"
+            )
+        else:
+            error = np.abs(found.astype(np.float64) - expected).max() / max(1, np.abs(expected).max())
+            assert error <= INEXACT[found.dtype.name], f"{strategy} {direction} of {self.text}: error {error:.2g}"
+        return True
+
+
+def compare_all(strategy: str, dtype: str, cases: Any) -> None:
+    """Every direction of every case; both layouts."""
+    done = dict.fromkeys(DIRECTIONS, 0)
+    for number, configuration in enumerate(cases):
+        case = Case(dtype, configuration, channels_last=number % 2 == 1)
+        for direction in DIRECTIONS:
+            done[direction] += case.compare(direction, strategy)
+    assert done["forward"], "no case was one for this strategy"
+
+
+def kinds() -> list[dict[str, Any]]:
+    """What each strategy was made for, small."""
+
+    def conv2d(input: tuple, weight: tuple, bias: bool = True, **options: Any) -> dict[str, Any]:
+        return {"op": "conv2d", "input": input, "weight": weight, "bias": bias, "options": options}
+
+    one_of_each = [
+        conv2d((2, 8, 13, 14), (12, 8, 3, 3), padding=1),
+        conv2d((2, 8, 13, 14), (12, 8, 3, 3), padding=1, stride=2),
+        conv2d((2, 8, 13, 14), (12, 8, 3, 3), padding=(2, 1), dilation=(2, 1)),
+        conv2d((1, 8, 13, 14), (12, 2, 3, 3), padding=1, groups=4),
+        conv2d((2, 8, 13, 14), (8, 1, 3, 3), padding=1, groups=8),
+        conv2d((2, 8, 13, 14), (16, 1, 3, 3), padding=1, groups=8, stride=2),
+        conv2d((2, 9, 13, 14), (9, 1, 5, 5), padding=2, groups=9, bias=False),
+        conv2d((2, 9, 13, 14), (9, 1, 3, 2), padding=2, groups=9, dilation=2),
+        conv2d((2, 17, 13, 14), (20, 17, 1, 1)),
+        conv2d((2, 17, 13, 14), (20, 17, 1, 1), stride=2, bias=False),
+        conv2d((2, 12, 5, 5), (6, 6, 1, 1), groups=2),
+        conv2d((2, 4, 13, 14), (6, 4, 5, 5), padding=2),
+        conv2d((1, 4, 6, 30), (6, 4, 1, 7), padding=(0, 3)),
+        conv2d((1, 4, 30, 6), (6, 4, 3, 1), padding=(1, 0)),
+        conv2d((1, 3, 30, 30), (8, 3, 7, 7), padding=3, stride=2),
+        conv2d((3, 40, 4, 4), (33, 40, 3, 3), padding=1),
+        conv2d((1, 5, 9, 9), (7, 5, 3, 3), padding=((0, 2), (1, 0))),
+        conv2d((1, 5, 3, 3), (7, 5, 3, 3), padding=4),
+        conv2d((1, 5, 3, 3), (7, 5, 3, 3)),
+        {"op": "conv1d", "input": (2, 9, 40), "weight": (10, 9, 3), "bias": True, "options": {"padding": 1}},
+        {"op": "conv1d", "input": (2, 9, 40), "weight": (9, 1, 4), "bias": True, "options": {"groups": 9}},
+        {"op": "conv3d", "input": (1, 4, 5, 7, 9), "weight": (6, 4, 3, 3, 3), "bias": True, "options": {"padding": 1}},
+    ]
+    up = {"stride": 2, "padding": 1, "output_padding": 1}
+    one_of_each += [
+        {"op": "conv_transpose2d", "input": (2, 8, 7, 9), "weight": (8, 6, 3, 3), "bias": True, "options": up},
+        {"op": "conv_transpose2d", "input": (2, 8, 7, 9), "weight": (8, 6, 3, 3), "bias": True, "options": {}},
+        {"op": "conv_transpose2d", "input": (2, 8, 7, 9), "weight": (8, 6, 2, 2), "bias": True, "options": {"stride": 2}},
+        {"op": "conv_transpose2d", "input": (2, 8, 7, 9), "weight": (8, 1, 4, 4), "bias": True, "options": {**up, "groups": 8}},
+    ]  # fmt: skip
+    return [kind for kind in one_of_each for _layout in range(2)]
+
+
+def residues() -> list[dict[str, Any]]:
+    """Channels and output channels 1 to 17, widths 1 to 40: every remainder of every tile."""
+    found = []
+    for width in range(1, 41):
+        ins, outs = width % 17 + 1, (5 * width) % 17 + 1
+        for kernel, groups in (((3, 3), 1), ((1, 1), 1), ((3, 3), ins), ((3, 2), 1)):
+            weight = (ins if groups > 1 else outs, ins // groups, *kernel)
+            options = {"padding": (kernel[0] // 2, kernel[1] // 2), "groups": groups}
+            shape = (1, ins, 1 + width % 6, width)
+            found.append({"op": "conv2d", "input": shape, "weight": weight, "bias": width % 2 == 0, "options": options})
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("strategy", NAMES)
+def test_every_kind(strategy, dtype):
+    compare_all(strategy, dtype, kinds())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("strategy", NAMES)
+def test_residues(strategy, dtype):
+    compare_all(strategy, dtype, residues())
+
+
+@pytest.mark.parametrize("strategy", [*NAMES, "auto"])
+def test_random_configurations(strategy):
+    for number, configuration in enumerate(islice(random_configurations(seed=11), 60)):
+        case = Case("float32", configuration, channels_last=number % 2 == 1)
+        for direction in DIRECTIONS:
+            if strategy == "auto":
+                close(case.run(direction, "auto"), case.run(direction, "naive"), case.text)
+            else:
+                case.compare(direction, strategy)
+
+
+def close(found: np.ndarray, expected: np.ndarray, text: str) -> None:
+    assert found.shape == expected.shape
+    error = np.abs(found.astype(np.float64) - expected).max() / max(1, np.abs(expected).max())
+    assert error <= INEXACT[found.dtype.name], f"{text}: error {error:.2g}"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("strategy", NAMES)
+def test_many_random_configurations(strategy, dtype):
+    compare_all(strategy, dtype, islice(random_configurations(seed=12), 1500))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("strategy", NAMES)
+def test_every_pair_of_channels(strategy, dtype):
+    cases = [
+        {"op": "conv2d", "input": (1, ins, 5, 11), "weight": (outs, ins, k, k), "bias": False, "options": {"padding": k // 2}}
+        for ins in range(1, 18)
+        for outs in range(1, 18)
+        for k in (1, 3)
+    ]  # fmt: skip
+    cases += [
+        {"op": "conv2d", "input": (1, 3, 7, w), "weight": (3, 1, k, k), "bias": False, "options": {"groups": 3, "stride": s}}
+        for w in range(5, 41)
+        for k in (2, 3, 5)
+        for s in (1, 2)
+    ]  # fmt: skip
+    for configuration in cases:
+        for last in (False, True):
+            case = Case(dtype, configuration, channels_last=last)
+            for direction in DIRECTIONS:
+                case.compare(direction, strategy)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("strategy", NAMES)
+def test_threads_do_not_matter(strategy, dtype, monkeypatch):
+    """Bit for bit, on numbers that do round."""
+    many = _threads._available()
+    if many == 1:
+        pytest.skip("needs two threads")
+    monkeypatch.setattr(_threads, "_GRAIN_NS", 0)
+    for configuration in kinds()[::2]:
+        case = Case(dtype, configuration)
+        rng = np.random.default_rng(3)
+        for array in (case.input, case.weight, case.grad_output):
+            array[...] = rng.standard_normal(array.shape)
+        for direction in DIRECTIONS:
+            if case.refused(direction, strategy) is None:
+                fastops.set_num_threads(1)
+                alone = case.run(direction, strategy)
+                fastops.set_num_threads(many)
+                assert case.run(direction, strategy).tobytes() == alone.tobytes(), f"{direction} of {case.text}"
+
+
+@pytest.mark.parametrize("layout", ["first", "last"])
+@pytest.mark.parametrize("strategy", NAMES)
+def test_fused_activation_and_nan(strategy, layout):
+    for configuration in kinds()[::2]:
+        case = Case("float32", configuration, channels_last=layout == "last")
+        if case.refused("forward", strategy) is not None:
+            continue
+        for name in ("relu", "hardswish"):
+            found = case.run("forward", strategy, activation=name)
+            expected = case.run("forward", "naive", activation=name)
+            if EXACT[strategy]:
+                np.testing.assert_array_equal(found, expected, err_msg=case.text)
+            else:
+                close(found, expected, case.text)
+        case.input.flat[case.input.size // 3] = np.nan
+        expected, found = np.isnan(case.run("forward", "naive")), np.isnan(case.run("forward", strategy))
+        if EXACT[strategy]:
+            np.testing.assert_array_equal(found, expected, err_msg=case.text)
+        assert not (expected & ~found).any(), f"{case.text}: NaN was lost"
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+def test_prepared_weights_give_the_same_bits(strategy):
+    for configuration in kinds()[::2]:
+        case = Case("float32", configuration)
+        if case.op == "conv2d" and case.refused("forward", strategy) is None:
+            prepared = fastops.prepare_conv2d(case.weight, strategy=strategy, **case.options)
+            for _ in range(2):
+                assert prepared(case.input, case.bias).tobytes() == case.run("forward", strategy).tobytes(), case.text
+
+
+def test_highest_precision_is_exact_to_rounding():
+    """Without F(4x4, 3x3), a 3x3 convolution is as close to float64 as the naive one, up to a small factor."""
+    rng = np.random.default_rng(5)
+    x, w = rng.standard_normal((1, 64, 20, 20)), rng.standard_normal((64, 64, 3, 3))
+    truth = fastops.conv2d(x, w, padding=1, strategy="naive")
+    single = [a.astype(np.float32) for a in (x, w)]
+    for strategy in STRATEGIES:
+        found = fastops.explain(fastops.conv2d, *single, padding=1, precision="highest")
+        if next(row.accepted for row in found.rows if row.name == strategy.name):
+            y = fastops.conv2d(*single, padding=1, precision="highest", strategy=strategy.name)
+            assert np.abs(y - truth).max() <= 4e-6 * np.abs(truth).max(), strategy.name
