@@ -161,6 +161,15 @@ def test_tables_fit_the_console(width, directions):
     assert "1.50x" in row  # torch 3 ms beside 2 ms
 
 
+def test_a_busy_machine_is_pointed_out():
+    result, text = _made_up(), io.StringIO()
+    result.load = 0.5
+    show(result, Console(file=text, width=120))
+    assert "busy with other programs (50% of it)" in text.getvalue()
+    load = measure.used_by_others(0.05)
+    assert load is None or 0 <= load <= 1
+
+
 def test_figures_are_short():
     assert [digits(v) for v in (None, 0.0123, 1.234, 12.34, 99.96, 12345.6)] == [
         "-",

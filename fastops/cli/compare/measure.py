@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -89,7 +88,7 @@ class Comparison:
 
     settings: Settings
     versions: dict[str, str]
-    load: float = 0.0  # of the machine when it began, by others: the average number of running programs
+    load: float | None = None  # the part of the processor that others used, before or after, whichever was more
     rows: list[Row] = field(default_factory=list)
 
     @property
@@ -161,6 +160,23 @@ def steps(settings: Settings) -> int:
     """How often ``compare`` calls ``Progress.advance``."""
     per_row = 2 + len({AUTO, *settings.strategies}) + len(settings.libraries)
     return len(NETWORKS[settings.network]) * len(settings.directions) * per_row
+
+
+def used_by_others(seconds: float = 0.3) -> float | None:
+    """The part of the processor in use while this program sleeps; None where the system does not tell."""
+
+    def ticks() -> tuple[int, int]:
+        with open("/proc/stat", encoding="ascii") as statistics:
+            user, nice, system, idle, wait, *others = map(int, statistics.readline().split()[1:9])
+        return idle + wait, user + nice + system + idle + wait + sum(others)
+
+    try:
+        idle, total = ticks()
+        time.sleep(seconds)
+        idle_then, total_then = ticks()
+    except (OSError, ValueError):
+        return None
+    return max(0.0, 1 - (idle_then - idle) / max(1, total_then - total))
 
 
 def time_interleaved(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, tuple[float, int]]:
@@ -238,7 +254,7 @@ def compare(
     settings: Settings, versions: dict[str, str], progress: Progress, picture: Array | None = None
 ) -> Comparison:
     """Measure every layer of the network; ``picture`` (channels, height, width) takes the place of random numbers."""
-    result = Comparison(settings, versions, os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0)
+    result = Comparison(settings, versions, used_by_others())
     layer: Layer | None = None
     for index, shape in enumerate(NETWORKS[settings.network]):
         data = None
@@ -249,4 +265,7 @@ def compare(
         )
         for direction in settings.directions:
             result.rows.append(_measure_row(layer, direction, settings, progress))
+    after = used_by_others()
+    if result.load is not None and after is not None:
+        result.load = max(result.load, after)
     return result

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -17,6 +17,7 @@ from fastops.cli.compare.measure import AUTO, Comparison, Row
 
 TITLES = {FORWARD: "forward", "grad_input": "gradient of the input", "grad_weight": "gradient of the weight"}
 BAR = 24
+BUSY = 0.2
 
 
 def digits(value: float | None) -> str:
@@ -183,17 +184,16 @@ def _width(table: Table, console: Console) -> int:
 def show(result: Comparison, console: Console) -> None:
     """Print everything."""
     s = result.settings
-    data = f"picture {s.image}" if s.image else "random numbers"
+    data = f"picture {Path(s.image).name}" if s.image else "random numbers"
     console.print(Text(f"The convolutions of {s.network}", style="bold"))
     threads = f"{s.threads} thread{'s' * (s.threads > 1)}"
     facts = [s.dtype, f"batch {s.batch}", threads, data, *(f"{n} {v}" for n, v in result.versions.items())]
     if s.precision != "default":
         facts.insert(1, f"precision {s.precision}")
     console.print(Text(", ".join(facts), style="dim"))
-    cores = os.cpu_count() or 1
-    if result.load > cores / 2:
+    if result.load is not None and result.load > BUSY:
         warning = (
-            f"The machine was busy when this began (load {result.load:.1f} on {cores} cores): do not rely on these times, "
+            f"The machine was busy with other programs ({result.load:.0%} of it): do not rely on these times, "
             "least of all on those of libraries whose threads wait by spinning."
         )
         console.print(Text(warning, style="bold yellow"))
