@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from itertools import product
 from typing import Any
 
 Work = tuple[str, Callable[[], None]]
@@ -54,10 +55,17 @@ def _run_conv(strategy: str, dtype: str, data_format: str) -> None:
 
     from fastops import functional as F
 
-    for channels, size, out_channels, kernel, stride, padding, groups in _CONVOLUTIONS:
+    for shape, precision in product(_CONVOLUTIONS, ("default", "highest")):
+        channels, size, out_channels, kernel, stride, padding, groups = shape
         x = np.ones((1, channels, *size) if data_format == "NCHW" else (1, *size, channels), dtype)
         weight, bias = np.ones((out_channels, channels // groups, *kernel), dtype), np.zeros(out_channels, dtype)
-        options: dict[str, Any] = {"stride": stride, "padding": padding, "groups": groups, "data_format": data_format}
+        options: dict[str, Any] = {
+            "stride": stride,
+            "padding": padding,
+            "groups": groups,
+            "precision": precision,
+            "data_format": data_format,
+        }
         dy = np.ones_like(F.conv2d(x, weight, bias, **options, strategy="naive"))
         calls: tuple[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]], ...] = (
             (F.conv2d, (x, weight, bias), {"activation": "relu"}),
