@@ -90,7 +90,15 @@ def _blocks(rows: int, cols: int, threads: int, width: int) -> tuple[int, int]:
 
 def _chunk(depth: int) -> int:
     """KC, evened out so that no chunk of the reduction is a sliver."""
-    return -(-depth // max(1, -(-depth // KC)))
+    return max(1, -(-depth // max(1, -(-depth // KC))))
+
+
+def gemm_workspace(rows: int, cols: int, depth: int, dtype: str, threads: int) -> int:
+    """Bytes of scratch memory that a product of these sizes takes."""
+    width = panel_width(dtype)
+    kc = _chunk(depth)
+    mc, _ = _blocks(rows, min(cols, _NC), threads, width)
+    return (kc * -(-min(cols, _NC) // width) * width + threads * mc * kc) * np.dtype(dtype).itemsize
 
 
 def gemm_strided(batch, rows, cols, depth, a, a_strides, b, b_strides, c, c_strides, *, alpha=1.0, accumulate=False, bias=None, bias_axis=1, activation=0):  # type: ignore[no-untyped-def]
@@ -108,7 +116,7 @@ def gemm_strided(batch, rows, cols, depth, a, a_strides, b, b_strides, c, c_stri
     if bias is None:
         bias = c[:0]
     _gemm(
-        threads, batch, rows, cols, depth, max(kc, 1), mc, nc, a, *a_strides, b, *b_strides, c, *c_strides,
+        threads, batch, rows, cols, depth, kc, mc, nc, a, *a_strides, b, *b_strides, c, *c_strides,
         c.dtype.type(alpha), accumulate, bias, int(bias_axis == 0), int(bias_axis == 1), activation_entry(activation, dtype), space[:panel_count], space[panel_count:],
     )  # fmt: skip
 

@@ -25,7 +25,7 @@ from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
 from fastops._threads import threads_for
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
-from fastops.simd.epilogue import activate
+from fastops.simd.finish import activate, activation_entry
 
 # Nanoseconds that one thread takes for a multiply-add in a long row and for entering a row, and for a call.
 _NS_PER_MAC = {"float32": 0.11, "float64": 0.21}
@@ -205,7 +205,7 @@ def _with_layout(spec: ConvSpec, compute: Callable[..., None], activation: int) 
         if spec.channels_last:
             y[...] = np.moveaxis(result, 1, -1)
         if activation:
-            _activate(threads_for(y.size), activation, y.reshape(-1))
+            _activate(threads_for(y.size), activation_entry(activation, spec.dtype), y.reshape(-1))
 
     return Plan(run)
 

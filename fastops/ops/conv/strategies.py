@@ -6,14 +6,17 @@ import os
 from functools import lru_cache
 from typing import Any
 
-from fastops.ops.conv import naive, winograd
+from fastops.ops.conv import im2col, implicit, naive, pointwise, winograd
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 
 __all__ = ["STRATEGIES", "ConvSpec", "Plan", "Strategy", "choose", "plan", "select"]
 
 # Among equal costs the first one wins. naive is last: it accepts everything.
 STRATEGIES: tuple[Strategy, ...] = (
+    pointwise.STRATEGY,
     winograd.STRATEGY,
+    implicit.STRATEGY,
+    im2col.STRATEGY,
     naive.STRATEGY,
 )
 

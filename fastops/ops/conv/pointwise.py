@@ -1,0 +1,100 @@
+"""1x1 convolution: nothing but a matrix product, of the weights with the image as it lies.
+
+    y[n] = W x[n]          NCHW: (K, C) times (C, pixels), image by image
+    y = x W^T              NHWC: (all pixels, C) times (C, K), one product
+
+and the gradients are the other two products of the three matrices: dx = W^T dy, dw = dy x^T summed over images.
+"""
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
+from fastops.simd.blocking import LANES
+from fastops.simd.gemm import gemm_strided, gemm_workspace
+
+
+class _Products:
+    """The shapes and strides that the three products share; one group at a time."""
+
+    def __init__(self, spec: ConvSpec) -> None:
+        self.groups, self.batch = spec.groups, spec.batch
+        self.c, self.k = spec.channels // spec.groups, spec.out_channels // spec.groups
+        self.pixels = prod(spec.size)
+        self.channels_last = spec.channels_last
+        if spec.channels_last:
+            self.batch, self.pixels = 1, spec.batch * self.pixels
+        self.x_all, self.y_all = spec.channels, spec.out_channels
+
+    def start(self, array: np.ndarray, group: int, channels: int) -> np.ndarray:
+        """The array from a group's first channel on."""
+        return array[group * channels * (1 if self.channels_last else self.pixels) :] if group else array
+
+    def multiply(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, activation: int, turned: bool) -> None:
+        """y = W x, or with ``turned`` W^T x where x is dy and y is dx."""
+        x, w, y = x.reshape(-1), w.reshape(-1), y.reshape(-1)
+        ins, outs = (self.k, self.c) if turned else (self.c, self.k)
+        ins_all, outs_all = (self.y_all, self.x_all) if turned else (self.x_all, self.y_all)
+        for group in range(self.groups):
+            a, b, c = w[group * self.c * self.k :], self.start(x, group, ins), self.start(y, group, outs)
+            shift = bias[group * outs : (group + 1) * outs] if bias.size else None
+            row, col = (1, self.c) if turned else (self.c, 1)
+            if self.channels_last:
+                gemm_strided(1, self.pixels, outs, ins, b, (0, ins_all, 1), a, (0, col, row), c, (0, outs_all), bias=shift, activation=activation)
+            else:
+                strides = (ins_all * self.pixels, self.pixels, 1), (outs_all * self.pixels, self.pixels)
+                gemm_strided(self.batch, outs, self.pixels, ins, a, (0, row, col), b, strides[0], c, strides[1], bias=shift, bias_axis=0, activation=activation)
+
+    def grad_weight(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:
+        x, dy, dw = x.reshape(-1), dy.reshape(-1), dw.reshape(-1)
+        for group in range(self.groups):
+            a, b = self.start(dy, group, self.k), self.start(x, group, self.c)
+            c = dw[group * self.c * self.k :]
+            if self.channels_last:
+                gemm_strided(1, self.k, self.c, self.pixels, a, (0, 1, self.y_all), b, (0, self.x_all, 1), c, (0, self.c))
+                continue
+            for n in range(self.batch):
+                image_a, image_b = a[n * self.y_all * self.pixels :], b[n * self.x_all * self.pixels :]
+                gemm_strided(1, self.k, self.c, self.pixels, image_a, (0, self.pixels, 1), image_b, (0, 1, self.pixels), c, (0, self.c), accumulate=n > 0)
+
+
+def _plan(spec: ConvSpec, activation: int, turned: bool) -> Plan:
+    products = _Products(spec)
+
+    def run(x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: None = None) -> None:
+        products.multiply(x, w, bias, y, activation, turned)
+
+    return Plan(run)
+
+
+def _accepts(spec: ConvSpec, direction: str) -> str | None:
+    if not spec.pointwise:
+        return "the kernel must be 1x1 without padding"
+    if spec.stride != (1, 1, 1):
+        return "the stride must be 1"
+    return None
+
+
+def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
+    return spec.flops / 2 / LANES[spec.dtype] / 2 / 3.2 / threads + 6_000 * spec.groups
+
+
+def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
+    p = _Products(spec)
+    rows, cols, depth = (p.k, p.pixels, p.c) if direction == "forward" else (p.c, p.pixels, p.k) if direction == "grad_input" else (p.k, p.c, p.pixels)
+    if spec.channels_last and direction != "grad_weight":
+        rows, cols = cols, rows
+    return gemm_workspace(rows, cols, depth, spec.dtype, threads)
+
+
+STRATEGY = Strategy(
+    name="pointwise",
+    accepts=_accepts,
+    cost=_cost,
+    workspace=_workspace,
+    forward=lambda spec, activation: _plan(spec, activation, False),
+    grad_input=lambda spec, activation: _plan(spec, activation, True),
+    grad_weight=lambda spec: _Products(spec).grad_weight,
+)
