@@ -7,7 +7,7 @@ from typing import Any
 
 from fastops.cli.compare.against import LIBRARIES
 from fastops.cli.compare.measure import AUTO, Comparison
-from fastops.cli.compare.table import TITLES, digits, parts
+from fastops.cli.compare.table import TITLES, busy, digits, parts
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers; a library is a dark diamond.
 COLOURS = ("#0072B2", "#E69F00", "#56B4E9", "#CC79A7", "#D55E00", "#999999", "#F0E442", "#882255")
@@ -161,5 +161,6 @@ def draw(result: Comparison, path: str) -> None:
         handletextpad=0.2,
         columnspacing=1.2,
     )
-    figure.supxlabel(", ".join(facts), x=0.01, ha="left", fontsize=8, color="#777777")
+    footer = "\n".join(filter(None, [busy(result), ", ".join(facts)]))
+    figure.supxlabel(footer, x=0.01, ha="left", fontsize=8, color="#777777")
     figure.savefig(path, dpi=130, facecolor="white")

@@ -48,6 +48,16 @@ def parts(result: Comparison) -> str:
     return "passes" if len(result.settings.directions) > 1 else "layers"
 
 
+def busy(result: Comparison) -> str:
+    """A warning where other programs ran beside the measuring, else nothing."""
+    if result.load is None or result.load <= BUSY:
+        return ""
+    return (
+        f"The machine was busy with other programs ({result.load:.0%} of it): do not rely on these times, "
+        "least of all on those of libraries whose threads wait by spinning."
+    )
+
+
 def _table(*, shapes: bool) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True, show_edge=False)
     table.add_column("layer", no_wrap=True, style="cyan")
@@ -191,11 +201,7 @@ def show(result: Comparison, console: Console) -> None:
     if s.precision != "default":
         facts.insert(1, f"precision {s.precision}")
     console.print(Text(", ".join(facts), style="dim"))
-    if result.load is not None and result.load > BUSY:
-        warning = (
-            f"The machine was busy with other programs ({result.load:.0%} of it): do not rely on these times, "
-            "least of all on those of libraries whose threads wait by spinning."
-        )
+    if warning := busy(result):
         console.print(Text(warning, style="bold yellow"))
 
     bar = "\N{BOX DRAWINGS HEAVY HORIZONTAL}" if console.encoding.startswith("utf") else "#"
