@@ -254,6 +254,7 @@ def test_a_picture_is_resized_and_fitted(tmp_path):
         (["lenet6"], "unknown network lenet6; there are lenet5, alexnet"),
         (["--strategies", "naive,fft2"], "unknown strategy fft2; there are auto, "),
         (["--against", "keras"], "unknown library keras; there are torch, onnxruntime"),
+        (["--threads", "100000"], "--threads 100000: "),
         (["--image", "no-such-file.npy"], "--image no-such-file.npy: "),
         (["--json", "no-such-folder/a.json"], "--json no-such-folder/a.json: there is no folder"),
         (["--plot", "a.docx"], "--plot a.docx: "),

@@ -115,7 +115,10 @@ def _settings(args: argparse.Namespace) -> Settings:
     every = tuple(s.name for s in STRATEGIES)
     _known("strategy", args.strategies, (AUTO, *every))
     if args.threads:
-        set_num_threads(args.threads)
+        try:
+            set_num_threads(args.threads)
+        except ValueError as error:
+            raise _Refused(f"--threads {args.threads}: {error}") from None
     return Settings(
         network=args.network,
         strategies=tuple(s for s in args.strategies or every if s != AUTO),
