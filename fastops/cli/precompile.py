@@ -24,6 +24,7 @@ Work = tuple[str, Callable[[], None]]
 # They are large enough for the cost models to wake a second thread, for the parallel forms are what most calls use.
 _CONVOLUTIONS = (
     (32, (32, 32), 32, (3, 3), 1, (1, 1), 1),
+    (512, (7, 7), 512, (3, 3), 1, (1, 1), 1),
     (32, (32, 32), 32, (3, 3), 2, (1, 1), 1),
     (32, (32, 32), 32, (5, 5), 1, (2, 2), 1),
     (32, (32, 32), 32, (1, 7), 1, (0, 3), 1),
