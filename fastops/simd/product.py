@@ -13,7 +13,7 @@ from typing import Any
 
 from fastops._jit import function, separate
 from fastops.simd.blocking import MR, NV
-from fastops.simd.vector import lanes, offsets, outer, outer_at, store_tile, store_tile_part, tile_load_rows, tile_load_rows_part, zero_tile
+from fastops.simd.vector import element, lanes, offsets, outer, outer_at, store_tile, store_tile_part, tile_load_rows, tile_load_rows_part, zero_tile
 
 
 def _tile_product(rows: int) -> Any:
@@ -74,7 +74,7 @@ def _table_product(rows: int) -> Any:
             t = tile_load_rows(t, c, c0, c_row)
         at = offsets(row_table, r0, a0, rows)
         for k in range(depth):
-            t = outer_at(t, a, at, steps[s0 + k], b, b0)
+            t = outer_at(t, a, at, element(steps, s0 + k), b, b0)
             b0 += b_row
         store_tile(c, c0, c_row, t)
 

@@ -93,8 +93,10 @@ class _Memory:
         pointer = self._at(offset, _int(self._vector.count))
         self._builder.store(value, self._builder.bitcast(pointer, self._vector.llvm.as_pointer())).align = self._align
 
-    def scalar(self, offset: Any) -> Any:
-        return self._builder.load(self._at(offset, _int(1)))
+    def scalar(self, offset: Any, step: Any = None) -> Any:
+        """One element. In a loop over steps the address of ``offset`` stays in a register."""
+        pointer = self._at(offset if step is None or not CHECKED else self._builder.add(offset, step), _int(1))
+        return self._builder.load(pointer if step is None or CHECKED else self._builder.gep(pointer, [step]))
 
     def _mask(self, count: Any) -> Any:
         lanes = self._vector.count
@@ -113,6 +115,15 @@ class _Memory:
         full = f"llvm.masked.{name}.v{self._vector.count}{kind}.p0"
         fn = cgutils.get_or_insert_function(self._builder.module, ir.FunctionType(result, [a.type for a in arguments]), full)
         return self._builder.call(fn, arguments), llvm
+
+    def load_between(self, offset: Any, first: Any, end: Any) -> Any:
+        builder = self._builder
+        first, end = self._clip(first), self._clip(end)
+        self._at(builder.add(offset, first), builder.sub(end, first))
+        pointer = builder.bitcast(builder.gep(self._array.data, [offset]), self._vector.llvm.as_pointer())
+        mask = builder.and_(self._mask(end), builder.not_(self._mask(first)))
+        zero = ir.Constant(self._vector.llvm, None)
+        return self._masked("load", self._vector.llvm, [pointer, ir.Constant(_I32, self._align), mask, zero])[0]
 
     def load_part(self, offset: Any, count: Any) -> Any:
         pointer = self._builder.bitcast(self._at(offset, self._clip(count)), self._vector.llvm.as_pointer())
@@ -162,6 +173,16 @@ def load_part(typingctx: Any, array: Any, offset: Any, count: Any) -> Any:
         return _Memory(context, builder, array, args[0]).load_part(args[1], args[2])
 
     return VectorType(array.dtype)(array, types.intp, types.intp), codegen
+
+
+@intrinsic
+def load_between(typingctx: Any, array: Any, offset: Any, first: Any, end: Any) -> Any:
+    """Elements first <= i < end of the vector at ``offset``, zeros around them; touches no other memory."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _Memory(context, builder, array, args[0]).load_between(args[1], args[2], args[3])
+
+    return VectorType(array.dtype)(array, types.intp, types.intp, types.intp), codegen
 
 
 @intrinsic
@@ -297,14 +318,27 @@ def offsets(typingctx: Any, table: Any, start: Any, shift: Any, rows: Any) -> An
 
 
 @intrinsic
+def element(typingctx: Any, array: Any, offset: Any) -> Any:
+    """array[offset] without Python's reading of negative offsets, which costs three instructions in every step."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _Memory(context, builder, array, args[0]).scalar(args[1])
+
+    return array.dtype(array, types.intp), codegen
+
+
+@intrinsic
 def outer_at(typingctx: Any, tile: Any, a: Any, rows: Any, step: Any, b: Any, b0: Any) -> Any:
     """As ``outer``, its rows a[rows[i] + step]."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         value, left, right = args[0], _Memory(context, builder, a, args[1]), _Memory(context, builder, b, args[4])
+        # LLVM unrolls the caller's loop and would load both steps' elements ahead, more than there are registers:
+        # accumulators spill and 234 GFLOP/s become 175. An empty statement that "touches memory" keeps steps apart.
+        builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
         columns = [right.load(builder.add(args[5], _int(j * tile.vector.count))) for j in range(tile.cols)]
         for i, row_offset in enumerate(cgutils.unpack_tuple(builder, args[2], tile.rows)):
-            row = _splat(builder, tile.vector.llvm, left.scalar(builder.add(row_offset, args[3])))
+            row = _splat(builder, tile.vector.llvm, left.scalar(row_offset, args[3]))
             for j in range(tile.cols):
                 at = i * tile.cols + j
                 value = builder.insert_value(value, _fma(builder, tile.vector, row, columns[j], builder.extract_value(value, at)), at)

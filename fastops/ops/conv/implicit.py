@@ -39,6 +39,7 @@ from fastops.simd.product import table_product
 from fastops.simd.vector import (
     lanes,
     load,
+    load_between,
     load_part,
     load_square,
     load_square_part,
@@ -81,6 +82,9 @@ def fill_slab(x, x0, c0, channels, g0, g1, q0, q1, source, window, grid, slab_h,
     inside1 = max(inside0, inside1)
     reach = (taps_h - 1) * dilation_h + 1
     channels_first = c_stride != 1 or p_stride == 1
+    count = lanes(x)
+    zero = splat(x, x.dtype.type(0))
+    plane = taps_d * slab_h * slab_w
     at = 0
     g = g0
     while g < g1:
@@ -97,14 +101,15 @@ def fill_slab(x, x0, c0, channels, g0, g1, q0, q1, source, window, grid, slab_h,
                 empty = d < 0 or d >= depth or h < 0 or h >= height
                 row = base + d * d_stride + h * width * p_stride
                 if channels_first:
-                    for c in range(channels):
-                        to = s0 + ((c * taps_d + t) * slab_h + at + i) * slab_w
-                        if empty:
-                            zero_run(slab, to, cols)
-                        else:
-                            zero_run(slab, to, inside0)
-                            copy_run(x, row + c * c_stride + w0 + inside0, slab, to + inside0, inside1 - inside0)
-                            zero_run(slab, to + inside1, cols - inside1)
+                    # Rows of a slab start at whole vectors, so that each vector is stored whole, padding and all.
+                    for v in range(0, cols, count):
+                        to = s0 + (t * slab_h + at + i) * slab_w + v
+                        for c in range(channels):
+                            if empty:
+                                store(slab, to, zero)
+                            else:
+                                store(slab, to, load_between(x, row + c * c_stride + w0 + v, inside0 - v, inside1 - v))
+                            to += plane
                 else:
                     to = s0 + (t * slab_h + at + i) * slab_w * channels
                     if empty:
@@ -395,20 +400,20 @@ class _Window(NamedTuple):
     def grid(self) -> tuple[int, ...]:
         return (*self.out, *self.step, *self.first)
 
-    def slab(self, rows: int, cols: int) -> tuple[int, int]:
+    def slab(self, rows: int, cols: int, count: int) -> tuple[int, int]:
         """Height and width of the slab under so many output rows (of as many images as it may be) and columns."""
         reach = (self.taps[1] - 1) * self.dilation[1] + 1
         images = 1 + -(-(rows - 1) // self.out[1])
         height = max((rows - n) * self.stride[1] + n * reach for n in range(1, min(images, rows) + 1))
-        return height, (cols - 1) * self.stride[2] + (self.taps[2] - 1) * self.dilation[2] + 1
+        return height, up((cols - 1) * self.stride[2] + (self.taps[2] - 1) * self.dilation[2] + 1, count)
 
-    def blocks(self, channels: int, itemsize: int) -> tuple[int, int]:
+    def blocks(self, channels: int, dtype: str) -> tuple[int, int]:
         """Output rows and columns of a block of pixels."""
         pixels = _PIXELS
         while True:
             cols = -(-self.out[2] // -(-self.out[2] // pixels))
             rows = max(1, pixels // cols)
-            if pixels <= 16 or channels * self.taps[0] * prod(self.slab(rows, cols)) * itemsize <= _SLAB_BYTES:
+            if pixels <= 16 or channels * self.taps[0] * prod(self.slab(rows, cols, LANES[dtype])) * np.dtype(dtype).itemsize <= _SLAB_BYTES:
                 return rows, cols
             pixels //= 2
 
@@ -458,10 +463,10 @@ class _Piece:
         if chosen is not None and not chosen.size:
             # No tap reaches these positions: what remains is the bias.
             self.window = window = window._replace(taps=(0, 1, 1), stride=(1, 1, 1), dilation=(1, 1, 1), before=(0, 0, 0))
-        self.rows, self.cols = window.blocks(ins, spec.itemsize)
+        self.rows, self.cols = window.blocks(ins, spec.dtype)
         self.total = spec.batch * window.out[0] * window.out[1]
         self.rows = min(self.rows, self.total)
-        self.slab = window.slab(self.rows, self.cols)
+        self.slab = window.slab(self.rows, self.cols, LANES[spec.dtype])
         self.steps = window.offsets(self.slab, ins, spec.channels_last)
         width = panel_width(spec.dtype)
         self.panels = -(-outs // width)
@@ -573,7 +578,7 @@ class _WeightGradient:
         self.total = spec.batch * w.out[0] * w.out[1]
         self.columns = -(-w.out[2] // -(-w.out[2] // 1024))
         self.rows = min(self.total, max(1, 256 // self.columns))
-        self.slab = w.slab(self.rows, self.columns)
+        self.slab = w.slab(self.rows, self.columns, LANES[spec.dtype])
         self.panels = -(-self.y.channels // self.width)
         row_bytes = self.columns * self.panels * self.width * spec.itemsize
         # Fixed by the shape alone: it decides in which order the pixels are added.
