@@ -8,7 +8,8 @@ does none of this: it never learns that a callee in another file changed, and co
 
 A file is a checksum followed by the pickled object code. It is written under a temporary name and renamed into place,
 so readers see a whole file or none. Whatever goes wrong here (a folder that cannot be written, a full disk, a damaged
-file) means compiling again, never failing.
+file) means compiling again, never failing. Since loading a file runs code from it, a folder in which others can write is
+not used.
 """
 from __future__ import annotations
 
@@ -21,10 +22,12 @@ import pickle
 import re
 import sys
 import tempfile
+import time
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 from numba.core import config
@@ -33,6 +36,7 @@ from numba.core.serialize import dumps
 
 _PACKAGE = __name__.partition(".")[0]
 _CHECKSUM = 32
+_STARTED = time.time()
 _EXTERNAL = re.compile(rb"fastops_separate_[0-9a-f]{32}")
 
 
@@ -91,22 +95,32 @@ def _imports(source: str, module: str, is_package: bool) -> set[str]:
     return {name for name in found if name.partition(".")[0] == _PACKAGE}
 
 
+class _Source(NamedTuple):
+    text: bytes
+    imports: frozenset[str]
+    edited: bool  # since this process began, which may run what the file said before
+
+
 @cache
-def _module_source(module: str) -> tuple[bytes, frozenset[str]] | None:
+def _module_source(module: str) -> _Source | None:
     """The source of a module and the fastops modules that it imports; None when there is no such module."""
     try:
         spec = importlib.util.find_spec(module)
         if spec is None or spec.origin is None:
             return None
-        source = Path(spec.origin).read_bytes()
-        return source, frozenset(_imports(source.decode(), module, spec.submodule_search_locations is not None))
+        text = Path(spec.origin).read_bytes()
+        status = os.stat(spec.origin)
+        # a time in the future is another machine's clock, and tells nothing
+        edited = _STARTED < max(status.st_mtime, status.st_ctime) <= time.time()
+        imports = _imports(text.decode(), module, spec.submodule_search_locations is not None)
+        return _Source(text, frozenset(imports), edited)
     except (ImportError, OSError, SyntaxError, ValueError):
         return None
 
 
 @cache
 def sources_digest(module: str) -> str:
-    """SHA-256 of the sources that can reach a module's machine code; empty when they cannot be read."""
+    """SHA-256 of the sources that can reach a module's machine code; empty when they are not known for certain."""
     seen: dict[str, bytes] = {}
     todo = [module]
     while todo:
@@ -118,12 +132,32 @@ def sources_digest(module: str) -> str:
             if name == module:  # typed at a prompt or run from a string: there is no file to speak for it
                 return ""
             continue
-        seen[name] = known[0]
-        todo.extend(known[1])
+        if known.edited:
+            return ""
+        seen[name] = known.text
+        todo.extend(known.imports)
     digest = hashlib.sha256()
     for name in sorted(seen):
         digest.update(f"{name}\0{len(seen[name])}\0".encode() + seen[name])
     return digest.hexdigest()
+
+
+def _private(folder: Path) -> bool:
+    """Whether nobody but the user and root can put files into the folder; one that does not exist yet is made so."""
+    if os.name != "posix":
+        return True
+    try:
+        status = folder.stat()
+    except OSError:
+        return True
+    if status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022:
+        return True
+    warnings.warn(
+        f"fastops: compiled kernels are not kept in {folder}, since other users can write there: "
+        "take that permission away (chmod go-w), or set FASTOPS_CACHE_DIR to a folder of your own",
+        stacklevel=2,
+    )
+    return False
 
 
 class _Impl(CompileResultCacheImpl):  # type: ignore[misc]
@@ -159,10 +193,11 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
 
     def _path(self, signature: Any, codegen: Any) -> Path | None:
         sources = sources_digest(self._module)
-        if not sources:
+        folder = cache_dir()
+        if not sources or not _private(folder):
             return None
         key = (sources, numba.__version__, sys.version_info[:3], codegen.magic_tuple(), self._static, self._module, self._name, str(signature), config.OPT)
-        return cache_dir() / f"{self._name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:40]}.kernel"
+        return folder / f"{self._name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:40]}.kernel"
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         try:
@@ -173,7 +208,9 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
             blob = path.read_bytes()
             if hashlib.sha256(blob[_CHECKSUM:]).digest() != blob[:_CHECKSUM]:
                 return None
-            externals, payload = pickle.loads(blob[_CHECKSUM:])
+            name, externals, payload = pickle.loads(blob[_CHECKSUM:])
+            if name != path.name:
+                return None
             for external in externals:
                 self._externals.load(external)
             result = self._impl.rebuild(target_context, payload)
@@ -188,7 +225,7 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
                 return
             payload = self._impl.reduce(result)
             names = {m.decode() for m in _EXTERNAL.findall(dumps(payload))}
-            data = dumps(([self._externals.describe(name) for name in sorted(names)], payload))
+            data = dumps((path.name, [self._externals.describe(name) for name in sorted(names)], payload))
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(suffix=".partial", dir=path.parent)
             try:
