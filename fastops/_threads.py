@@ -3,15 +3,18 @@
 TBB is taken where it is installed: it alone is safe under many Python threads, nested parallelism and fork. Next comes
 OpenMP, whose worker threads do not survive a fork: a forked child runs serial. Numba's own workqueue aborts the process
 when two Python threads use it at once, so it is entered behind a lock, and whoever finds it taken runs serial.
+
+A fork waits for the kernel that another thread is compiling: the child would inherit Numba's lock, and wait for it forever.
 """
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import operator
 import os
+import site
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from typing import Any
 _GRAIN_NS = 20_000
 
 _lock = threading.Lock()
+_forking = threading.local()
 _forked = False
 _limit: int | None = None
 _layer: str | None = None
@@ -27,23 +31,39 @@ _layer: str | None = None
 def _preload_tbb() -> None:
     """`pip install tbb` puts libtbb in the environment's lib folder, where the loader does not look by itself."""
     if sys.platform.startswith("linux"):
-        path = Path(sys.prefix) / "lib" / "libtbb.so.12"
-        if path.exists():
-            with contextlib.suppress(OSError):
-                ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+        for base in (sys.prefix, sys.base_prefix, site.getuserbase()):
+            path = Path(base) / "lib" / "libtbb.so.12"
+            if path.exists():
+                with contextlib.suppress(OSError):
+                    ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+                    return
 
 
 _preload_tbb()
 
 
+def _before_fork() -> None:
+    numba_lock = sys.modules.get("numba.core.compiler_lock")
+    held = getattr(numba_lock, "global_compiler_lock", None)
+    if held is not None:
+        held.acquire()
+    _forking.held = held
+
+
 def _after_fork() -> None:
+    if _forking.held is not None:
+        _forking.held.release()
+
+
+def _after_fork_in_child() -> None:
     global _forked, _lock
     _forked = True
     _lock = threading.Lock()
+    _after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
 def _available() -> int:
@@ -69,11 +89,15 @@ def set_num_threads(n: int) -> None:
             default the number of cores).
     """
     global _limit
-    if isinstance(n, bool) or not hasattr(n, "__index__"):
-        raise TypeError(f"set_num_threads: n must be an integer, got {type(n).__name__}")
-    if not 1 <= int(n) <= _available():
+    try:
+        if isinstance(n, bool):
+            raise TypeError
+        threads = operator.index(n)
+    except TypeError:
+        raise TypeError(f"set_num_threads: n must be an integer, got {type(n).__name__}") from None
+    if not 1 <= threads <= _available():
         raise ValueError(f"set_num_threads: n must be between 1 and {_available()} (NUMBA_NUM_THREADS), got {n}")
-    _limit = int(n)
+    _limit = threads
 
 
 def threads_for(nanoseconds: float) -> int:
