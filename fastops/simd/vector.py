@@ -562,3 +562,156 @@ def linear_map(matrix: tuple[tuple[Fraction, ...], ...]) -> Any:
         return result(tile), codegen
 
     return apply
+
+
+# ---- columns of vectors under a sliding window
+
+
+def _count_in_row(builder: Any, i: int, rows: Any, cols: Any, fall: Any) -> Any:
+    """Elements in row i of a ragged block: cols - i * fall in its first ``rows`` rows, none below."""
+    left = builder.sub(cols, builder.mul(fall, _int(i)))
+    return builder.select(builder.icmp_signed("<", _int(i), rows), left, _int(0))
+
+
+@intrinsic(prefer_literal=True)
+def load_tile_part(typingctx: Any, array: Any, offset: Any, row: Any, height: Any, rows: Any, cols: Any, fall: Any) -> Any:
+    """As load_tile (``height`` is the constant), zeros beyond ``rows`` and beyond cols - i * fall elements in row i."""
+    tile = TileType(array.dtype, height.literal_value, 1)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory = _Memory(context, builder, array, args[0])
+        places = _each_vector(builder, tile, args[1], args[2])
+        return _pack(builder, tile, [memory.load_part(where, _count_in_row(builder, i, *args[4:])) for i, _, where in places])
+
+    return tile(array, types.intp, types.intp, height, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def store_column_part(typingctx: Any, array: Any, offset: Any, row: Any, tile: Any, rows: Any, cols: Any, fall: Any) -> Any:
+    """As store_tile, of the first ``rows`` rows and cols - i * fall elements in row i."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory = _Memory(context, builder, array, args[0])
+        for i, _, where in _each_vector(builder, tile, args[1], args[2]):
+            memory.store_part(where, builder.extract_value(args[3], i), _count_in_row(builder, i, *args[4:]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, tile, types.intp, types.intp, types.intp), codegen
+
+
+def _window(rows: int, taps: int, stride: int) -> Any:
+    """For each row of the input under a column of outputs: its number, and the (output, tap) pairs that meet in it."""
+    for i in range((rows - 1) * stride + taps):
+        pairs = [(j, i - j * stride) for j in range(rows) if 0 <= i - j * stride < taps]
+        if pairs:
+            yield i, pairs
+
+
+def _slide(typingctx: Any, tile: Any, x: Any, taps: Any, stride: Any, w: Any, weight: Any) -> Any:
+    taps, stride_ = taps.literal_value, stride.literal_value
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory, weights = _Memory(context, builder, x, args[1]), _Memory(context, builder, w, args[6])
+        factors = [weight(builder, tile, weights, builder.add(args[7], builder.mul(args[8], _int(r)))) for r in range(taps)]
+        sums = _vectors(builder, tile, args[0])
+        for i, pairs in _window(tile.rows, taps, stride_):
+            value = memory.load(builder.add(args[2], builder.mul(args[3], _int(i))))
+            for j, r in pairs:
+                sums[j] = _fma(builder, tile.vector, factors[r], value, sums[j])
+        return _pack(builder, tile, sums)
+
+    return codegen
+
+
+@intrinsic(prefer_literal=True)
+def slide(typingctx: Any, tile: Any, x: Any, x0: Any, row: Any, taps: Any, stride: Any, w: Any, w0: Any, w_row: Any) -> Any:
+    """Row j of the tile + the sum over r < taps of w[w0 + r * w_row] times the vector x[x0 + (j * stride + r) * row ...].
+
+    ``taps`` and ``stride`` are constants. A vector of x is loaded once for all the outputs that need it.
+    """
+    codegen = _slide(typingctx, tile, x, taps, stride, w, lambda b, t, memory, at: _splat(b, t.vector.llvm, memory.scalar(at)))
+    return tile(tile, x, types.intp, types.intp, taps, stride, w, types.intp, types.intp), codegen
+
+
+@intrinsic(prefer_literal=True)
+def slide_lanes(typingctx: Any, tile: Any, x: Any, x0: Any, row: Any, taps: Any, stride: Any, w: Any, w0: Any, w_row: Any) -> Any:
+    """As slide, with a weight for each lane: the vectors w[w0 + r * w_row ...]."""
+    codegen = _slide(typingctx, tile, x, taps, stride, w, lambda b, t, memory, at: memory.load(at))
+    return tile(tile, x, types.intp, types.intp, taps, stride, w, types.intp, types.intp), codegen
+
+
+def _correlate(sums: Any, y: Any, x: Any, taps: int, stride: int, load: Any) -> Any:
+    """The body of both correlations; ``load(builder, memory, args, i, where)`` is a vector of input row i."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory = _Memory(context, builder, x, args[2])
+        totals, factors = _vectors(builder, sums, args[0]), _vectors(builder, y, args[1])
+        for u, start in enumerate(cgutils.unpack_tuple(builder, args[3], sums.rows // taps)):
+            for i, pairs in _window(y.rows, taps, stride):
+                value = load(builder, memory, args, i, builder.add(start, builder.mul(args[4], _int(i))))
+                for j, r in pairs:
+                    at = u * taps + r
+                    totals[at] = _fma(builder, y.vector, factors[j], value, totals[at])
+        return _pack(builder, sums, totals)
+
+    return codegen
+
+
+@intrinsic(prefer_literal=True)
+def correlate(typingctx: Any, sums: Any, y: Any, x: Any, starts: Any, row: Any, taps: Any, stride: Any) -> Any:
+    """Vector (u, r) of sums + the sum over rows j of y[j] times the vector x[starts[u] + (j * stride + r) * row ...]."""
+    codegen = _correlate(sums, y, x, taps.literal_value, stride.literal_value, lambda b, memory, args, i, where: memory.load(where))
+    return sums(sums, y, x, starts, types.intp, taps, stride), codegen
+
+
+@intrinsic(prefer_literal=True)
+def correlate_part(typingctx: Any, sums: Any, y: Any, x: Any, starts: Any, row: Any, taps: Any, stride: Any, rows: Any, cols: Any, fall: Any) -> Any:
+    """As correlate where y is a part: no more of x is read than meets it (infinities beyond must not count)."""
+    taps_, stride_ = taps.literal_value, stride.literal_value
+
+    def part(builder: Any, memory: Any, args: Any, i: int, where: Any) -> Any:
+        rows, cols, fall = args[7:]
+        if taps_ == 1 and stride_ == 1:
+            return memory.load_part(where, _count_in_row(builder, i, rows, cols, fall))
+        reach = builder.add(builder.mul(builder.sub(rows, _int(1)), _int(stride_)), _int(taps_))
+        return memory.load_part(where, _count_in_row(builder, i, reach, cols, _int(0)))
+
+    codegen = _correlate(sums, y, x, taps_, stride_, part)
+    return sums(sums, y, x, starts, types.intp, taps, stride, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def lane_sums(typingctx: Any, tile: Any) -> Any:
+    """The sums over the lanes of each vector of a square tile, as one vector; the order of additions is fixed."""
+    count = tile.vector.count
+    if tile.rows * tile.cols != count:
+        raise TypeError("lane_sums: the tile is not square")
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vectors = _vectors(builder, tile, args[0])
+        while len(vectors) > 1:
+            half = len(vectors) // 2
+            pairs = [_zip(builder, count, vectors[i], vectors[i + half], 1) for i in range(half)]
+            vectors = [builder.fadd(low, high) for low, high in pairs]
+        return vectors[0]
+
+    return tile.vector(tile), codegen
+
+
+@intrinsic
+def interleave(typingctx: Any, a: Any, b: Any) -> Any:
+    """The elements of two vectors in turns, as a column of two vectors."""
+    tile = TileType(a.dtype, 2, 1)
+    return tile(a, b), lambda context, builder, sig, args: _pack(builder, tile, list(_zip(builder, a.count, *args, 1)))
+
+
+@intrinsic
+def deinterleave(typingctx: Any, a: Any, b: Any) -> Any:
+    """The even and the odd elements of two vectors that follow one another, as a column of two vectors."""
+    tile = TileType(a.dtype, 2, 1)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        masks = [ir.Constant(ir.VectorType(_I32, a.count), list(range(odd, 2 * a.count, 2))) for odd in (0, 1)]
+        return _pack(builder, tile, [builder.shuffle_vector(*args, mask) for mask in masks])
+
+    return tile(a, b), codegen
