@@ -9,8 +9,8 @@ Call them from a ``@function`` or a ``@kernel``, one element at a time::
 function    computed as                                         largest error, ulp
 ==========  ==================================================  =================
 exp         2^n e^r, e^r = 1 + r + r^2 P(r), x = n ln 2 + r     0.8
-expm1       2^n (e^r - 1) + (2^n - 1), with the same P          1.1
-log         n ln 2 + 2 s + s^3 Q(s^2), s = f / (2 + f)          0.8
+expm1       2^n (e^r - 1) + (2^n - 1), with the same P          1.2
+log         n ln 2 + 2 s + s^3 Q(s^2), s = f / (2 + f)          0.9
 log1p       log of the rounded 1 + x, and what rounding lost    0.9
 tanh        x + x^3 P(x^2), or 1 - 2 / (e^2x + 1) from 0.625    1.4
 sigmoid     1 / (1 + e^-x), or e^x / (1 + e^x) below 0          1.6
