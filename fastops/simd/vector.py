@@ -458,6 +458,28 @@ def store_square_part(typingctx: Any, array: Any, offset: Any, row: Any, tile: A
 
 
 @intrinsic
+def store_pairs_part(typingctx: Any, array: Any, offset: Any, row: Any, a: Any, b: Any, rows: Any, columns: Any) -> Any:
+    """Stores a[i, 0], b[i, 0], a[i, 1], b[i, 1], ... of two square tiles from array[offset + i * row] on.
+
+    Of the first rows, and of 2 * lanes columns the first ``columns``.
+    """
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory = _Memory(context, builder, array, args[0])
+        count = a.vector.count
+        lefts, rights = _vectors(builder, a, args[3]), _vectors(builder, b, args[4])
+        for i, (left, right) in enumerate(zip(lefts, rights, strict=True)):
+            start = builder.add(args[1], builder.mul(args[2], _int(i)))
+            inside = builder.icmp_signed("<", _int(i), args[5])
+            for half, vector in enumerate(_zip(builder, count, left, right, 1)):
+                left_over = builder.select(inside, builder.sub(args[6], _int(half * count)), _int(0))
+                memory.store_part(builder.add(start, _int(half * count)), vector, left_over)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, a, b, types.intp, types.intp), codegen
+
+
+@intrinsic
 def tile_add(typingctx: Any, a: Any, b: Any) -> Any:
     """The sum of two tiles, or of a tile and a vector (added to each of its vectors)."""
 

@@ -23,7 +23,7 @@ This is the idea of implicit GEMM (S. Chetlur et al., "cuDNN: Efficient Primitiv
 from __future__ import annotations
 
 from itertools import product as grid_of
-from math import gcd, prod
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -43,8 +43,10 @@ from fastops.simd.vector import (
     load_part,
     load_square,
     load_square_part,
+    prefetch,
     splat,
     store,
+    store_pairs_part,
     store_part,
     store_square_part,
     store_tile,
@@ -52,6 +54,11 @@ from fastops.simd.vector import (
     transpose,
 )
 from fastops.simd.workspace import scratch
+
+
+# The most steps of a chunk of the product, and the mark of a phase that its partner writes.
+KC_MOST = KC
+PAIRED = -2
 
 
 @function
@@ -67,15 +74,15 @@ def zero_run(out, start, count):  # type: ignore[no-untyped-def]
 
 
 @separate
-def fill_slab(x, x0, c0, channels, g0, g1, q0, q1, source, window, grid, slab_h, slab_w, slab, s0):  # type: ignore[no-untyped-def]
+def fill_slab(x, x0, c0, channels, c_pitch, g0, g1, q0, q1, source, window, grid, slab_h, slab_w, slab, s0):  # type: ignore[no-untyped-def]
     """Copies the input under output rows g0..g1, columns q0..q1, of channels c0 and following, zeros where there is none.
 
-    Slabs are (channels, T, slab_h, slab_w), or (T, slab_h, slab_w, channels) where x has channels last. Rows of several
+    Slabs are (channels, T, slab_h, slab_w), or (T, slab_h, slab_w, c_pitch) where x has channels last. Rows of several
     images follow one another.
     """
     depth, n_stride, d_stride, c_stride, p_stride, height, width, _ = source
     taps_d, taps_h, taps_w, stride_d, stride_h, stride_w, front, top, left, dilation_d, dilation_h, dilation_w = window
-    out_d, out_h, _, _, _, _, _, _, _ = grid
+    out_d, out_h, _, _, _, _ = grid
     w0 = q0 * stride_w - left
     cols = (q1 - q0 - 1) * stride_w + (taps_w - 1) * dilation_w + 1
     inside0, inside1 = min(cols, max(0, -w0)), max(0, min(cols, width - w0))
@@ -111,14 +118,13 @@ def fill_slab(x, x0, c0, channels, g0, g1, q0, q1, source, window, grid, slab_h,
                                 store(slab, to, load_between(x, row + c * c_stride + w0 + v, inside0 - v, inside1 - v))
                             to += plane
                 else:
-                    to = s0 + (t * slab_h + at + i) * slab_w * channels
-                    if empty:
-                        zero_run(slab, to, cols * channels)
-                    else:
-                        zero_run(slab, to, inside0 * channels)
-                        for j in range(inside0, inside1):
-                            copy_run(x, row + (w0 + j) * p_stride, slab, to + j * channels, channels)
-                        zero_run(slab, to + inside1 * channels, (cols - inside1) * channels)
+                    to = s0 + (t * slab_h + at + i) * slab_w * c_pitch
+                    for j in range(cols):
+                        if empty or j < inside0 or j >= inside1:
+                            zero_run(slab, to, channels)
+                        else:
+                            copy_run(x, row + (w0 + j) * p_stride, slab, to, channels)
+                        to += c_pitch
         at += rows
         g += p1 - p0
 
@@ -144,73 +150,90 @@ def fill_pixels(table, t0, g0, g1, q0, q1, window, grid, slab_w, unit):  # type:
 
 
 @separate
-def pack_phase(block, worker, w, w0, k_stride, c_stride, taps, chosen, outs, ins, u, u0, space, each):  # type: ignore[no-untyped-def]
-    """A panel of weights for some of the taps: u[panel][in channel][chosen tap][NR out channels]."""
+def pack_phases(block, worker, w, w0, k_stride, c_stride, taps, phases, chosen, outs, ins, u, space, each):  # type: ignore[no-untyped-def]
+    """A panel of weights for every phase: u[phase][panel][in channel][tap of the phase][NR out channels]."""
     count = lanes(w)
     width = NV * count
     s0 = worker * each
-    n = chosen.size
     for v in range(0, width, count):
         k = block * width + v
         some = max(0, min(count, outs - k))
         for c in range(ins):
+            for i in range(count):
+                prefetch(w, w0 + (c + 8) * c_stride + (k + i) * k_stride)
             for i in range(0, taps, count):
                 t = transpose(load_square_part(w, w0 + k * k_stride + c * c_stride + i, k_stride, some, taps - i))
                 store_tile(space, s0 + i * count, count, t)
-            to = u0 + ((block * ins + c) * n) * width + v
-            for j in range(n):
-                store(u, to + j * width, load(space, s0 + chosen[j] * count))
+            for phase in range(phases.shape[0]):
+                n, first, u0 = phases[phase, 0], phases[phase, 1], phases[phase, 2]
+                to = u0 + (block * ins + c) * n * width + v
+                for j in range(n):
+                    store(u, to + j * width, load(space, s0 + chosen[first + j] * count))
 
 
 @function
-def put_pixels(m, m0, k0, g0, g1, q0, q1, target, grid, y, y0):  # type: ignore[no-untyped-def]
-    """Writes a block of finished pixels, NR channels each, to the output image."""
+def put_pixels(m, m0, partner, k0, g0, g1, q0, q1, target, grid, limit_d, limit_h, limit_w, first_d, first_h, first_w, y, y0):  # type: ignore[no-untyped-def]
+    """Writes a block of finished pixels, NR channels each, to the output image.
+
+    The block's pixels are those of ``grid``; a phase has only ``limit`` of them and starts at ``first``. With a stride of
+    2, ``partner`` is where the pixels between these lie in m, or -1.
+    """
     count = lanes(y)
     width = NV * count
     _, n_stride, d_stride, c_stride, p_stride, _, out_width, channels = target
-    out_d, out_h, out_w, step_d, step_h, step_w, first_d, first_h, first_w = grid
-    rows = step_h == 1 and step_w == 1 and first_w == 0 and q1 - q0 == out_width
+    out_d, out_h, _, step_d, step_h, step_w = grid
+    rows = step_h == 1 and step_w == 1 and q1 - q0 == out_width
+    end = min(q1, limit_w)
     at = m0
     g = g0
     while g < g1:
         image, p0 = g // out_h, g % out_h
         # Whole rows of the output lie one behind the other; others go one by one.
         p1 = min(out_h, p0 + g1 - g) if rows else p0 + 1
-        pixels = (p1 - p0) * (q1 - q0)
-        base = y0 + image // out_d * n_stride + (image % out_d * step_d + first_d) * d_stride
-        base += ((p0 * step_h + first_h) * out_width + q0 * step_w + first_w) * p_stride
-        for v in range(0, min(width, channels - k0), count):
-            some = min(count, channels - k0 - v)
-            to = base + (k0 + v) * c_stride
-            if c_stride == 1:
-                for i in range(pixels):
-                    store_part(y, to + i * step_w * p_stride, load(m, at + i * width + v), some)
-            elif step_w == 1:
-                i = 0
-                while pixels - i >= count and some == count:
-                    store_tile(y, to + i, c_stride, transpose(load_square(m, at + i * width + v, width)))
-                    i += count
-                while i < pixels:
-                    store_square_part(y, to + i, c_stride, transpose(load_square(m, at + i * width + v, width)), some, pixels - i)
-                    i += count
-            else:
-                for k in range(some):
+        if p0 < limit_h and image % out_d < limit_d:
+            pixels = (p1 - p0) * (end - q0)
+            base = y0 + image // out_d * n_stride + (image % out_d * step_d + first_d) * d_stride
+            base += ((p0 * step_h + first_h) * out_width + q0 * step_w + first_w) * p_stride
+            for v in range(0, min(width, channels - k0), count):
+                some = min(count, channels - k0 - v)
+                to = base + (k0 + v) * c_stride
+                source = at + v
+                if c_stride == 1:
                     for i in range(pixels):
-                        y[to + k * c_stride + i * step_w] = m[at + i * width + v + k]
-        at += pixels * width
+                        store_part(y, to + i * step_w * p_stride, load(m, source + i * width), some)
+                elif step_w == 1:
+                    i = 0
+                    while pixels - i >= count and some == count:
+                        store_tile(y, to + i, c_stride, transpose(load_square(m, source + i * width, width)))
+                        i += count
+                    while i < pixels:
+                        store_square_part(y, to + i, c_stride, transpose(load_square(m, source + i * width, width)), some, pixels - i)
+                        i += count
+                elif partner >= 0:
+                    between = min(2 * pixels, out_width - (q0 * step_w + first_w))
+                    for i in range(0, pixels, count):
+                        a = transpose(load_square(m, source + i * width, width))
+                        b = transpose(load_square(m, source + partner - m0 + i * width, width))
+                        store_pairs_part(y, to + 2 * i, c_stride, a, b, some, between - 2 * i)
+                else:
+                    for k in range(some):
+                        for i in range(pixels):
+                            y[to + k * c_stride + i * step_w] = m[source + i * width + k]
+        at += (p1 - p0) * (q1 - q0) * width
         g += p1 - p0
 
 
 @separate
-def forward_block(block, worker, column_blocks, panels, rows, cols, total, source, target, window, grid, slab_h, slab_w, x, x0, steps, chunk, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each):  # type: ignore[no-untyped-def]
-    """Some output pixels of some panels of output channels.
+def forward_block(block, worker, column_blocks, panels, rows, cols, total, source, target, window, grid, slab_h, slab_w, c_chunk, x, x0, phases, steps, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each):  # type: ignore[no-untyped-def]
+    """Some output pixels of some panels of output channels, in all phases.
 
-    Block number: (rows, columns, part of the panels). u holds all panels, or is empty: then each panel is packed from w
-    right here.
+    Block number: (rows, columns, part of the panels). A row of ``phases``: taps, first of its steps, where its weights
+    start in u, extents and first position of its pixels, the phase of the pixels between. u is empty where weights are
+    few and far: then each panel is packed from w right here.
     """
     count = lanes(y)
     width = NV * count
-    outs = target[7]
+    ins, outs = source[7], target[7]
     panel_count = (outs + width - 1) // width
     parts = (panel_count + panels - 1) // panels
     part, block = block % parts, block // parts
@@ -219,35 +242,59 @@ def forward_block(block, worker, column_blocks, panels, rows, cols, total, sourc
     g0 = block // column_blocks * rows
     g1 = min(total, g0 + rows)
     pixels = (g1 - g0) * (q1 - q0)
-    depth = steps.size
+    first_panel, last_panel = part * panels, min(panel_count, (part + 1) * panels)
+    m_each = (rows * cols + count) * width
     m0 = worker * each
-    packed0 = m0 + (rows * cols + count) * width
-    s0 = packed0 + (chunk * width if u.size == 0 else 0)
+    packed0 = m0 + phases.shape[0] * panels * m_each
+    s0 = packed0 + (KC_MOST * width if u.size == 0 else 0)
     t0 = worker * tables_each
-    unit = source[7] if source[3] == 1 and source[4] != 1 else 1
-    call(fill_slab, (x, x0, 0, source[7], g0, g1, q0, q1, source, window, grid, slab_h, slab_w, space, s0))
+    channels_last = source[3] == 1 and source[4] != 1
+    unit = c_chunk if channels_last else 1
+    plane = 1 if channels_last else window[0] * slab_h * slab_w
     fill_pixels(tables, t0, g0, g1, q0, q1, window, grid, slab_w, unit)
+    for c0 in range(0, ins, c_chunk):
+        channels = min(c_chunk, ins - c0)
+        call(fill_slab, (x, x0, c0, channels, c_chunk, g0, g1, q0, q1, source, window, grid, slab_h, slab_w, space, s0))
+        for phase in range(phases.shape[0]):
+            taps = phases[phase, 0]
+            depth = channels * taps
+            if taps == 0:
+                continue
+            # A panel of B stays in L1: about KC steps at a time, whole channels where a channel has fewer taps.
+            chunk = KC if taps > KC else KC // taps * taps
+            for panel in range(first_panel, last_panel):
+                at = m0 + (phase * panels + panel - first_panel) * m_each
+                b0 = phases[phase, 2] + (panel * ins + c0) * taps * width
+                for k in range(0, depth, chunk):
+                    n = min(chunk, depth - k)
+                    step0 = phases[phase, 1] + k
+                    if u.size > 0:
+                        call(table_product, (pixels, n, space, s0, tables, t0, steps, step0, u, b0 + k * width, width, space, at, width, c0 > 0 or k > 0))
+                    else:
+                        call(pack_panels, (0, worker, w, w0 + panel * width * k_stride + c0 * taps + k, 1, k_stride, n, outs - panel * width, space[packed0 : packed0 + n * width]))
+                        call(table_product, (pixels, n, space, s0, tables, t0, steps, step0, space, packed0, width, space, at, width, c0 > 0 or k > 0))
     zero = splat(y, y.dtype.type(0))
-    for panel in range(part * panels, min(panel_count, (part + 1) * panels)):
+    for panel in range(first_panel, last_panel):
         k0 = panel * width
-        for first in range(0, depth, chunk):
-            n = min(chunk, depth - first)
-            if u.size > 0:
-                call(table_product, (pixels, n, space, s0, tables, t0, steps, first, u, (panel * depth + first) * width, width, space, m0, width, first > 0))
-            else:
-                call(pack_panels, (0, worker, w, w0 + k0 * k_stride + first, 1, k_stride, n, outs - k0, space[packed0 : packed0 + n * width]))
-                call(table_product, (pixels, n, space, s0, tables, t0, steps, first, space, packed0, width, space, m0, width, first > 0))
-        if depth == 0:
-            zero_run(space, m0, pixels * width)
-        if bias.size > 0:
-            for v in range(0, width, count):
-                shift = zero
-                if outs - k0 - v > 0:
-                    shift = load_part(bias, bias0 + k0 + v, outs - k0 - v)
-                for i in range(pixels):
-                    store(space, m0 + i * width + v, load(space, m0 + i * width + v) + shift)
-        activate(activation, space, m0, pixels * width)
-        put_pixels(space, m0, k0, g0, g1, q0, q1, target, grid, y, y0)
+        for phase in range(phases.shape[0]):
+            at = m0 + (phase * panels + panel - first_panel) * m_each
+            if phases[phase, 0] == 0 or ins == 0:
+                zero_run(space, at, pixels * width)
+            if bias.size > 0:
+                for v in range(0, width, count):
+                    shift = zero
+                    if outs - k0 - v > 0:
+                        shift = load_part(bias, bias0 + k0 + v, outs - k0 - v)
+                    for i in range(pixels):
+                        store(space, at + i * width + v, load(space, at + i * width + v) + shift)
+            activate(activation, space, at, pixels * width)
+        for phase in range(phases.shape[0]):
+            pair = phases[phase, 9]
+            if pair == PAIRED:
+                continue
+            at = m0 + (phase * panels + panel - first_panel) * m_each
+            partner = m0 + (pair * panels + panel - first_panel) * m_each if pair >= 0 else -1
+            put_pixels(space, at, partner, k0, g0, g1, q0, q1, target, grid, phases[phase, 3], phases[phase, 4], phases[phase, 5], phases[phase, 6], phases[phase, 7], phases[phase, 8], y, y0)
 
 
 @launcher
@@ -257,14 +304,14 @@ def _pack_forward(threads, w, w0, k_stride, depth, outs, u):  # type: ignore[no-
 
 
 @launcher
-def _pack_phase(threads, w, w0, k_stride, c_stride, taps, chosen, outs, ins, u, u0, space, each):  # type: ignore[no-untyped-def]
+def _pack_phases(threads, w, w0, k_stride, c_stride, taps, phases, chosen, outs, ins, u, space, each):  # type: ignore[no-untyped-def]
     width = NV * lanes(w)
-    parallel(pack_phase, (outs + width - 1) // width, threads, (w, w0, k_stride, c_stride, taps, chosen, outs, ins, u, u0, space, each))
+    parallel(pack_phases, (outs + width - 1) // width, threads, (w, w0, k_stride, c_stride, taps, phases, chosen, outs, ins, u, space, each))
 
 
 @launcher
-def _forward(threads, blocks, column_blocks, panels, rows, cols, total, source, target, window, grid, slab_h, slab_w, x, x0, steps, chunk, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each):  # type: ignore[no-untyped-def]
-    parallel(forward_block, blocks, threads, (column_blocks, panels, rows, cols, total, source, target, window, grid, slab_h, slab_w, x, x0, steps, chunk, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each))
+def _forward(threads, blocks, column_blocks, panels, rows, cols, total, source, target, window, grid, slab_h, slab_w, c_chunk, x, x0, phases, steps, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each):  # type: ignore[no-untyped-def]
+    parallel(forward_block, blocks, threads, (column_blocks, panels, rows, cols, total, source, target, window, grid, slab_h, slab_w, c_chunk, x, x0, phases, steps, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each))
 
 
 @separate
@@ -336,7 +383,7 @@ def weight_block(block, worker, first, total, rows, q0, q1, c_count, panels, sou
     for g0 in range(first, total, rows):
         g1 = min(total, g0 + rows)
         pixels = (g1 - g0) * cols
-        call(fill_slab, (x, x0, c0, channels, g0, g1, q0, q1, source, window, grid, slab_h, slab_w, space, s0))
+        call(fill_slab, (x, x0, c0, channels, channels, g0, g1, q0, q1, source, window, grid, slab_h, slab_w, space, s0))
         fill_pixels(tables, pixel0, g0, g1, q0, q1, window, grid, slab_w, unit)
         for panel in range(p0, p1):
             b0 = panel * panel_stride + (g0 - first) * cols * width
@@ -373,16 +420,17 @@ def _weight_gradient(threads, chunk, columns, total, rows, c_count, panels, sour
 
 # ---- plans
 
-# A block of pixels: enough of them to reuse weights from L1, few enough that their slab stays in L2.
+# A block of pixels: enough of them to reuse weights from L1, few enough that their slab and sums stay in L2.
 _PIXELS = 128
-_SLAB_BYTES = 384 << 10
+_SLAB_BYTES = 256 << 10
+_SUMS_BYTES = 256 << 10
 # Weights beyond this are packed panel by panel inside the blocks when these are few.
 _SHARED_WEIGHTS_BYTES = 2 << 20
 _CHUNK_BYTES = 4 << 20
 
 
 class _Window(NamedTuple):
-    """A convolution with all that the kernels ask: (taps, stride, padding before, dilation) and the output grid."""
+    """Which input a grid of output pixels sees: (taps, stride, padding before, dilation), the grid and its step."""
 
     taps: tuple[int, int, int]
     stride: tuple[int, int, int]
@@ -390,7 +438,6 @@ class _Window(NamedTuple):
     dilation: tuple[int, int, int]
     out: tuple[int, int, int]
     step: tuple[int, int, int] = (1, 1, 1)
-    first: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def window(self) -> tuple[int, ...]:
@@ -398,7 +445,7 @@ class _Window(NamedTuple):
 
     @property
     def grid(self) -> tuple[int, ...]:
-        return (*self.out, *self.step, *self.first)
+        return (*self.out, *self.step)
 
     def slab(self, rows: int, cols: int, count: int) -> tuple[int, int]:
         """Height and width of the slab under so many output rows (of as many images as it may be) and columns."""
@@ -407,86 +454,51 @@ class _Window(NamedTuple):
         height = max((rows - n) * self.stride[1] + n * reach for n in range(1, min(images, rows) + 1))
         return height, up((cols - 1) * self.stride[2] + (self.taps[2] - 1) * self.dilation[2] + 1, count)
 
-    def blocks(self, channels: int, dtype: str) -> tuple[int, int]:
-        """Output rows and columns of a block of pixels."""
-        pixels = _PIXELS
-        while True:
-            cols = -(-self.out[2] // -(-self.out[2] // pixels))
-            rows = max(1, pixels // cols)
-            if pixels <= 16 or channels * self.taps[0] * prod(self.slab(rows, cols, LANES[dtype])) * np.dtype(dtype).itemsize <= _SLAB_BYTES:
-                return rows, cols
-            pixels //= 2
 
-    def offsets(self, slab: tuple[int, int], channels: int, channels_last: bool) -> np.ndarray:
-        """Where the taps lie in the slab, in the order (channel, t, r, s)."""
-        t, r, s = np.ogrid[: self.taps[0], : self.taps[1], : self.taps[2]]
-        place = ((t * slab[0] + r * self.dilation[1]) * slab[1] + s * self.dilation[2]).reshape(1, -1)
-        c = np.arange(channels).reshape(-1, 1)
-        each = place * channels + c if channels_last else place + c * (self.taps[0] * slab[0] * slab[1])
-        return np.ascontiguousarray(each.reshape(-1), dtype=np.intp)
+class _Phase(NamedTuple):
+    """Output pixels ``step`` apart that see the same taps."""
+
+    taps: np.ndarray  # (n, 3): where in the slab, in input positions
+    chosen: np.ndarray  # (n,): which of the kernel's taps
+    count: tuple[int, int, int]
+    first: tuple[int, int, int]
 
 
-def _phase(size: int, taps: int, stride: int, before: int, dilation: int, remainder: int) -> tuple[int, int, int, int, list[int]]:
-    """The positions congruent to ``remainder`` of a gradient's axis, as a convolution of dy with stride 1.
-
-    Returns the positions' count, the taps' count, the padding, the dilation and which taps, in dy's order.
-    """
-    count = -(-(size - remainder) // stride)
-    chosen = [r for r in range(taps) if (remainder + before - r * dilation) % stride == 0]
-    if not chosen:
-        return count, 0, 0, 1, []
-    # dy's index for tap r at position i * stride + remainder is i + (remainder + before - r * dilation) / stride.
-    chosen.reverse()
-    first = (remainder + before - chosen[0] * dilation) // stride
-    return count, len(chosen), -first, dilation // gcd(dilation, stride), chosen
+def _forward_phase(spec: ConvSpec) -> tuple[_Window, list[_Phase]]:
+    before = tuple(p[0] for p in spec.padding)
+    window = _Window(spec.kernel, spec.stride, before, spec.dilation, spec.out_size)
+    # The slab holds the depths that are used and no others: there, a dilation counts as 1.
+    place = np.array([(t, r * spec.dilation[1], s * spec.dilation[2]) for t, r, s in np.ndindex(spec.kernel)], dtype=np.intp)
+    return window, [_Phase(place, np.arange(len(place)), spec.out_size, (0, 0, 0))]
 
 
-def _phases(spec: ConvSpec) -> list[tuple[_Window, np.ndarray]]:
-    """The gradient with respect to the input, as convolutions of dy and the taps that they use."""
-    found = []
-    for remainder in grid_of(*(range(min(s, n)) for s, n in zip(spec.stride, spec.size, strict=True))):
-        axes = [
-            _phase(n, k, s, before, d, m)
-            for n, k, s, (before, _), d, m in zip(spec.size, spec.kernel, spec.stride, spec.padding, spec.dilation, remainder, strict=True)
-        ]
-        out, taps, before, dilation, chosen = zip(*axes, strict=True)
-        index = np.array([(t * spec.kernel[1] + r) * spec.kernel[2] + s for t, r, s in grid_of(*chosen)], dtype=np.intp)
-        found.append((_Window(taps, (1, 1, 1), before, dilation, out, spec.stride, remainder), index))
-    return found
+def _axis_phases(size: int, taps: int, stride: int, before: int, dilation: int) -> list[list[tuple[int, int]]]:
+    """For each remainder of a position modulo the stride: (dy's index - position // stride, tap) of the taps that meet it."""
+    return [
+        [((m + before - r * dilation) // stride, r) for r in range(taps) if (m + before - r * dilation) % stride == 0]
+        for m in range(min(stride, size))
+    ]
 
 
-class _Piece:
-    """One launch: a convolution of the source to a grid of the target."""
-
-    def __init__(self, spec: ConvSpec, window: _Window, ins: int, outs: int, chosen: np.ndarray | None) -> None:
-        self.window, self.chosen = window, chosen
-        if chosen is not None and not chosen.size:
-            # No tap reaches these positions: what remains is the bias.
-            self.window = window = window._replace(taps=(0, 1, 1), stride=(1, 1, 1), dilation=(1, 1, 1), before=(0, 0, 0))
-        self.rows, self.cols = window.blocks(ins, spec.dtype)
-        self.total = spec.batch * window.out[0] * window.out[1]
-        self.rows = min(self.rows, self.total)
-        self.slab = window.slab(self.rows, self.cols, LANES[spec.dtype])
-        self.steps = window.offsets(self.slab, ins, spec.channels_last)
-        width = panel_width(spec.dtype)
-        self.panels = -(-outs // width)
-        self.weights = self.panels * width * self.steps.size
-        # Whole channels, so that the taps of one are read together.
-        taps = max(1, prod(window.taps))
-        self.chunk = max(taps, KC // taps * taps) if taps < 2 * KC else KC
-        self.column_blocks = -(-window.out[2] // self.cols)
-        self.pixel_blocks = -(-self.total // self.rows) * self.column_blocks
-        self.lazy = chosen is None and self.pixel_blocks <= 2 and self.weights * spec.itemsize > _SHARED_WEIGHTS_BYTES
-        self.slab_count = up(max(1, ins * window.taps[0]) * prod(self.slab) + LANES[spec.dtype], 16)
-        self.width, self.lanes = width, LANES[spec.dtype]
-
-    def space(self, lazy: bool) -> int:
-        return (self.rows * self.cols + self.lanes + (self.chunk if lazy else 0)) * self.width + self.slab_count
-
-    def split(self, threads: int) -> int:
-        """Panels of a task: all, or fewer where the blocks of pixels are too few to go round."""
-        parts = 1 if self.pixel_blocks >= 3 * threads else -(-3 * threads // self.pixel_blocks)
-        return -(-self.panels // min(self.panels, parts)) if threads > 1 else self.panels
+def _gradient_phases(spec: ConvSpec) -> tuple[_Window, list[_Phase]]:
+    """The gradient with respect to the input: a convolution of dy with stride 1 for each remainder modulo the stride."""
+    axes = [
+        _axis_phases(n, k, s, before, d)
+        for n, k, s, (before, _), d in zip(spec.size, spec.kernel, spec.stride, spec.padding, spec.dilation, strict=True)
+    ]
+    low = [min((i for met in axis for i, _ in met), default=0) for axis in axes]
+    high = [max((i for met in axis for i, _ in met), default=0) for axis in axes]
+    extent = tuple(b - a + 1 for a, b in zip(low, high, strict=True))
+    out = tuple(-(-n // s) for n, s in zip(spec.size, spec.stride, strict=True))
+    phases = []
+    for remainder in grid_of(*(range(len(axis)) for axis in axes)):
+        met = list(grid_of(*(axis[m] for axis, m in zip(axes, remainder, strict=True))))
+        place = np.array([[i - a for (i, _), a in zip(tap, low, strict=True)] for tap in met], dtype=np.intp).reshape(-1, 3)
+        chosen = np.array([(t * spec.kernel[1] + r) * spec.kernel[2] + s for (_, t), (_, r), (_, s) in met], dtype=np.intp)
+        count = tuple(-(-(n - m) // s) for n, m, s in zip(spec.size, remainder, spec.stride, strict=True))
+        phases.append(_Phase(place, chosen, count, remainder))
+    before = tuple(-a for a in low)
+    return _Window(extent, (1, 1, 1), before, (1, 1, 1), out, spec.stride), phases
 
 
 class _Convolution:
@@ -494,79 +506,131 @@ class _Convolution:
 
     def __init__(self, spec: ConvSpec, direction: str, activation: int) -> None:
         x, y = side(spec, spec.size, spec.channels), side(spec, spec.out_size, spec.out_channels)
-        taps = prod(spec.kernel)
-        per_group = x.channels
-        self.groups, self.dtype, self.itemsize, self.taps = spec.groups, spec.dtype, spec.itemsize, taps
-        self.w_group = y.channels * per_group * taps
+        self.taps = taps = prod(spec.kernel)
+        self.groups, self.dtype, self.itemsize = spec.groups, spec.dtype, spec.itemsize
+        self.w_group = y.channels * x.channels * taps
         self.activation = activation_entry(activation, spec.dtype)
-        if direction == "forward":
-            self.source, self.target = x, y
-            self.k_stride, self.c_stride = per_group * taps, taps
-            before = tuple(p[0] for p in spec.padding)
-            pieces = [(_Window(spec.kernel, spec.stride, before, spec.dilation, spec.out_size), None)]
-        else:
+        self.turned = direction == "grad_input"
+        if self.turned:
             self.source, self.target = y, x
-            self.k_stride, self.c_stride = taps, per_group * taps
-            pieces = _phases(spec)
-        self.pieces = [_Piece(spec, window, self.source.channels, self.target.channels, chosen) for window, chosen in pieces]
-        self.pieces = [p for p in self.pieces if p.total]
-        self.weights = sum(p.weights for p in self.pieces)
+            self.k_stride, self.c_stride = taps, x.channels * taps
+            self.window, phases = _gradient_phases(spec)
+            self.format = ("implicit", spec.dtype, direction, spec.weight_shape, spec.groups, spec.stride, spec.dilation, spec.padding, spec.size)
+        else:
+            self.source, self.target = x, y
+            self.k_stride, self.c_stride = x.channels * taps, taps
+            self.window, phases = _forward_phase(spec)
+            self.format = ("implicit", spec.dtype, direction, spec.weight_shape, spec.groups)
+        self.ins, self.outs = self.source.channels, self.target.channels
+        self.lanes, self.width = LANES[spec.dtype], panel_width(spec.dtype)
+        self.panels = -(-self.outs // self.width)
+        self.weights = self.panels * self.width * self.ins * sum(len(p.chosen) for p in phases)
         self.work_ns = spec.flops / 150 * (spec.itemsize / 4)
-        self.format = ("implicit", spec.dtype, direction, spec.groups, spec.weight_shape, spec.stride, spec.dilation, spec.padding)
-        if direction == "forward":
-            self.format = ("implicit", spec.dtype, direction, spec.groups, spec.weight_shape)
-        self.pack_space = up(taps, LANES[spec.dtype]) * LANES[spec.dtype]
+        self.pack_space = up(taps, self.lanes) * self.lanes
+        self.total = spec.batch * self.window.out[0] * self.window.out[1]
+        self._size_blocks()
+        self._make_tables(phases, spec.channels_last)
+        self.lazy = not self.turned and self.pixel_blocks <= 2 and self.weights * spec.itemsize > _SHARED_WEIGHTS_BYTES
+
+    def _size_blocks(self) -> None:
+        """How many pixels a block has, and for how many channels its slab is filled at a time."""
+        w = self.window
+        pixels = _PIXELS
+        while True:
+            cols = -(-w.out[2] // -(-w.out[2] // pixels))
+            rows = min(self.total, max(1, pixels // cols))
+            slab = w.slab(rows, cols, self.lanes)
+            channel_bytes = w.taps[0] * prod(slab) * self.itemsize
+            if pixels <= 32 or 8 * channel_bytes <= _SLAB_BYTES:
+                break
+            pixels //= 2
+        self.rows, self.cols, self.slab = rows, cols, slab
+        self.column_blocks = -(-w.out[2] // cols)
+        self.pixel_blocks = -(-self.total // rows) * self.column_blocks
+        # Whole multiples of the channels whose taps make up KC steps.
+        per_chunk = max(1, KC // self.taps)
+        self.c_chunk = min(self.ins, max(1, _SLAB_BYTES // channel_bytes // per_chunk) * per_chunk)
+        self.slab_count = up(self.c_chunk * w.taps[0] * prod(slab) + self.lanes, 16)
+
+    def _make_tables(self, phases: list[_Phase], channels_last: bool) -> None:
+        """One row of integers for each phase (see forward_block), and the steps of all."""
+        height, width = self.slab
+        rows, steps, start = [], [], 0
+        where = {p.first: i for i, p in enumerate(phases)}
+        for p in phases:
+            place = ((p.taps[:, 0] * height + p.taps[:, 1]) * width + p.taps[:, 2]).reshape(1, -1)
+            c = np.arange(self.c_chunk).reshape(-1, 1)
+            step = place * self.c_chunk + c if channels_last else place + c * (self.window.taps[0] * height * width)
+            pair = -1
+            if self.window.step[2] == 2 and not channels_last:
+                d, h, w = p.first
+                pair = PAIRED if w else where.get((d, h, 1), -1)
+            rows.append((len(p.chosen), sum(map(len, steps)), start, *p.count, *p.first, pair))
+            steps.append(step.reshape(-1))
+            start += self.panels * self.width * self.ins * len(p.chosen)
+        self.phases = np.array(rows, dtype=np.intp)
+        self.steps = np.ascontiguousarray(np.concatenate(steps), dtype=np.intp)
+        self.chosen = np.concatenate([p.chosen for p in phases]).astype(np.intp)
+        starts = np.cumsum([0] + [len(p.chosen) for p in phases])[:-1]
+        self.pack_rows = np.ascontiguousarray(np.stack([self.phases[:, 0], starts, self.phases[:, 2]], axis=1), dtype=np.intp)
 
     def plan(self) -> Plan:
         return Plan(self.run, self.transform, self.format)
 
+    def _split(self, threads: int) -> int:
+        """Panels of a task: as many as L2 holds the sums of, fewer where blocks are too few to go round."""
+        each = len(self.phases) * (self.rows * self.cols + self.lanes) * self.width * self.itemsize
+        panels = max(1, min(self.panels, _SUMS_BYTES // each))
+        if threads > 1 and self.pixel_blocks < 3 * threads:
+            panels = max(1, min(panels, self.panels * self.pixel_blocks // (3 * threads)))
+        return panels
+
+    def _each(self, panels: int, lazy: bool) -> int:
+        sums = len(self.phases) * panels * (self.rows * self.cols + self.lanes) * self.width
+        return up(max(sums + (KC_MOST * self.width if lazy else 0) + self.slab_count, self.pack_space), 16)
+
     def workspace(self, threads: int) -> int:
-        packed = sum(0 if p.lazy else p.weights for p in self.pieces)
-        each = max(max(p.space(p.lazy) for p in self.pieces), self.pack_space)
-        return self.itemsize * (packed + threads * each) + 8 * threads * max(p.rows * p.cols for p in self.pieces)
+        packed = 0 if self.lazy else self.weights
+        return self.itemsize * (packed + threads * self._each(self._split(threads), self.lazy)) + 8 * threads * self.rows * self.cols
 
-    def _pack(self, threads: int, w: np.ndarray, group: int, piece: _Piece, u: np.ndarray, space: np.ndarray) -> None:
-        if not u.size:
-            return
+    def _pack(self, threads: int, w: np.ndarray, group: int, u: np.ndarray, space: np.ndarray) -> None:
         w0 = group * self.w_group
-        if piece.chosen is None:
-            _pack_forward(threads, w, w0, self.k_stride, piece.steps.size, self.target.channels, u)
+        if self.turned:
+            _pack_phases(threads, w, w0, self.k_stride, self.c_stride, self.taps, self.pack_rows, self.chosen, self.outs, self.ins, u, space, self.pack_space)
         else:
-            _pack_phase(threads, w, w0, self.k_stride, self.c_stride, self.taps, piece.chosen, self.target.channels, self.source.channels, u, 0, space, self.pack_space)
+            _pack_forward(threads, w, w0, self.k_stride, self.ins * self.taps, self.outs, u)
 
-    def transform(self, w: np.ndarray) -> list[list[np.ndarray]]:
-        """Packed weights for each group and piece."""
+    def transform(self, w: np.ndarray) -> np.ndarray:
+        """Packed weights, a row for each group."""
         threads = _threads.threads_for(w.size)
         space = np.empty(threads * self.pack_space, self.dtype)
-        made = []
+        made = np.zeros((self.groups, self.weights), self.dtype)
         for group in range(self.groups):
-            made.append([np.zeros(p.weights, self.dtype) for p in self.pieces])
-            for piece, u in zip(self.pieces, made[-1], strict=True):
-                self._pack(threads, w.reshape(-1), group, piece, u, space)
+            self._pack(threads, w.reshape(-1), group, made[group], space)
         return made
 
-    def run(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: list[list[np.ndarray]] | None = None) -> None:
+    def run(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: np.ndarray | None = None) -> None:
         x, w, y = x.reshape(-1), w.reshape(-1), y.reshape(-1)
         threads = _threads.threads_for(self.work_ns)
-        for i, p in enumerate(self.pieces):
-            lazy = p.lazy and prepared is None
-            packed = 0 if lazy or prepared is not None else p.weights
-            each = p.space(lazy)
-            memory = scratch(packed + threads * max(each, self.pack_space), self.dtype)
-            tables = scratch(threads * p.rows * p.cols, "int64")
-            u, space = memory[:packed], memory[packed:]
-            panels = p.split(threads)
-            tasks = p.pixel_blocks * -(-p.panels // panels)
-            for group in range(self.groups):
-                if prepared is not None:
-                    u = prepared[group][i]
-                elif packed:
-                    self._pack(threads, w, group, p, u, space)
-                _forward(
-                    threads, tasks, p.column_blocks, panels, p.rows, p.cols, p.total, self.source.dims, self.target.dims, p.window.window, p.window.grid, *p.slab,
-                    x, group * self.source.group, p.steps, p.chunk, u, w, group * self.w_group, self.k_stride,
-                    y, group * self.target.group, bias, group * self.target.channels, self.activation, space, each, tables, p.rows * p.cols,
-                )  # fmt: skip
+        lazy = self.lazy and prepared is None
+        packed = 0 if lazy or prepared is not None else self.weights
+        panels = self._split(threads)
+        each = self._each(panels, lazy)
+        memory = scratch(packed + threads * each, self.dtype)
+        tables_each = self.rows * self.cols
+        tables = scratch(threads * tables_each, "int64")
+        u, space = memory[:packed], memory[packed:]
+        tasks = self.pixel_blocks * -(-self.panels // panels)
+        for group in range(self.groups):
+            if prepared is not None:
+                u = prepared[group]
+            elif packed:
+                self._pack(threads, w, group, u, space)
+            _forward(
+                threads, tasks, self.column_blocks, panels, self.rows, self.cols, self.total, self.source.dims, self.target.dims, self.window.window, self.window.grid,
+                *self.slab, self.c_chunk, x, group * self.source.group, self.phases, self.steps, u, w, group * self.w_group, self.k_stride,
+                y, group * self.target.group, bias, group * self.outs, self.activation, space, each, tables, tables_each,
+            )  # fmt: skip
 
 
 class _WeightGradient:
@@ -584,7 +648,8 @@ class _WeightGradient:
         # Fixed by the shape alone: it decides in which order the pixels are added.
         self.chunk = min(self.total, max(1, _CHUNK_BYTES // row_bytes // self.rows) * self.rows)
         self.panel_stride = self.chunk * self.columns * self.width
-        self.taps = w.offsets(self.slab, 1, False)
+        t, r, q = np.ogrid[: w.taps[0], : w.taps[1], : w.taps[2]]
+        self.taps = np.ascontiguousarray(((t * self.slab[0] + r * w.dilation[1]) * self.slab[1] + q * w.dilation[2]).reshape(-1), dtype=np.intp)
         self.plane = w.taps[0] * prod(self.slab)
         self.work_ns = spec.flops / 150 * (spec.itemsize / 4)
         self.channels_last = spec.channels_last
