@@ -1,0 +1,857 @@
+"""Convolution of few channels at a time: depthwise, and grouped with small groups.
+
+A matrix product needs many channels to share what it loads. Here each output channel sees one input channel, or a few,
+and time goes into moving pixels: a 3x3 kernel does nine multiply-adds on a number that is read once. So the kernels are
+stencils. A block of work copies the rows of x under some rows of y into a slab in L1, with the zeros of the padding
+around them, then slides the kernel over it: a register tile is a column of ``_TILE`` vectors, one in each of as many
+output rows, and a vector of the slab, loaded once, serves all the output rows that it is a tap of.
+
+Data with channels first: lanes run along a row. A stride along the row is taken apart while copying: column j of a
+stride s goes to plane j % s, and inside a plane neighbours are neighbours again. Channels last, one input channel for each
+output channel: lanes run over channels, and no element needs to move.
+
+The gradient with respect to x is the same computation on dy with the kernel turned; for a stride above 1 each remainder
+of the pixel modulo the stride has its own taps (see ``implicit``), and the results are interleaved on the way out. The
+gradient with respect to the weights keeps a vector of sums for each tap; a fixed order of blocks, not of threads, decides in
+which order they are added.
+"""
+from __future__ import annotations
+
+from functools import cache
+from itertools import product as grid_of
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastops import _threads
+from fastops._jit import function, launcher, parallel, separate
+from fastops.ops.conv.implicit import _axis_phases, zero_run
+from fastops.ops.conv.layout import side, up
+from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
+from fastops.simd.blocking import LANES
+from fastops.simd.finish import activate, activation_entry
+from fastops.simd.vector import (
+    correlate,
+    correlate_part,
+    deinterleave,
+    interleave,
+    lane_sums,
+    lanes,
+    load,
+    load_part,
+    load_square,
+    load_square_part,
+    load_tile,
+    load_tile_part,
+    offsets,
+    slide,
+    slide_lanes,
+    splat,
+    store,
+    store_column_part,
+    store_part,
+    store_tile,
+    tile_add,
+    transpose,
+    zero_tile,
+)
+from fastops.simd.workspace import scratch
+
+# Seven rows divide the images of most networks (7, 14, 28, 56, 112), and seven sums hide most of a multiply-add's latency.
+_TILE = 7
+# Where fewer rows than this are to be had, the tile is a row of vectors instead of a column.
+_FEW_ROWS = 4
+_SLAB_BYTES = 24 << 10
+_LARGEST_SLAB_BYTES = 256 << 10
+_SUMS_BYTES = 128 << 10
+_MANY = 16
+
+
+# ---- the slab
+
+
+@function
+def _plane_shift(left, f, stride):  # type: ignore[no-untyped-def]
+    """Zeros on the left of plane f in the first columns; what lies there starts that much before the row's place."""
+    return (max(left, 0) - f + stride - 1) // stride
+
+
+@function
+def _first_in_plane(u, f, stride):  # type: ignore[no-untyped-def]
+    return max(0, (u - f + stride - 1) // stride)
+
+
+@function
+def _columns(q0, q1, stride, left, reach, width):  # type: ignore[no-untyped-def]
+    """Under output columns q0..q1: the columns of the padded input, and which of them are inside x."""
+    need = (q1 - q0 - 1) * stride + reach
+    shift = left - q0 * stride
+    inside0 = min(need, max(0, shift))
+    return need, inside0, max(inside0, min(need, width + shift))
+
+
+@function
+def _clear_edges(space, s0, channels, slices, od, i0, i1, q0, q1, source, geometry, before, dilation):  # type: ignore[no-untyped-def]
+    """Zeros in the part of a planar slab that lies outside x; copying leaves them alone."""
+    depth, height, width = source[0], source[5], source[6]
+    stride_d, stride_h, stride_w, top, left, reach_h, reach_w, slab_rows, pitch = geometry
+    need, inside0, inside1 = _columns(q0, q1, stride_w, left, reach_w, width)
+    rows = (i1 - i0 - 1) * stride_h + reach_h
+    for c in range(channels):
+        for t in range(slices):
+            d = od * stride_d - before + t * dilation
+            for i in range(rows):
+                h = i0 * stride_h - top + i
+                row = s0 + ((c * slices + t) * slab_rows + i) * stride_w * pitch
+                for f in range(stride_w):
+                    start = row + f * pitch - _plane_shift(left, f, stride_w)
+                    end = _first_in_plane(need, f, stride_w)
+                    if d < 0 or d >= depth or h < 0 or h >= height:
+                        zero_run(space, start, end)
+                    else:
+                        n0, n1 = _first_in_plane(inside0, f, stride_w), _first_in_plane(inside1, f, stride_w)
+                        if n0 > 0:
+                            zero_run(space, start, n0)
+                        if n1 < end:
+                            zero_run(space, start + n1, end - n1)
+
+
+@function
+def _fill(x, x0, space, s0, channels, slices, od, i0, i1, q0, q1, source, geometry, before, dilation):  # type: ignore[no-untyped-def]
+    """Copies x under output rows i0..i1, columns q0..q1 of output slice od into a planar slab.
+
+    The slab is (channels, slices, rows, stride_w planes, pitch). Rows are written in ascending order: the last vector of a
+    row may spill zeros over the start of the next.
+    """
+    depth, _, d_stride, c_stride, p_stride, height, width, _ = source
+    stride_d, stride_h, stride_w, top, left, reach_h, reach_w, slab_rows, pitch = geometry
+    _, inside0, inside1 = _columns(q0, q1, stride_w, left, reach_w, width)
+    count = lanes(x)
+    n = inside1 - inside0
+    h0 = i0 * stride_h - top
+    rows = (i1 - i0 - 1) * stride_h + reach_h
+    first, last = max(0, -h0), min(rows, height - h0)
+    w0 = q0 * stride_w - left + inside0
+    f0 = inside0 % stride_w
+    even = f0 * pitch + inside0 // stride_w - _plane_shift(left, f0, stride_w)
+    f1 = (inside0 + 1) % stride_w
+    odd = f1 * pitch + (inside0 + 1) // stride_w - _plane_shift(left, f1, stride_w)
+    for c in range(channels):
+        for t in range(slices):
+            d = od * stride_d - before + t * dilation
+            if d < 0 or d >= depth:
+                continue
+            base = x0 + c * c_stride + d * d_stride + w0 * p_stride
+            slab = s0 + (c * slices + t) * slab_rows * stride_w * pitch
+            for i in range(first, last):
+                at = base + (h0 + i) * width * p_stride
+                to = slab + i * stride_w * pitch
+                if p_stride == 1 and stride_w == 1:
+                    to += even
+                    j = 0
+                    while n - j >= count:
+                        store(space, to + j, load(x, at + j))
+                        j += count
+                    if j < n:
+                        store(space, to + j, load_part(x, at + j, n - j))
+                elif p_stride == 1 and stride_w == 2:
+                    j = 0
+                    while n - j >= 2 * count:
+                        store_tile(space, to + even + j // 2, odd - even, deinterleave(load(x, at + j), load(x, at + j + count)))
+                        j += 2 * count
+                    if j < n:
+                        pair = deinterleave(load_part(x, at + j, n - j), load_part(x, at + j + count, n - j - count))
+                        store_tile(space, to + even + j // 2, odd - even, pair)
+                else:
+                    for f in range(stride_w):
+                        plane = to + f * pitch - _plane_shift(left, f, stride_w)
+                        for m in range(_first_in_plane(inside0, f, stride_w), _first_in_plane(inside1, f, stride_w)):
+                            space[plane + m] = x[at + (m * stride_w + f - inside0) * p_stride]
+
+
+@function
+def _fill_pixels(x, x0, some, clear, space, s0, slices, od, i0, i1, q0, q1, source, geometry, before, dilation):  # type: ignore[no-untyped-def]
+    """As _fill, a vector of channels for each pixel: (slices, rows, pitch pixels, lanes); with ``clear`` the zeros too."""
+    depth, _, d_stride, _, p_stride, height, width, _ = source
+    stride_d, stride_h, stride_w, top, left, reach_h, reach_w, slab_rows, pitch = geometry
+    need, inside0, inside1 = _columns(q0, q1, stride_w, left, reach_w, width)
+    count = lanes(x)
+    w0 = q0 * stride_w - left
+    rows = (i1 - i0 - 1) * stride_h + reach_h
+    for t in range(slices):
+        d = od * stride_d - before + t * dilation
+        for i in range(rows):
+            h = i0 * stride_h - top + i
+            to = s0 + (t * slab_rows + i) * pitch * count
+            if d < 0 or d >= depth or h < 0 or h >= height:
+                if clear:
+                    zero_run(space, to, need * count)
+                continue
+            if clear:
+                zero_run(space, to, inside0 * count)
+                zero_run(space, to + inside1 * count, (need - inside1) * count)
+            at = x0 + d * d_stride + (h * width + w0) * p_stride
+            if some == count:
+                for j in range(inside0, inside1):
+                    store(space, to + j * count, load(x, at + j * p_stride))
+            else:
+                for j in range(inside0, inside1):
+                    store(space, to + j * count, load_part(x, at + j * p_stride, some))
+
+
+@function
+def _place(block, work):  # type: ignore[no-untyped-def]
+    """(image, output slice, first row, first column, part of the groups) of a block; strips of an image are neighbours."""
+    slices, parts, row_strips, strip_rows, col_strips, strip_cols = work
+    q0 = block % col_strips * strip_cols
+    block //= col_strips
+    i0 = block % row_strips * strip_rows
+    block //= row_strips
+    od = block % slices
+    block //= slices
+    return block // parts, od, i0, q0, block % parts
+
+
+# ---- forward, and the gradient with respect to the input
+
+
+@function
+def _merge(space, m0, plane, row, rows, cols, y, y0, y_row, step, p_stride):  # type: ignore[no-untyped-def]
+    """Writes ``step`` planes of rows to y, taking their elements in turns; ``cols`` elements a row of y."""
+    count = lanes(y)
+    for i in range(rows):
+        at, to = m0 + i * row, y0 + i * y_row
+        if step == 2 and p_stride == 1:
+            j = 0
+            while cols - j >= 2 * count:
+                store_tile(y, to + j, count, interleave(load(space, at + j // 2), load(space, at + plane + j // 2)))
+                j += 2 * count
+            if j < cols:
+                pair = interleave(load(space, at + j // 2), load(space, at + plane + j // 2))
+                store_column_part(y, to + j, count, pair, 2, cols - j, count)
+        else:
+            for f in range(step):
+                for j in range((cols - f + step - 1) // step):
+                    y[to + (j * step + f) * p_stride] = space[at + f * plane + j]
+
+
+def _planar(name: str, taps: int, stride: int) -> Any:
+    """The launcher for channels first: ``taps`` kernel rows at a time, ``stride`` slab rows apart."""
+
+    @separate(name=f"{name}_block")
+    def block_body(block, worker, work, groups, per_part, source, x_group, target, y_group, geometry, steps, depths, pieces, at, wt, x, w, w_group, w_out, w_row, y, bias, activation, space, each):  # type: ignore[no-untyped-def]
+        image, od, i0, q0, part = _place(block, work)
+        slices, parts, row_strips, strip_rows, col_strips, strip_cols = work
+        stride_h, stride_w, slab_rows, pitch = geometry[1], geometry[2], geometry[7], geometry[8]
+        step_d, step_h, step_w, coarse_h, coarse_w, few = steps
+        _, n_stride, d_stride, c_stride, p_stride, height, width, outs = target
+        ins = source[7]
+        count = lanes(y)
+        i1, q1 = min(coarse_h, i0 + strip_rows), min(coarse_w, q0 + strip_cols)
+        phase, coarse_d = od % step_d, od // step_d
+        slab_slices, before, dilation = depths[3 * phase], depths[3 * phase + 1], depths[3 * phase + 2]
+        merged_row = (strip_cols + count - 1) // count * count
+        merged_plane = strip_rows * merged_row
+        m0 = worker * each
+        s0 = m0 + (step_w * merged_plane if step_w > 1 or p_stride > 1 else 0) + geometry[9]
+        edges = geometry[:9]
+        direct = step_w == 1 and p_stride == 1
+        sink = y if direct else space
+        slab_row = stride_w * pitch
+        tile_row = count if few else (slab_row if taps > 1 else stride_h * slab_row)
+        row_step, col_step = (1, _TILE * count) if few else (_TILE, count)
+        sink_row = count if few else (step_h * width if direct else merged_row)
+        fall = count if few else 0
+        _clear_edges(space, s0, ins, slab_slices, coarse_d, i0, i1, q0, q1, source, edges, before, dilation)
+        for g in range(part * per_part, min(groups, (part + 1) * per_part)):
+            _fill(x, image * source[1] + g * x_group, space, s0, ins, slab_slices, coarse_d, i0, i1, q0, q1, source, edges, before, dilation)
+            for k in range(outs):
+                y0 = image * n_stride + g * y_group + od * d_stride + k * c_stride
+                w0 = g * w_group + k * w_out
+                shift = splat(y, bias[g * outs + k] if bias.size > 0 else y.dtype.type(0))
+                for rem_h in range(step_h):
+                    count_h = (height - rem_h + step_h - 1) // step_h
+                    rows = min(i1, count_h) - i0
+                    for rem_w in range(step_w):
+                        count_w = (width - rem_w + step_w - 1) // step_w
+                        cols = min(q1, count_w) - q0
+                        piece = 2 * ((phase * step_h + rem_h) * step_w + rem_w)
+                        first = pieces[piece]
+                        last = first + pieces[piece + 1]
+                        for i in range(0, rows, row_step):
+                            left = _TILE if few else rows - i
+                            row0 = s0 + i * stride_h * slab_row
+                            to = y0 + ((i0 + i) * step_h + rem_h) * width + q0 if direct else m0 + rem_w * merged_plane + i * merged_row
+                            for q in range(0, cols, col_step):
+                                t = tile_add(zero_tile(y, _TILE, 1), shift)
+                                for j in range(first, last):
+                                    t = slide(t, space, row0 + q + at[j], tile_row, taps, stride, w, w0 + wt[j], w_row)
+                                if left >= _TILE and cols - q >= col_step:
+                                    store_tile(sink, to + q, sink_row, t)
+                                else:
+                                    store_column_part(sink, to + q, sink_row, t, left, cols - q, fall)
+                    if not direct:
+                        to = y0 + (((i0 * step_h + rem_h) * width) + q0 * step_w) * p_stride
+                        across = min(width, q1 * step_w) - q0 * step_w
+                        _merge(space, m0, merged_plane, merged_row, rows, across, y, to, step_h * width * p_stride, step_w, p_stride)
+                if activation[1] != 0:
+                    r0, r1 = i0 * step_h, min(height, i1 * step_h)
+                    c0, c1 = q0 * step_w, min(width, q1 * step_w)
+                    if p_stride > 1:
+                        if k == outs - 1:
+                            for r in range(r0, r1):
+                                for c in range(c0, c1):
+                                    activate(activation, y, y0 - k * c_stride + (r * width + c) * p_stride, outs)
+                    elif col_strips == 1:
+                        activate(activation, y, y0 + r0 * width, (r1 - r0) * width)
+                    else:
+                        for r in range(r0, r1):
+                            activate(activation, y, y0 + r * width + c0, c1 - c0)
+
+    @launcher(name=name)
+    def launch(threads, blocks, work, groups, per_part, source, x_group, target, y_group, geometry, steps, depths, pieces, at, wt, x, w, w_group, w_out, w_row, y, bias, activation, space, each):  # type: ignore[no-untyped-def]
+        parallel(block_body, blocks, threads, (work, groups, per_part, source, x_group, target, y_group, geometry, steps, depths, pieces, at, wt, x, w, w_group, w_out, w_row, y, bias, activation, space, each))
+
+    return launch
+
+
+@function
+def _turn_weights(w, w0, some, taps, space, s0):  # type: ignore[no-untyped-def]
+    """The kernels of some channels, (channels, taps), as a vector of channels for each tap."""
+    count = lanes(w)
+    for i in range(0, taps, count):
+        store_tile(space, s0 + i * count, count, transpose(load_square_part(w, w0 + i, taps, some, taps - i)))
+
+
+def _pixelwise(name: str, taps: int, stride: int) -> Any:
+    """The launcher for channels last, one input channel for each output channel."""
+
+    @separate(name=f"{name}_block")
+    def block_body(block, worker, work, channels, per_part, source, target, geometry, steps, depths, pieces, at, wt, x, w, kernel, w_row, y, bias, activation, space, each):  # type: ignore[no-untyped-def]
+        image, od, i0, q0, part = _place(block, work)
+        strip_rows, strip_cols = work[3], work[5]
+        stride_h, stride_w, pitch = geometry[1], geometry[2], geometry[8]
+        step_d, step_h, step_w, coarse_h, coarse_w, few = steps
+        _, n_stride, d_stride, _, p_stride, height, width, _ = target
+        count = lanes(y)
+        i1, q1 = min(coarse_h, i0 + strip_rows), min(coarse_w, q0 + strip_cols)
+        phase, coarse_d = od % step_d, od // step_d
+        slab_slices, before, dilation = depths[3 * phase], depths[3 * phase + 1], depths[3 * phase + 2]
+        k0 = worker * each
+        s0 = k0 + (kernel + count) * count
+        slab_row = pitch * count
+        tile_row = stride_w * count if few else (slab_row if taps > 1 else stride_h * slab_row)
+        row_step, col_step = (1, _TILE) if few else (_TILE, 1)
+        y_row = step_w * p_stride if few else step_h * width * p_stride
+        y0 = image * n_stride + od * d_stride
+        zero = splat(y, y.dtype.type(0))
+        c0 = part * per_part * count
+        c1 = min(channels, c0 + per_part * count)
+        for c in range(c0, c1, count):
+            some = min(count, c1 - c)
+            _turn_weights(w, c * kernel, some, kernel, space, k0)
+            _fill_pixels(x, image * source[1] + c, some, c == c0, space, s0, slab_slices, coarse_d, i0, i1, q0, q1, source, geometry, before, dilation)
+            shift = zero
+            if bias.size > 0:
+                shift = load_part(bias, c, some)
+            for rem_h in range(step_h):
+                rows = min(i1, (height - rem_h + step_h - 1) // step_h) - i0
+                for rem_w in range(step_w):
+                    cols = min(q1, (width - rem_w + step_w - 1) // step_w) - q0
+                    piece = 2 * ((phase * step_h + rem_h) * step_w + rem_w)
+                    first = pieces[piece]
+                    last = first + pieces[piece + 1]
+                    for i in range(0, rows, row_step):
+                        row0 = s0 + i * stride_h * slab_row
+                        to = y0 + (((i0 + i) * step_h + rem_h) * width + q0 * step_w + rem_w) * p_stride + c
+                        for q in range(0, cols, col_step):
+                            t = tile_add(zero_tile(y, _TILE, 1), shift)
+                            for j in range(first, last):
+                                t = slide_lanes(t, space, row0 + q * stride_w * count + at[j], tile_row, taps, stride, space, k0 + wt[j], w_row)
+                            left = cols - q if few else rows - i
+                            if left >= _TILE and some == count:
+                                store_tile(y, to + q * step_w * p_stride, y_row, t)
+                            else:
+                                store_column_part(y, to + q * step_w * p_stride, y_row, t, left, some, 0)
+        if activation[1] != 0:
+            for r in range(i0 * step_h, min(height, i1 * step_h)):
+                left, right = q0 * step_w, min(width, q1 * step_w)
+                if c1 - c0 == channels:
+                    activate(activation, y, y0 + (r * width + left) * p_stride, (right - left) * channels)
+                else:
+                    for q in range(left, right):
+                        activate(activation, y, y0 + (r * width + q) * p_stride + c0, c1 - c0)
+
+    @launcher(name=name)
+    def launch(threads, blocks, work, channels, per_part, source, target, geometry, steps, depths, pieces, at, wt, x, w, kernel, w_row, y, bias, activation, space, each):  # type: ignore[no-untyped-def]
+        parallel(block_body, blocks, threads, (work, channels, per_part, source, target, geometry, steps, depths, pieces, at, wt, x, w, kernel, w_row, y, bias, activation, space, each))
+
+    return launch
+
+
+# ---- the gradient with respect to the weights
+
+
+def _planar_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
+    """The launcher for channels first; ``unroll`` steps of ``taps`` sums each are kept in registers."""
+    vectors = taps * unroll
+
+    @separate(name=f"{name}_block")
+    def block_body(block, worker, work, items, per_chunk, groups, per_part, source, x_group, target, y_group, geometry, depth, at, number, order, few, x, dy, dw, w_group, w_out, chunk_stride, space, each):  # type: ignore[no-untyped-def]
+        slices, parts, row_strips, strip_rows, col_strips, strip_cols = work
+        part, chunk = block % parts, block // parts
+        stride_h, stride_w, slab_rows, pitch = geometry[1], geometry[2], geometry[7], geometry[8]
+        edges = geometry[:9]
+        slab_slices, before, dilation = depth
+        _, n_stride, d_stride, c_stride, p_stride, height, width, outs = target
+        ins = source[7]
+        count = lanes(dw)
+        sums0 = worker * each
+        g0, g1 = part * per_part, min(groups, (part + 1) * per_part)
+        row_sums = number * taps
+        all_sums = per_part * outs * row_sums
+        gathered0 = sums0 + (all_sums + count) * count
+        gathered_row = (strip_cols + count - 1) // count * count
+        s0 = gathered0 + (strip_rows * gathered_row if p_stride > 1 else 0) + geometry[9]
+        zero_run(space, sums0, all_sums * count)
+        slab_row = stride_w * pitch
+        tile_row = count if few else (slab_row if taps > 1 else stride_h * slab_row)
+        row_step, col_step = (1, _TILE * count) if few else (_TILE, count)
+        fall = count if few else 0
+        for item in range(chunk * per_chunk, min(items, (chunk + 1) * per_chunk)):
+            image, od, i0, q0, _ = _place(item, (slices, 1, row_strips, strip_rows, col_strips, strip_cols))
+            i1, q1 = min(height, i0 + strip_rows), min(width, q0 + strip_cols)
+            rows, cols = i1 - i0, q1 - q0
+            _clear_edges(space, s0, ins, slab_slices, od, i0, i1, q0, q1, source, edges, before, dilation)
+            for g in range(g0, g1):
+                _fill(x, image * source[1] + g * x_group, space, s0, ins, slab_slices, od, i0, i1, q0, q1, source, edges, before, dilation)
+                for k in range(outs):
+                    y0 = image * n_stride + g * y_group + od * d_stride + k * c_stride + (i0 * width + q0) * p_stride
+                    y_row = width
+                    given = dy
+                    if p_stride > 1:
+                        for i in range(rows):
+                            for q in range(cols):
+                                space[gathered0 + i * gathered_row + q] = dy[y0 + (i * width + q) * p_stride]
+                        given, y0, y_row = space, gathered0, gathered_row
+                    y_tile = count if few else y_row
+                    for j in range(0, number, unroll):
+                        sums_at = sums0 + (((g - g0) * outs + k) * row_sums + j * taps) * count
+                        sums = load_tile(space, sums_at, count, vectors)
+                        for i in range(0, rows, row_step):
+                            left = _TILE if few else rows - i
+                            row0 = s0 + i * stride_h * slab_row
+                            for q in range(0, cols, col_step):
+                                where = offsets(at, j, row0 + q, unroll)
+                                if left >= _TILE and cols - q >= col_step:
+                                    t = load_tile(given, y0 + i * y_row + q, y_tile, _TILE)
+                                    sums = correlate(sums, t, space, where, tile_row, taps, stride)
+                                else:
+                                    t = load_tile_part(given, y0 + i * y_row + q, y_tile, _TILE, left, cols - q, fall)
+                                    sums = correlate_part(sums, t, space, where, tile_row, taps, stride, min(left, _TILE), cols - q, fall)
+                        store_tile(space, sums_at, count, sums)
+        total = (g1 - g0) * outs * row_sums
+        for i in range(0, total, count):
+            store(space, gathered0, lane_sums(load_square(space, sums0 + i * count, count)))
+            for j in range(min(count, total - i)):
+                owner, to = (i + j) // row_sums, order[(i + j) % row_sums]
+                if to >= 0:
+                    dw[chunk * chunk_stride + (g0 + owner // outs) * w_group + owner % outs * w_out + to] = space[gathered0 + j]
+
+    @launcher(name=name)
+    def launch(threads, chunks, work, items, per_chunk, groups, per_part, source, x_group, target, y_group, geometry, depth, at, number, order, few, x, dy, partial, dw, w_group, w_out, space, each):  # type: ignore[no-untyped-def]
+        result = dw if chunks == 1 else partial
+        parallel(block_body, work[1] * chunks, threads, (work, items, per_chunk, groups, per_part, source, x_group, target, y_group, geometry, depth, at, number, order, few, x, dy, result, w_group, w_out, dw.size, space, each))
+        _add_chunks(chunks, partial, dw)
+
+    return launch
+
+
+@function
+def _add_chunks(chunks, partial, dw):  # type: ignore[no-untyped-def]
+    if chunks > 1:
+        for i in range(dw.size):
+            dw[i] = partial[i]
+        for c in range(1, chunks):
+            for i in range(dw.size):
+                dw[i] += partial[c * dw.size + i]
+
+
+def _pixelwise_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
+    """The launcher for channels last, one input channel for each output channel."""
+    vectors = taps * unroll
+
+    @separate(name=f"{name}_block")
+    def block_body(block, worker, work, items, per_chunk, channels, per_part, source, target, geometry, depth, at, number, order, few, x, dy, dw, kernel, chunk_stride, space, each):  # type: ignore[no-untyped-def]
+        slices, parts, row_strips, strip_rows, col_strips, strip_cols = work
+        part, chunk = block % parts, block // parts
+        stride_h, stride_w, pitch = geometry[1], geometry[2], geometry[8]
+        slab_slices, before, dilation = depth
+        _, n_stride, d_stride, _, p_stride, height, width, _ = target
+        count = lanes(dw)
+        sums0 = worker * each
+        row_sums = number * taps
+        s0 = sums0 + (per_part * row_sums + count) * count
+        c0 = part * per_part * count
+        c1 = min(channels, c0 + per_part * count)
+        zero_run(space, sums0, per_part * row_sums * count)
+        slab_row = pitch * count
+        tile_row = stride_w * count if few else (slab_row if taps > 1 else stride_h * slab_row)
+        row_step, col_step = (1, _TILE) if few else (_TILE, 1)
+        y_row = p_stride if few else width * p_stride
+        for item in range(chunk * per_chunk, min(items, (chunk + 1) * per_chunk)):
+            image, od, i0, q0, _ = _place(item, (slices, 1, row_strips, strip_rows, col_strips, strip_cols))
+            i1, q1 = min(height, i0 + strip_rows), min(width, q0 + strip_cols)
+            rows, cols = i1 - i0, q1 - q0
+            for c in range(c0, c1, count):
+                some = min(count, c1 - c)
+                _fill_pixels(x, image * source[1] + c, some, c == c0, space, s0, slab_slices, od, i0, i1, q0, q1, source, geometry, before, dilation)
+                y0 = image * n_stride + od * d_stride + (i0 * width + q0) * p_stride + c
+                for j in range(0, number, unroll):
+                    sums_at = sums0 + ((c - c0) // count * row_sums + j * taps) * count
+                    sums = load_tile(space, sums_at, count, vectors)
+                    for i in range(0, rows, row_step):
+                        row0 = s0 + i * stride_h * slab_row
+                        for q in range(0, cols, col_step):
+                            where = offsets(at, j, row0 + q * stride_w * count, unroll)
+                            left = cols - q if few else rows - i
+                            if left >= _TILE and some == count:
+                                t = load_tile(dy, y0 + (i * width + q) * p_stride, y_row, _TILE)
+                                sums = correlate(sums, t, space, where, tile_row, taps, stride)
+                            else:
+                                t = load_tile_part(dy, y0 + (i * width + q) * p_stride, y_row, _TILE, left, some, 0)
+                                sums = correlate_part(sums, t, space, where, tile_row, taps, stride, min(left, _TILE), some, 0)
+                    store_tile(space, sums_at, count, sums)
+        for c in range(c0, c1):
+            for i in range(row_sums):
+                if order[i] >= 0:
+                    dw[chunk * chunk_stride + c * kernel + order[i]] = space[sums0 + ((c - c0) // count * row_sums + i) * count + (c - c0) % count]
+
+    @launcher(name=name)
+    def launch(threads, chunks, work, items, per_chunk, channels, per_part, source, target, geometry, depth, at, number, order, few, x, dy, partial, dw, kernel, space, each):  # type: ignore[no-untyped-def]
+        result = dw if chunks == 1 else partial
+        parallel(block_body, work[1] * chunks, threads, (work, items, per_chunk, channels, per_part, source, target, geometry, depth, at, number, order, few, x, dy, result, kernel, dw.size, space, each))
+        _add_chunks(chunks, partial, dw)
+
+    return launch
+
+
+# Kernel rows that a tile takes at a time, and how many such steps of the gradient stay in registers.
+_UNROLL = {1: 8, 3: 3, 5: 3}
+
+
+@cache
+def _kernel(form: str, taps: int, stride: int) -> Any:
+    """Compiled for each number of kernel rows and stride as they turn up."""
+    name = f"_{form}_{taps}_{stride}"
+    makers = {"planar": _planar, "pixelwise": _pixelwise, "planar_gradient": _planar_gradient, "pixelwise_gradient": _pixelwise_gradient}
+    unroll = (_UNROLL[taps],) if form.endswith("gradient") else ()
+    return makers[form](name, taps, stride, *unroll)
+
+
+# ---- plans
+
+
+class _Axis(NamedTuple):
+    """One axis of the computation: each phase is (positions, taps, padding, dilation, which taps)."""
+
+    phases: list[tuple[int, int, int, int, list[int]]]
+    stride: int
+    step: int
+
+    @property
+    def before(self) -> int:
+        return max((p[2] for p in self.phases if p[1]), default=0)
+
+    @property
+    def reach(self) -> int:
+        """Input positions from the first tap of any phase to the last of any."""
+        return max((self.before - p[2] + (p[1] - 1) * p[3] + 1 for p in self.phases if p[1]), default=1)
+
+    @property
+    def coarse(self) -> int:
+        """Positions of the longest phase."""
+        return self.phases[0][0]
+
+    def places(self, phase: int) -> list[tuple[int, int]]:
+        """(offset in the padded input, tap) of each tap of a phase."""
+        _, taps, before, dilation, chosen = self.phases[phase]
+        return [(self.before - before + i * dilation, chosen[i]) for i in range(taps)]
+
+
+def _axes(spec: ConvSpec, turned: bool) -> list[_Axis]:
+    found = []
+    for n, k, out, s, d, (before, _) in zip(spec.size, spec.kernel, spec.out_size, spec.stride, spec.dilation, spec.padding):
+        if turned:
+            phases = []
+            for remainder, met in enumerate(_axis_phases(n, k, s, before, d)):
+                met.reverse()  # in the order of dy
+                first = met[0][0] if met else 0
+                apart = met[1][0] - first if len(met) > 1 else 1
+                phases.append((-(-(n - remainder) // s), len(met), -first, apart, [tap for _, tap in met]))
+            found.append(_Axis(phases, 1, s))
+        else:
+            found.append(_Axis([(out, k, before, d, list(range(k)))], s, 1))
+    return found
+
+
+class _Slab:
+    """How a direction cuts its work, and where taps and weights lie."""
+
+    def __init__(self, spec: ConvSpec, axes: list[_Axis], ins: int, outs: int, pixelwise: bool) -> None:
+        depth, rows, cols = axes
+        self.lanes = LANES[spec.dtype]
+        self.axes, self.ins = axes, ins
+        self.few = rows.coarse < _FEW_ROWS
+        self.slices = max(p[1] for p in depth.phases)
+        stride = rows.stride
+        steep = [p[1] for p in rows.phases] + [p[3] for p in rows.phases]
+        whole = len(rows.phases) == 1 and not self.few and steep[0] in _UNROLL and steep[1] == 1 and stride <= 2
+        self.taps = steep[0] if whole and steep[0] > 1 else 1
+        self.stride = stride if self.taps > 1 else 1
+        self.pixelwise = pixelwise
+        unit = self.lanes if pixelwise else 1
+        self.strip_rows, self.strip_cols = rows.coarse, cols.coarse
+        planes = max(1, ins * self.slices)
+
+        def size(strip_rows: int, strip_cols: int) -> int:
+            pitch = self._pitch(strip_cols, pixelwise)
+            return spec.itemsize * planes * ((strip_rows - 1) * stride + rows.reach) * pitch * (unit if pixelwise else cols.stride)
+
+        while size(min(self.strip_rows, _TILE), self.strip_cols) > _LARGEST_SLAB_BYTES and self.strip_cols > 16 * self.lanes:
+            self.strip_cols = up(-(-self.strip_cols // 2), self.lanes)
+        fits = _TILE
+        while fits + _TILE < rows.coarse and size(fits + _TILE, self.strip_cols) <= _SLAB_BYTES:
+            fits += _TILE
+        if size(rows.coarse, self.strip_cols) > _SLAB_BYTES:
+            strips = -(-rows.coarse // fits)
+            self.strip_rows = min(rows.coarse, up(-(-rows.coarse // strips), _TILE))
+        self.row_strips, self.col_strips = -(-rows.coarse // self.strip_rows), -(-cols.coarse // self.strip_cols)
+        self.pitch = self._pitch(self.strip_cols, pixelwise)
+        self.slab_rows = (self.strip_rows - 1) * stride + rows.reach
+        self.lead = 0 if pixelwise else up(-(-max(cols.before, 0) // cols.stride), self.lanes)
+        row = self.pitch * (unit if pixelwise else cols.stride)
+        # Behind the slab: the rows and columns that a tile reads in vain.
+        spill = (0 if self.few else _TILE * stride * row) + (_TILE + 1) * unit * cols.stride * self.lanes
+        self.count = up(self.lead + planes * self.slab_rows * row + spill, 16)
+        self.geometry = (depth.stride, stride, cols.stride, rows.before, cols.before, rows.reach, cols.reach, self.slab_rows, self.pitch)
+
+    def _pitch(self, strip_cols: int, pixelwise: bool) -> int:
+        cols = self.axes[2]
+        need = (strip_cols - 1) * cols.stride + cols.reach
+        if pixelwise:
+            return need
+        return up(-(-need // cols.stride), self.lanes) + (self.lanes if strip_cols < cols.coarse else 0)
+
+    def place(self, channel: int, slices: int, t: int, u: int, v: int) -> int:
+        """Where the tap with offsets (t, u, v) finds the first output position's input."""
+        if self.pixelwise:
+            return ((t * self.slab_rows + u) * self.pitch + v) * self.lanes
+        stride, left = self.axes[2].stride, max(self.axes[2].before, 0)
+        shift = -(-(left - v % stride) // stride)
+        return (((channel * slices + t) * self.slab_rows + u) * stride + v % stride) * self.pitch + v // stride - shift
+
+    def strips(self, slices: int, parts: int) -> tuple[int, ...]:
+        return (slices, parts, self.row_strips, self.strip_rows, self.col_strips, self.strip_cols)
+
+
+def _parts(groups: int, most: int, others: int) -> int:
+    """Groups of a block: as many as pay, while enough blocks remain to go round."""
+    blocks = max(1, -(-_MANY // others))
+    return max(1, min(most, groups // blocks))
+
+
+def _is_pixelwise(spec: ConvSpec) -> bool:
+    return spec.channels_last and spec.groups == spec.channels == spec.out_channels
+
+
+def _nanoseconds(spec: ConvSpec, direction: str) -> float:
+    """Time of one thread: multiply-adds of whole vectors, and the passes over the images."""
+    turned = direction == "grad_input"
+    width = spec.size[2] if turned else spec.out_size[2]
+    step = spec.stride[2] if turned else 1
+    pixels = -(-width // step)
+    lanes_ = LANES[spec.dtype]
+    waste = 1.0 if _is_pixelwise(spec) else up(pixels, lanes_) / pixels
+    steep = spec.kernel[1] in (3, 5) and spec.dilation[1] == 1 and spec.stride[1] <= (1 if turned else 2)
+    macs = spec.flops / 2 / lanes_ * waste
+    moved = spec.batch * (spec.channels * prod(spec.size) + spec.out_channels * prod(spec.out_size)) / lanes_
+    each = 0.16 if steep else 0.28
+    scattered = 20.0 if spec.channels_last and not _is_pixelwise(spec) else 1.0
+    return macs * each + moved * scattered
+
+
+class _Convolution:
+    """forward, and the gradient with respect to the input."""
+
+    def __init__(self, spec: ConvSpec, direction: str, activation: int) -> None:
+        turned = direction == "grad_input"
+        x, y = side(spec, spec.size, spec.channels), side(spec, spec.out_size, spec.out_channels)
+        self.source, self.target = (y, x) if turned else (x, y)
+        ins, outs = self.source.channels, self.target.channels
+        axes = _axes(spec, turned)
+        self.pixelwise = _is_pixelwise(spec)
+        self.slab = slab = _Slab(spec, axes, ins, outs, self.pixelwise)
+        self.spec, self.dtype, self.itemsize, self.groups = spec, spec.dtype, spec.itemsize, spec.groups
+        self.activation = activation_entry(activation, spec.dtype)
+        taps = prod(spec.kernel)
+        self.taps = taps
+        w_in = x.channels * taps if turned else taps
+        self.w_group, self.w_out = y.channels * x.channels * taps, (taps if turned else x.channels * taps)
+        unit = slab.lanes if self.pixelwise else 1
+        # Kernel rows in the order of the slab's: turned for a gradient.
+        self.w_row = (-1 if turned else 1) * spec.kernel[2] * unit
+        at, wt, pieces, depths = [], [], [], []
+        for d, rem_d in enumerate(range(len(axes[0].phases))):
+            slices = axes[0].phases[rem_d][1]
+            depths += [slices, axes[0].phases[rem_d][2], axes[0].phases[rem_d][3]]
+            for rem_h, rem_w in grid_of(range(axes[1].step), range(axes[2].step)):
+                first = len(at)
+                if rem_h < len(axes[1].phases) and rem_w < len(axes[2].phases):
+                    rows = axes[1].places(rem_h)
+                    for c, (t, (_, tap_d)), (u, tap_h), (v, tap_w) in grid_of(
+                        range(ins), enumerate(axes[0].places(d)), rows[:1] if slab.taps > 1 else rows, axes[2].places(rem_w)
+                    ):  # fmt: skip
+                        at.append(slab.place(c, slices, t, u, v))
+                        wt.append((c * w_in + (tap_d * spec.kernel[1] + tap_h) * spec.kernel[2] + tap_w) * unit)
+                pieces += [first, len(at) - first]
+        self.at, self.wt = np.array(at, np.intp), np.array(wt, np.intp)
+        self.pieces, self.depths = np.array(pieces, np.intp), np.array(depths, np.intp)
+        step_w = axes[2].step
+        self.steps = (axes[0].step, axes[1].step, step_w, axes[1].coarse, axes[2].coarse, int(slab.few))
+        depth = self.target.dims[0]
+        strips = spec.batch * depth * slab.row_strips * slab.col_strips
+        self.work_ns = _nanoseconds(spec, direction)
+        units = -(-spec.channels // slab.lanes) if self.pixelwise else spec.groups
+        # Some 20 us of work in a block.
+        most = max(1, int(20_000 * strips * units / max(1.0, self.work_ns) / units))
+        self.per_part = _parts(units, most, strips)
+        parts = -(-units // self.per_part)
+        self.work = slab.strips(depth, parts)
+        self.blocks = strips * parts
+        if self.pixelwise:
+            extra = (taps + 2 * slab.lanes) * slab.lanes
+        else:
+            p_stride = self.target.dims[4]
+            extra = step_w * slab.strip_rows * up(slab.strip_cols, slab.lanes) if step_w > 1 or p_stride > 1 else 0
+        self.each = up(slab.count + extra + 8 * slab.lanes, 16)
+        self.kernel = _kernel("pixelwise" if self.pixelwise else "planar", slab.taps, slab.stride)
+
+    def workspace(self, threads: int) -> int:
+        return self.itemsize * threads * self.each
+
+    def run(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: Any = None) -> None:
+        x, w, y = x.reshape(-1), w.reshape(-1), y.reshape(-1)
+        threads = min(_threads.threads_for(self.work_ns), self.blocks)
+        space = scratch(threads * self.each, self.dtype)
+        slab = self.slab
+        if self.pixelwise:
+            self.kernel(
+                threads, self.blocks, self.work, self.groups, self.per_part, self.source.dims, self.target.dims, slab.geometry, self.steps, self.depths,
+                self.pieces, self.at, self.wt, x, w, self.taps, self.w_row, y, bias, self.activation, space, self.each,
+            )  # fmt: skip
+            return
+        self.kernel(
+            threads, self.blocks, self.work, self.groups, self.per_part, self.source.dims, self.source.group, self.target.dims, self.target.group,
+            (*slab.geometry, slab.lead), self.steps, self.depths, self.pieces, self.at, self.wt, x, w, self.w_group, self.w_out, self.w_row,
+            y, bias, self.activation, space, self.each,
+        )  # fmt: skip
+
+
+class _WeightGradient:
+    def __init__(self, spec: ConvSpec) -> None:
+        self.x, self.y = side(spec, spec.size, spec.channels), side(spec, spec.out_size, spec.out_channels)
+        ins, outs = self.x.channels, self.y.channels
+        axes = _axes(spec, False)
+        self.pixelwise = _is_pixelwise(spec)
+        self.slab = slab = _Slab(spec, axes, ins, outs, self.pixelwise)
+        self.dtype, self.itemsize, self.groups = spec.dtype, spec.itemsize, spec.groups
+        self.taps = taps = prod(spec.kernel)
+        self.w_group, self.w_out = outs * ins * taps, ins * taps
+        slices = spec.kernel[0]
+        unroll = _UNROLL[slab.taps]
+        at, order = [], []
+        rows = axes[1].places(0)
+        for c, (t, _), (u, r), (v, s) in grid_of(range(ins), axes[0].places(0) and enumerate(range(slices)), rows[:1] if slab.taps > 1 else rows, axes[2].places(0)):
+            at.append(slab.place(c, slices, t, u, v))
+            for i in range(slab.taps):
+                order.append(c * taps + (t * spec.kernel[1] + r + i) * spec.kernel[2] + s)
+        while len(at) % unroll:
+            at.append(at[-1])
+            order += [-1] * slab.taps
+        self.number = len(at)
+        self.at, self.order = np.array(at, np.intp), np.array(order, np.intp)
+        self.depth = (slices, spec.padding[0][0], spec.dilation[0])
+        self.items = spec.batch * spec.out_size[0] * slab.row_strips * slab.col_strips
+        self.work_ns = _nanoseconds(spec, "grad_weight")
+        units = -(-spec.channels // slab.lanes) if self.pixelwise else spec.groups
+        sums = self.number * slab.taps * (1 if self.pixelwise else outs) * slab.lanes
+        most = max(1, _SUMS_BYTES // (sums * spec.itemsize))
+        self.per_part = _parts(units, most, 1)
+        parts = -(-units // self.per_part)
+        # Fixed by the shape alone: it decides in which order the pixels are added.
+        chunks = min(self.items, -(-_MANY // parts)) if parts < _MANY else 1
+        self.per_chunk = -(-self.items // chunks)
+        self.chunks = -(-self.items // self.per_chunk)
+        self.work = slab.strips(spec.out_size[0], parts)
+        self.blocks = parts * self.chunks
+        self.weights = prod(spec.weight_shape)
+        self.channels = spec.channels
+        extra = slab.strip_rows * up(slab.strip_cols, slab.lanes) if spec.channels_last and not self.pixelwise else 0
+        self.each = up(slab.count + extra + self.per_part * sums + (slab.lanes + 8) * slab.lanes, 16)
+        self.kernel = _kernel("pixelwise_gradient" if self.pixelwise else "planar_gradient", slab.taps, slab.stride)
+
+    def _partial(self) -> int:
+        return up(self.chunks * self.weights, 16) if self.chunks > 1 else 0
+
+    def workspace(self, threads: int) -> int:
+        return self.itemsize * (self._partial() + threads * self.each)
+
+    def run(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:
+        x, dy, dw = x.reshape(-1), dy.reshape(-1), dw.reshape(-1)
+        threads = min(_threads.threads_for(self.work_ns), self.blocks)
+        memory = scratch(self._partial() + threads * self.each, self.dtype)
+        partial, space = memory[: self._partial()], memory[self._partial() :]
+        slab = self.slab
+        if self.pixelwise:
+            self.kernel(
+                threads, self.chunks, self.work, self.items, self.per_chunk, self.channels, self.per_part, self.x.dims, self.y.dims, slab.geometry, self.depth,
+                self.at, self.number, self.order, int(slab.few), x, dy, partial, dw, self.taps, space, self.each,
+            )  # fmt: skip
+            return
+        self.kernel(
+            threads, self.chunks, self.work, self.items, self.per_chunk, self.groups, self.per_part, self.x.dims, self.x.group, self.y.dims, self.y.group,
+            (*slab.geometry, slab.lead), self.depth, self.at, self.number, self.order, int(slab.few), x, dy, partial, dw, self.w_group, self.w_out, space, self.each,
+        )  # fmt: skip
+
+
+_MOST_CHANNELS = 16
+
+
+def _accepts(spec: ConvSpec, direction: str) -> str | None:
+    ins, outs = spec.channels // spec.groups, spec.out_channels // spec.groups
+    if ins > 1 and (ins > _MOST_CHANNELS or outs > _MOST_CHANNELS):
+        return f"a group has {ins} input and {outs} output channels; it takes one input channel, or at most {_MOST_CHANNELS} of each"
+    return None
+
+
+def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
+    return 3_000 + _nanoseconds(spec, direction) / threads
+
+
+def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
+    if direction == "grad_weight":
+        return _WeightGradient(spec).workspace(threads)
+    return _Convolution(spec, direction, 0).workspace(threads)
+
+
+STRATEGY = Strategy(
+    name="depthwise",
+    accepts=_accepts,
+    cost=_cost,
+    workspace=_workspace,
+    forward=lambda spec, activation: Plan(_Convolution(spec, "forward", activation).run),
+    grad_input=lambda spec, activation: Plan(_Convolution(spec, "grad_input", activation).run),
+    grad_weight=lambda spec: _WeightGradient(spec).run,
+)
