@@ -490,6 +490,19 @@ def tile_add(typingctx: Any, a: Any, b: Any) -> Any:
     return a(a, b), codegen
 
 
+@intrinsic
+def tile_dot(typingctx: Any, total: Any, tile: Any, factor: Any) -> Any:
+    """total + the sum of the tile's vectors, each times the factor (a vector)."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value = args[0]
+        for vector in _vectors(builder, tile, args[1]):
+            value = _fma(builder, total, vector, args[2], value)
+        return value
+
+    return total(total, tile, factor), codegen
+
+
 # ---- shuffles
 
 

@@ -129,7 +129,7 @@ def fill_slab(x, x0, c0, channels, c_pitch, g0, g1, q0, q1, source, window, grid
         g += p1 - p0
 
 
-@function
+@separate
 def fill_pixels(table, t0, g0, g1, q0, q1, window, grid, slab_w, unit):  # type: ignore[no-untyped-def]
     """table[t0 + i]: where pixel i's first tap lies in the slab; unit is the distance of neighbouring columns."""
     stride_h, stride_w = window[4], window[5]
@@ -171,7 +171,7 @@ def pack_phases(block, worker, w, w0, k_stride, c_stride, taps, phases, chosen, 
                     store(u, to + j * width, load(space, s0 + chosen[first + j] * count))
 
 
-@function
+@separate
 def put_pixels(m, m0, partner, k0, g0, g1, q0, q1, target, grid, limit_d, limit_h, limit_w, first_d, first_h, first_w, y, y0):  # type: ignore[no-untyped-def]
     """Writes a block of finished pixels, NR channels each, to the output image.
 
@@ -251,7 +251,7 @@ def forward_block(block, worker, column_blocks, panels, rows, cols, total, sourc
     channels_last = source[3] == 1 and source[4] != 1
     unit = c_chunk if channels_last else 1
     plane = 1 if channels_last else window[0] * slab_h * slab_w
-    fill_pixels(tables, t0, g0, g1, q0, q1, window, grid, slab_w, unit)
+    call(fill_pixels, (tables, t0, g0, g1, q0, q1, window, grid, slab_w, unit))
     for c0 in range(0, ins, c_chunk):
         channels = min(c_chunk, ins - c0)
         call(fill_slab, (x, x0, c0, channels, c_chunk, g0, g1, q0, q1, source, window, grid, slab_h, slab_w, space, s0))
@@ -294,7 +294,7 @@ def forward_block(block, worker, column_blocks, panels, rows, cols, total, sourc
                 continue
             at = m0 + (phase * panels + panel - first_panel) * m_each
             partner = m0 + (pair * panels + panel - first_panel) * m_each if pair >= 0 else -1
-            put_pixels(space, at, partner, k0, g0, g1, q0, q1, target, grid, phases[phase, 3], phases[phase, 4], phases[phase, 5], phases[phase, 6], phases[phase, 7], phases[phase, 8], y, y0)
+            call(put_pixels, (space, at, partner, k0, g0, g1, q0, q1, target, grid, phases[phase, 3], phases[phase, 4], phases[phase, 5], phases[phase, 6], phases[phase, 7], phases[phase, 8], y, y0))
 
 
 @launcher
@@ -384,7 +384,7 @@ def weight_block(block, worker, first, total, rows, q0, q1, c_count, panels, sou
         g1 = min(total, g0 + rows)
         pixels = (g1 - g0) * cols
         call(fill_slab, (x, x0, c0, channels, channels, g0, g1, q0, q1, source, window, grid, slab_h, slab_w, space, s0))
-        fill_pixels(tables, pixel0, g0, g1, q0, q1, window, grid, slab_w, unit)
+        call(fill_pixels, (tables, pixel0, g0, g1, q0, q1, window, grid, slab_w, unit))
         for panel in range(p0, p1):
             b0 = panel * panel_stride + (g0 - first) * cols * width
             at = m0 + (panel - p0) * (n + count) * width

@@ -19,6 +19,9 @@ Convolutional Neural Networks", arXiv:1509.09308, 2015.
 Numbers are held with channels innermost: a vector holds as many channels of one pixel. Transforms are then sums of
 whole vectors at any tile size, and an image of 7x7 wastes no lane. Arrays in NCHW are turned on the way in and out.
 
+A transform mixes the pixels of a tile, so one infinity or NaN would reach outputs that do not see it. The last stage
+notices (zero times such a result is not zero), and the convolution is then done again without transforms.
+
 Two orders of work share the same stages. With many tiles and few weights a block is some rows of tiles: transform its
 input, multiply with all weights, transform its output, never leaving L2. With many weights and few tiles (deep layers)
 the input of all tiles is transformed first, and a block is a panel of output channels, whose weights are transformed
@@ -35,6 +38,7 @@ import numpy as np
 
 from fastops import _threads
 from fastops._jit import call, function, launcher, parallel, separate
+from fastops.ops.conv import implicit
 from fastops.ops.conv.layout import Side, side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 from fastops.simd.blocking import LANES, NV, panel_width
@@ -55,6 +59,7 @@ from fastops.simd.vector import (
     store_square_part,
     store_tile,
     tile_add,
+    tile_dot,
     transpose,
 )
 from fastops.simd.workspace import scratch
@@ -177,19 +182,28 @@ def _tiles_stage(name: str, rows: Matrix, cols: Matrix, step_h: int, step_w: int
     return stage
 
 
+@function
+def flag_if_not_zero(space, s0, vector, some, flags):  # type: ignore[no-untyped-def]
+    """Raises the flag where one of the first lanes is not 0: what 0 times a sum of results is, if one was not finite."""
+    store(space, s0, vector)
+    for i in range(some):
+        if space[s0 + i] != 0:
+            flags[0] = 1
+
+
 def _image_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
     """Transforms products back, y = rows . m . cols^T, and puts the tiles together to an image."""
     map_h, map_w = linear_map(rows), linear_map(cols)
     alpha_h, alpha_w, out_h, out_w = len(rows[0]), len(cols[0]), len(rows), len(cols)
 
     @separate(name=name)
-    def stage(m, m0, e_stride, t_stride, y, base, k_stride, p_stride, height, width, channels, k0, row0, row1, tiles, bias, bias0, activation, space, s0):  # type: ignore[no-untyped-def]
+    def stage(m, m0, e_stride, t_stride, y, base, k_stride, p_stride, height, width, channels, k0, row0, row1, tiles, bias, bias0, activation, flags, space, s0):  # type: ignore[no-untyped-def]
         """Rows row0..row1 of tiles of one image; channels k0 and following, tile t of them at m[m0 + t * t_stride ...]."""
         count = lanes(y)
         some = min(count, channels - k0)
         half = s0
         strip = half + alpha_h * out_w * count
-        shift = splat(y, y.dtype.type(0))
+        zero = shift = poison = splat(y, y.dtype.type(0))
         if bias.size > 0:
             shift = load_part(bias, bias0 + k0, some)
         for row in range(row0, row1):
@@ -200,7 +214,9 @@ def _image_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
                     store_tile(space, half + i * out_w * count, count, map_w(u))
                 for j in range(min(out_w, width - tile * out_w)):
                     t = tile_add(map_h(load_tile(space, half + j * count, out_w * count, alpha_h)), shift)
+                    poison = tile_dot(poison, t, zero)
                     store_tile(space, strip + ((row - row0) * out_h * width + tile * out_w + j) * count, width * count, t)
+        flag_if_not_zero(space, half, poison, some, flags)
         pixels = (min(height, row1 * out_h) - row0 * out_h) * width
         to = base + k0 * k_stride + row0 * out_h * width * p_stride
         if p_stride == 1 and k_stride != 1:
@@ -262,18 +278,21 @@ def _kernel_gradient_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
     alpha_h, alpha_w, taps_h, taps_w = len(rows[0]), len(cols[0]), len(rows), len(cols)
 
     @separate(name=name)
-    def stage(m, m0, e_stride, dw, base, some, accumulate, space, s0):  # type: ignore[no-untyped-def]
+    def stage(m, m0, e_stride, dw, base, some, accumulate, flags, space, s0):  # type: ignore[no-untyped-def]
         """The kernels of one output channel and ``some`` input channels."""
         count = lanes(dw)
         taps = taps_h * taps_w
         half = s0
         kernel = half + alpha_h * taps_w * count
+        zero = poison = splat(dw, dw.dtype.type(0))
         for i in range(alpha_h):
             t = load_tile(m, m0 + i * alpha_w * e_stride, e_stride, alpha_w)
             store_tile(space, half + i * taps_w * count, count, map_w(t))
         for j in range(taps_w):
-            t = load_tile(space, half + j * count, taps_w * count, alpha_h)
-            store_tile(space, kernel + j * count, taps_w * count, map_h(t))
+            t = map_h(load_tile(space, half + j * count, taps_w * count, alpha_h))
+            poison = tile_dot(poison, t, zero)
+            store_tile(space, kernel + j * count, taps_w * count, t)
+        flag_if_not_zero(space, half, poison, some, flags)
         for i in range(0, taps, count):
             t = transpose(load_square(space, kernel + i * count, count))
             if accumulate:
@@ -305,7 +324,7 @@ def _work(name: str, variant: Any) -> Any:
             g += row1 - row0
 
     @function
-    def image_of(g0, g1, th, tiles, m, m0, e_stride, t_stride, target, y, y0, k0, bias, bias0, activation, space, s0):  # type: ignore[no-untyped-def]
+    def image_of(g0, g1, th, tiles, m, m0, e_stride, t_stride, target, y, y0, k0, bias, bias0, activation, flags, space, s0):  # type: ignore[no-untyped-def]
         depth, n_stride, d_stride, c_stride, p_stride, height, width, channels = target
         g = g0
         while g < g1:
@@ -313,7 +332,7 @@ def _work(name: str, variant: Any) -> Any:
             row1 = min(th, row0 + g1 - g)
             base = y0 + image // depth * n_stride + image % depth * d_stride
             at = m0 + (g - g0) * tiles * t_stride
-            call(to_image, (m, at, e_stride, t_stride, y, base, c_stride, p_stride, height, width, channels, k0, row0, row1, tiles, bias, bias0, activation, space, s0))
+            call(to_image, (m, at, e_stride, t_stride, y, base, c_stride, p_stride, height, width, channels, k0, row0, row1, tiles, bias, bias0, activation, flags, space, s0))
             g += row1 - row0
 
     @separate(name=f"_{name}_weights_block")
@@ -331,7 +350,7 @@ def _work(name: str, variant: Any) -> Any:
             call(to_weights, (w, w0 + k * k_stride + c0 * c_stride, k_stride, c_stride, turn, some, n, u, (panel * ins + c0) * width + v, e_stride, width, space, worker * each))
 
     @separate(name=f"_{name}_fused_block")
-    def fused_block(block, worker, rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, space, each):  # type: ignore[no-untyped-def]
+    def fused_block(block, worker, rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, flags, space, each):  # type: ignore[no-untyped-def]
         """Some rows of tiles from input to output."""
         count = lanes(x)
         width = NV * count
@@ -351,7 +370,7 @@ def _work(name: str, variant: Any) -> Any:
         for e in range(count_e):
             call(block_product, (t, outs, ins, space, v0 + e * v_stride, ins_up, 1, u, e * u_stride, width, panel, space, m0 + e * m_stride, outs_up, False))
         for k0 in range(0, outs, count):
-            image_of(g0, g1, th, tiles, space, m0 + k0, m_stride, outs_up, target, y, y0, k0, bias, bias0, activation, space, s0)
+            image_of(g0, g1, th, tiles, space, m0 + k0, m_stride, outs_up, target, y, y0, k0, bias, bias0, activation, flags, space, s0)
 
     @separate(name=f"_{name}_tiles_block")
     def tiles_block(block, worker, rows, first, total, th, tiles, top, left, source, x, x0, v, t_stride, space, each):  # type: ignore[no-untyped-def]
@@ -365,7 +384,7 @@ def _work(name: str, variant: Any) -> Any:
         tiles_of(g0, g1, th, tiles, top, left, source, x, x0, c0, v, (g0 - first) * tiles * t_stride, e_stride, t_stride, space, worker * each)
 
     @separate(name=f"_{name}_panel_block")
-    def panel_block(block, worker, first, total, th, tiles, ins, c_chunk, target, v, ins_up, w, w0, k_stride, c_stride, turn, u, y, y0, bias, bias0, activation, space, each):  # type: ignore[no-untyped-def]
+    def panel_block(block, worker, first, total, th, tiles, ins, c_chunk, target, v, ins_up, w, w0, k_stride, c_stride, turn, u, y, y0, bias, bias0, activation, flags, space, each):  # type: ignore[no-untyped-def]
         """All tiles, a panel of output channels: its weights, the products, its output. u is empty or transformed ahead."""
         count = lanes(y)
         width = NV * count
@@ -391,7 +410,7 @@ def _work(name: str, variant: Any) -> Any:
                 for e in range(count_e):
                     call(block_product, (t, cols, n, v, e * v_stride + c0, ins_up, 1, space, chunk0 + e * u_stride, width, 0, space, m0 + e * m_stride, width, c0 > 0))
         for lane in range(0, cols, count):
-            image_of(first, total, th, tiles, space, m0 + lane, m_stride, width, target, y, y0, k0 + lane, bias, bias0, activation, space, s0)
+            image_of(first, total, th, tiles, space, m0 + lane, m_stride, width, target, y, y0, k0 + lane, bias, bias0, activation, flags, space, s0)
 
     return weights_block, fused_block, tiles_block, panel_block
 
@@ -423,7 +442,7 @@ def _gradient_work(name: str, variant: Any) -> Any:
         return tiles_block
 
     @separate(name=f"_{name}_kernel_block")
-    def kernel_block(block, worker, k_rows, c_cols, outs, ins, t, left, left_up, right, right_up, dw, dw0, k_stride, taps, accumulate, space, each):  # type: ignore[no-untyped-def]
+    def kernel_block(block, worker, k_rows, c_cols, outs, ins, t, left, left_up, right, right_up, dw, dw0, k_stride, taps, accumulate, flags, space, each):  # type: ignore[no-untyped-def]
         """k_rows output channels by c_cols input channels: dy's tiles by x's tiles, then back to kernels."""
         count = lanes(dw)
         width = NV * count
@@ -438,7 +457,7 @@ def _gradient_work(name: str, variant: Any) -> Any:
             call(block_product, (k_some, c_some, t, left, e * left_stride + k0, 1, left_up, right, e * right_stride + c0, right_up, width, space, m0 + e * e_stride, c_cols, False))
         for k in range(k_some):
             for c in range(0, c_some, count):
-                call(back, (space, m0 + k * c_cols + c, e_stride, dw, dw0 + (k0 + k) * k_stride + (c0 + c) * taps, min(count, c_some - c), accumulate, space, s0))
+                call(back, (space, m0 + k * c_cols + c, e_stride, dw, dw0 + (k0 + k) * k_stride + (c0 + c) * taps, min(count, c_some - c), accumulate, flags, space, s0))
 
     return _tiles_block(x_tiles, f"_{name}_x_block"), _tiles_block(dy_tiles, f"_{name}_dy_block"), kernel_block
 
@@ -498,11 +517,11 @@ def _launchers(variant: _Variant) -> _Launchers:
         parallel(weights_block, panels * ((ins + c_chunk - 1) // c_chunk), threads, (w, w0, k_stride, c_stride, turn, outs, ins, c_chunk, u, space, each))
 
     @launcher(name=f"_{variant.name}_fused")
-    def fused(threads, rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, space, each):  # type: ignore[no-untyped-def]
-        parallel(fused_block, (total + rows - 1) // rows, threads, (rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, space, each))
+    def fused(threads, rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, flags, space, each):  # type: ignore[no-untyped-def]
+        parallel(fused_block, (total + rows - 1) // rows, threads, (rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, flags, space, each))
 
     @launcher(name=f"_{variant.name}_panels")
-    def panels(threads, rows, chunk, total, th, tiles, top, left, source, target, x, x0, v, w, w0, k_stride, c_stride, turn, c_chunk, u, y, y0, bias, bias0, activation, space, each):  # type: ignore[no-untyped-def]
+    def panels(threads, rows, chunk, total, th, tiles, top, left, source, target, x, x0, v, w, w0, k_stride, c_stride, turn, c_chunk, u, y, y0, bias, bias0, activation, flags, space, each):  # type: ignore[no-untyped-def]
         count = lanes(y)
         ins, outs = source[7], target[7]
         ins_up = (ins + count - 1) // count * count
@@ -510,10 +529,10 @@ def _launchers(variant: _Variant) -> _Launchers:
             last = min(total, first + chunk)
             groups = (last - first + rows - 1) // rows
             parallel(tiles_block, groups * (ins_up // count), threads, (rows, first, last, th, tiles, top, left, source, x, x0, v, ins_up, space, each))
-            parallel(panel_block, (outs + NV * count - 1) // (NV * count), threads, (first, last, th, tiles, ins, c_chunk, target, v, ins_up, w, w0, k_stride, c_stride, turn, u, y, y0, bias, bias0, activation, space, each))
+            parallel(panel_block, (outs + NV * count - 1) // (NV * count), threads, (first, last, th, tiles, ins, c_chunk, target, v, ins_up, w, w0, k_stride, c_stride, turn, u, y, y0, bias, bias0, activation, flags, space, each))
 
     @launcher(name=f"_{variant.name}_gradient")
-    def gradient(threads, rows, chunk, total, th, tiles, top, left, source, target, x, x0, dy, dy0, k_rows, c_cols, dw, dw0, right, lefts, space, each):  # type: ignore[no-untyped-def]
+    def gradient(threads, rows, chunk, total, th, tiles, top, left, source, target, x, x0, dy, dy0, k_rows, c_cols, dw, dw0, right, lefts, flags, space, each):  # type: ignore[no-untyped-def]
         count = lanes(x)
         width = NV * count
         ins, outs = source[7], target[7]
@@ -525,7 +544,7 @@ def _launchers(variant: _Variant) -> _Launchers:
             groups = (last - first + rows - 1) // rows
             parallel(x_block, groups * ((ins + count - 1) // count), threads, (rows, first, last, th, tiles, top, left, source, x, x0, right, ins_up, space, each))
             parallel(dy_block, groups * (outs_up // count), threads, (rows, first, last, th, tiles, 0, 0, target, dy, dy0, lefts, outs_up, space, each))
-            parallel(kernel_block, tasks, threads, (k_rows, c_cols, outs, ins, (last - first) * tiles, lefts, outs_up, right, ins_up, dw, dw0, ins * taps, taps, first > 0, space, each))
+            parallel(kernel_block, tasks, threads, (k_rows, c_cols, outs, ins, (last - first) * tiles, lefts, outs_up, right, ins_up, dw, dw0, ins * taps, taps, first > 0, flags, space, each))
 
     variant_taps = variant.taps_h * variant.taps_w
     for made in (weights, fused, panels, gradient):
@@ -616,6 +635,7 @@ class _Convolution:
     """forward, and the gradient with respect to the input, which is a forward convolution of other arrays."""
 
     def __init__(self, spec: ConvSpec, direction: str, activation: int) -> None:
+        self.spec, self.direction, self.code = spec, direction, activation
         variant, self.launch = _VARIANTS[_CHOICE[spec.kernel[1:], spec.precision]]
         _, r, s = spec.kernel
         (_, (top, _), (left, _)) = spec.padding
@@ -671,7 +691,9 @@ class _Convolution:
 
     def run(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: np.ndarray | None = None) -> None:
         g = self.geometry
+        arguments = x, w, bias, y
         x, w, y = x.reshape(-1), w.reshape(-1), y.reshape(-1)
+        flags = np.zeros(1, np.intp)
         threads = _threads.threads_for(self.work_ns)
         fused = self.fused(threads)
         rows, chunk = g.fused_rows(threads), g.tiles_chunk()
@@ -686,12 +708,15 @@ class _Convolution:
             if fused:
                 if prepared is None:
                     self._transform(threads, w, group, u, space)
-                self.launch.fused(threads, rows, g.total, g.th, g.tiles, *self.pads, self.source.dims, self.target.dims, x, x0, ready, y, y0, bias, group * g.outs, self.activation, space, each)
+                self.launch.fused(threads, rows, g.total, g.th, g.tiles, *self.pads, self.source.dims, self.target.dims, x, x0, ready, y, y0, bias, group * g.outs, self.activation, flags, space, each)
             else:
                 self.launch.panels(
                     threads, rows, chunk, g.total, g.th, g.tiles, *self.pads, self.source.dims, self.target.dims, x, x0, v, w, group * self.w_group,
-                    self.k_stride, self.c_stride, self.turn, _C_CHUNK, ready, y, y0, bias, group * g.outs, self.activation, space, each,
+                    self.k_stride, self.c_stride, self.turn, _C_CHUNK, ready, y, y0, bias, group * g.outs, self.activation, flags, space, each,
                 )  # fmt: skip
+        if flags[0]:
+            # Something is infinite or not a number, and the transforms have spread it over whole tiles.
+            getattr(implicit.STRATEGY, self.direction)(self.spec, self.code).run(*arguments)
 
 
 class _KernelGradient:
@@ -699,7 +724,7 @@ class _KernelGradient:
 
     def __init__(self, spec: ConvSpec) -> None:
         variant, launchers = _VARIANTS[_CHOICE[spec.kernel[1:], spec.precision]]
-        self.launch = launchers.gradient
+        self.spec, self.launch = spec, launchers.gradient
         x, y = side(spec, spec.size, spec.channels), side(spec, spec.out_size, spec.out_channels)
         self.x, self.y, self.groups, self.dtype = x, y, spec.groups, spec.dtype
         self.pads = (spec.padding[1][0], spec.padding[2][0])
@@ -735,7 +760,9 @@ class _KernelGradient:
 
     def run(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:
         g = self.geometry
+        arguments = x, dy, dw
         x, dy, dw = x.reshape(-1), dy.reshape(-1), dw.reshape(-1)
+        flags = np.zeros(1, np.intp)
         threads = _threads.threads_for(self.work_ns)
         k_rows, c_cols = self._tasks(threads)
         each = self._each(threads)
@@ -745,8 +772,10 @@ class _KernelGradient:
         for group in range(self.groups):
             self.launch(
                 threads, 4, self.chunk, g.total, g.th, g.tiles, *self.pads, self.x.dims, self.y.dims, x, group * self.x.group, dy, group * self.y.group,
-                k_rows, c_cols, dw, group * self.w_group, right, left, space, each,
+                k_rows, c_cols, dw, group * self.w_group, right, left, flags, space, each,
             )  # fmt: skip
+        if flags[0]:
+            implicit.STRATEGY.grad_weight(self.spec)(*arguments)
 
 
 def _accepts(spec: ConvSpec, direction: str) -> str | None:
