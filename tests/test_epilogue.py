@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numba import njit
 
-from fastops._jit import separate
+from fastops._jit import FLAGS
 from fastops.simd.epilogue import ACTIVATIONS, activate
 from tests.activations import FORMULAS, activation
 
 
-@separate
+@njit(**FLAGS)
 def run(code, y, start, count):
     activate(code, y, start, count)
 

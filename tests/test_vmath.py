@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from fastops._jit import CHECKED, function
+from fastops._jit import CHECKED, FLAGS
 from fastops.simd import vmath
 
 INF, NAN = math.inf, math.nan
@@ -54,7 +54,7 @@ def over(name):
     """The plain loop y[i] = f(x[i])."""
     f = getattr(vmath, name)
 
-    @function
+    @njit(**FLAGS)
     def loop(x, y):
         for i in range(x.size):
             y[i] = f(x[i])

@@ -36,10 +36,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic, overload
 
 from fastops._jit import FLAGS, function
+
+# LLVM alone would stop inlining erf into a loop, and no entry for Python is needed.
+_INLINED = {**FLAGS, "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 _UNSIGNED = {types.float32: types.uint32, types.float64: types.uint64}
 _FLOAT = {unsigned: floating for floating, unsigned in _UNSIGNED.items()}
@@ -182,11 +185,11 @@ def _for_both_formats(make: Callable[[SimpleNamespace], Callable[..., Any]]) -> 
     def chosen(x):
         return compiled(x)
 
-    @overload(chosen, jit_options={**FLAGS, "forceinline": True})
+    @overload(chosen, jit_options=_INLINED)
     def choose(x):
         return versions.get(x)
 
-    compiled = function(lambda x: chosen(x))
+    compiled = njit(**FLAGS)(lambda x: chosen(x))
     chosen.__name__ = chosen.__qualname__ = make.__name__.strip("_")
     chosen.__doc__ = make.__doc__
     return chosen
