@@ -118,44 +118,51 @@ def _clear_edges(space, s0, channels, slices, od, i0, i1, q0, q1, source, geomet
 
 
 @function
-def _fill(x, x0, space, s0, channels, slices, od, i0, i1, q0, q1, source, geometry, before, dilation):  # type: ignore[no-untyped-def]
-    """Copies x under output rows i0..i1, columns q0..q1 of output slice od into a planar slab.
+def _copies(i0, i1, q0, q1, source, geometry):  # type: ignore[no-untyped-def]
+    """What _fill does for each channel alike: divisions are too slow to be made again for each."""
+    _, stride_h, stride_w, top, left, reach_h, reach_w, _, pitch = geometry
+    _, inside0, inside1 = _columns(q0, q1, stride_w, left, reach_w, source[6])
+    h0 = i0 * stride_h - top
+    rows = (i1 - i0 - 1) * stride_h + reach_h
+    f0, f1 = inside0 % stride_w, (inside0 + 1) % stride_w
+    even = f0 * pitch + inside0 // stride_w - _plane_shift(left, f0, stride_w)
+    odd = f1 * pitch + (inside0 + 1) // stride_w - _plane_shift(left, f1, stride_w)
+    first, last = max(0, -h0), min(rows, source[5] - h0)
+    return h0, first, last, q0 * stride_w - left + inside0, inside0, inside1, even, odd
+
+
+@function
+def _fill(x, x0, space, s0, channels, slices, od, copies, source, geometry, before, dilation):  # type: ignore[no-untyped-def]
+    """Copies x under some rows and columns of output slice od into a planar slab.
 
     The slab is (channels, slices, rows, stride_w planes, pitch). Rows are written in ascending order: the last vector of a
     row may spill zeros over the start of the next.
     """
-    depth, _, d_stride, c_stride, p_stride, height, width, _ = source
-    stride_d, stride_h, stride_w, top, left, reach_h, reach_w, slab_rows, pitch = geometry
-    _, inside0, inside1 = _columns(q0, q1, stride_w, left, reach_w, width)
+    depth, _, d_stride, c_stride, p_stride, _, width, _ = source
+    stride_d, _, stride_w, _, left, _, _, slab_rows, pitch = geometry
+    h0, first, last, w0, inside0, inside1, even, odd = copies
     count = lanes(x)
     n = inside1 - inside0
-    h0 = i0 * stride_h - top
-    rows = (i1 - i0 - 1) * stride_h + reach_h
-    first, last = max(0, -h0), min(rows, height - h0)
-    w0 = q0 * stride_w - left + inside0
-    f0 = inside0 % stride_w
-    even = f0 * pitch + inside0 // stride_w - _plane_shift(left, f0, stride_w)
-    f1 = (inside0 + 1) % stride_w
-    odd = f1 * pitch + (inside0 + 1) // stride_w - _plane_shift(left, f1, stride_w)
+    slab_row = stride_w * pitch
     for c in range(channels):
         for t in range(slices):
             d = od * stride_d - before + t * dilation
             if d < 0 or d >= depth:
                 continue
-            base = x0 + c * c_stride + d * d_stride + w0 * p_stride
-            slab = s0 + (c * slices + t) * slab_rows * stride_w * pitch
-            for i in range(first, last):
-                at = base + (h0 + i) * width * p_stride
-                to = slab + i * stride_w * pitch
-                if p_stride == 1 and stride_w == 1:
-                    to += even
+            at = x0 + c * c_stride + d * d_stride + ((h0 + first) * width + w0) * p_stride
+            to = s0 + ((c * slices + t) * slab_rows + first) * slab_row
+            if p_stride == 1 and stride_w == 1:
+                for _ in range(first, last):
                     j = 0
                     while n - j >= count:
-                        store(space, to + j, load(x, at + j))
+                        store(space, to + even + j, load(x, at + j))
                         j += count
                     if j < n:
-                        store(space, to + j, load_part(x, at + j, n - j))
-                elif p_stride == 1 and stride_w == 2:
+                        store(space, to + even + j, load_part(x, at + j, n - j))
+                    at += width
+                    to += slab_row
+            elif p_stride == 1 and stride_w == 2:
+                for _ in range(first, last):
                     j = 0
                     while n - j >= 2 * count:
                         store_tile(space, to + even + j // 2, odd - even, deinterleave(load(x, at + j), load(x, at + j + count)))
@@ -163,11 +170,15 @@ def _fill(x, x0, space, s0, channels, slices, od, i0, i1, q0, q1, source, geomet
                     if j < n:
                         pair = deinterleave(load_part(x, at + j, n - j), load_part(x, at + j + count, n - j - count))
                         store_tile(space, to + even + j // 2, odd - even, pair)
-                else:
-                    for f in range(stride_w):
-                        plane = to + f * pitch - _plane_shift(left, f, stride_w)
-                        for m in range(_first_in_plane(inside0, f, stride_w), _first_in_plane(inside1, f, stride_w)):
-                            space[plane + m] = x[at + (m * stride_w + f - inside0) * p_stride]
+                    at += width
+                    to += slab_row
+            else:
+                for f in range(stride_w):
+                    n0, n1 = _first_in_plane(inside0, f, stride_w), _first_in_plane(inside1, f, stride_w)
+                    plane = to + f * pitch - _plane_shift(left, f, stride_w)
+                    for i in range(last - first):
+                        for m in range(n0, n1):
+                            space[plane + i * slab_row + m] = x[at + (i * width + m * stride_w + f - inside0) * p_stride]
 
 
 @function
@@ -251,47 +262,51 @@ def _planar(name: str, taps: int, stride: int) -> Any:
         i1, q1 = min(coarse_h, i0 + strip_rows), min(coarse_w, q0 + strip_cols)
         phase, coarse_d = od % step_d, od // step_d
         slab_slices, before, dilation = depths[3 * phase], depths[3 * phase + 1], depths[3 * phase + 2]
-        merged_row = (strip_cols + count - 1) // count * count
-        merged_plane = strip_rows * merged_row
+        # Whole tiles are stored there.
+        merged_row = (strip_cols + count - 1) // count * count + (_TILE * count if few else 0)
+        merged_plane = (strip_rows + _TILE) * merged_row
         m0 = worker * each
         s0 = m0 + (step_w * merged_plane if step_w > 1 or p_stride > 1 else 0) + geometry[9]
         edges = geometry[:9]
         direct = step_w == 1 and p_stride == 1
-        sink = y if direct else space
         slab_row = stride_w * pitch
         tile_row = count if few else (slab_row if taps > 1 else stride_h * slab_row)
         row_step, col_step = (1, _TILE * count) if few else (_TILE, count)
         sink_row = count if few else (step_h * width if direct else merged_row)
         fall = count if few else 0
         _clear_edges(space, s0, ins, slab_slices, coarse_d, i0, i1, q0, q1, source, edges, before, dilation)
+        copies = _copies(i0, i1, q0, q1, source, edges)
         for g in range(part * per_part, min(groups, (part + 1) * per_part)):
-            _fill(x, image * source[1] + g * x_group, space, s0, ins, slab_slices, coarse_d, i0, i1, q0, q1, source, edges, before, dilation)
+            _fill(x, image * source[1] + g * x_group, space, s0, ins, slab_slices, coarse_d, copies, source, edges, before, dilation)
             for k in range(outs):
                 y0 = image * n_stride + g * y_group + od * d_stride + k * c_stride
                 w0 = g * w_group + k * w_out
                 shift = splat(y, bias[g * outs + k] if bias.size > 0 else y.dtype.type(0))
                 for rem_h in range(step_h):
-                    count_h = (height - rem_h + step_h - 1) // step_h
-                    rows = min(i1, count_h) - i0
                     for rem_w in range(step_w):
-                        count_w = (width - rem_w + step_w - 1) // step_w
-                        cols = min(q1, count_w) - q0
-                        piece = 2 * ((phase * step_h + rem_h) * step_w + rem_w)
-                        first = pieces[piece]
-                        last = first + pieces[piece + 1]
-                        for i in range(0, rows, row_step):
+                        piece = 4 * ((phase * step_h + rem_h) * step_w + rem_w)
+                        first, last = pieces[piece], pieces[piece + 1]
+                        rows, cols = min(i1, pieces[piece + 2]) - i0, min(q1, pieces[piece + 3]) - q0
+                        i = 0
+                        while i < rows:
                             left = _TILE if few else rows - i
                             row0 = s0 + i * stride_h * slab_row
                             to = y0 + ((i0 + i) * step_h + rem_h) * width + q0 if direct else m0 + rem_w * merged_plane + i * merged_row
-                            for q in range(0, cols, col_step):
+                            q = 0
+                            while q < cols:
                                 t = tile_add(zero_tile(y, _TILE, 1), shift)
                                 for j in range(first, last):
                                     t = slide(t, space, row0 + q + at[j], tile_row, taps, stride, w, w0 + wt[j], w_row)
-                                if left >= _TILE and cols - q >= col_step:
-                                    store_tile(sink, to + q, sink_row, t)
+                                if not direct:
+                                    store_tile(space, to + q, sink_row, t)
+                                elif left >= _TILE and cols - q >= col_step:
+                                    store_tile(y, to + q, sink_row, t)
                                 else:
-                                    store_column_part(sink, to + q, sink_row, t, left, cols - q, fall)
+                                    store_column_part(y, to + q, sink_row, t, left, cols - q, fall)
+                                q += col_step
+                            i += row_step
                     if not direct:
+                        rows = min(i1, pieces[4 * (phase * step_h + rem_h) * step_w + 2]) - i0
                         to = y0 + (((i0 * step_h + rem_h) * width) + q0 * step_w) * p_stride
                         across = min(width, q1 * step_w) - q0 * step_w
                         _merge(space, m0, merged_plane, merged_row, rows, across, y, to, step_h * width * p_stride, step_w, p_stride)
@@ -356,16 +371,16 @@ def _pixelwise(name: str, taps: int, stride: int) -> Any:
             if bias.size > 0:
                 shift = load_part(bias, c, some)
             for rem_h in range(step_h):
-                rows = min(i1, (height - rem_h + step_h - 1) // step_h) - i0
                 for rem_w in range(step_w):
-                    cols = min(q1, (width - rem_w + step_w - 1) // step_w) - q0
-                    piece = 2 * ((phase * step_h + rem_h) * step_w + rem_w)
-                    first = pieces[piece]
-                    last = first + pieces[piece + 1]
-                    for i in range(0, rows, row_step):
+                    piece = 4 * ((phase * step_h + rem_h) * step_w + rem_w)
+                    first, last = pieces[piece], pieces[piece + 1]
+                    rows, cols = min(i1, pieces[piece + 2]) - i0, min(q1, pieces[piece + 3]) - q0
+                    i = 0
+                    while i < rows:
                         row0 = s0 + i * stride_h * slab_row
                         to = y0 + (((i0 + i) * step_h + rem_h) * width + q0 * step_w + rem_w) * p_stride + c
-                        for q in range(0, cols, col_step):
+                        q = 0
+                        while q < cols:
                             t = tile_add(zero_tile(y, _TILE, 1), shift)
                             for j in range(first, last):
                                 t = slide_lanes(t, space, row0 + q * stride_w * count + at[j], tile_row, taps, stride, space, k0 + wt[j], w_row)
@@ -374,6 +389,8 @@ def _pixelwise(name: str, taps: int, stride: int) -> Any:
                                 store_tile(y, to + q * step_w * p_stride, y_row, t)
                             else:
                                 store_column_part(y, to + q * step_w * p_stride, y_row, t, left, some, 0)
+                            q += col_step
+                        i += row_step
         if activation[1] != 0:
             for r in range(i0 * step_h, min(height, i1 * step_h)):
                 left, right = q0 * step_w, min(width, q1 * step_w)
@@ -424,40 +441,48 @@ def _planar_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
             i1, q1 = min(height, i0 + strip_rows), min(width, q0 + strip_cols)
             rows, cols = i1 - i0, q1 - q0
             _clear_edges(space, s0, ins, slab_slices, od, i0, i1, q0, q1, source, edges, before, dilation)
+            copies = _copies(i0, i1, q0, q1, source, edges)
             for g in range(g0, g1):
-                _fill(x, image * source[1] + g * x_group, space, s0, ins, slab_slices, od, i0, i1, q0, q1, source, edges, before, dilation)
+                _fill(x, image * source[1] + g * x_group, space, s0, ins, slab_slices, od, copies, source, edges, before, dilation)
                 for k in range(outs):
                     y0 = image * n_stride + g * y_group + od * d_stride + k * c_stride + (i0 * width + q0) * p_stride
-                    y_row = width
-                    given = dy
                     if p_stride > 1:
                         for i in range(rows):
                             for q in range(cols):
                                 space[gathered0 + i * gathered_row + q] = dy[y0 + (i * width + q) * p_stride]
-                        given, y0, y_row = space, gathered0, gathered_row
-                    y_tile = count if few else y_row
                     for j in range(0, number, unroll):
                         sums_at = sums0 + (((g - g0) * outs + k) * row_sums + j * taps) * count
                         sums = load_tile(space, sums_at, count, vectors)
-                        for i in range(0, rows, row_step):
+                        i = 0
+                        while i < rows:
                             left = _TILE if few else rows - i
                             row0 = s0 + i * stride_h * slab_row
-                            for q in range(0, cols, col_step):
+                            q = 0
+                            while q < cols:
                                 where = offsets(at, j, row0 + q, unroll)
+                                if p_stride > 1:
+                                    t = load_tile_part(space, gathered0 + i * gathered_row + q, count if few else gathered_row, _TILE, left, cols - q, fall)
+                                else:
+                                    t = load_tile_part(dy, y0 + i * width + q, count if few else width, _TILE, left, cols - q, fall)
                                 if left >= _TILE and cols - q >= col_step:
-                                    t = load_tile(given, y0 + i * y_row + q, y_tile, _TILE)
                                     sums = correlate(sums, t, space, where, tile_row, taps, stride)
                                 else:
-                                    t = load_tile_part(given, y0 + i * y_row + q, y_tile, _TILE, left, cols - q, fall)
                                     sums = correlate_part(sums, t, space, where, tile_row, taps, stride, min(left, _TILE), cols - q, fall)
+                                q += col_step
+                            i += row_step
                         store_tile(space, sums_at, count, sums)
         total = (g1 - g0) * outs * row_sums
+        to, at_sum = chunk * chunk_stride + g0 * w_group, 0
         for i in range(0, total, count):
             store(space, gathered0, lane_sums(load_square(space, sums0 + i * count, count)))
             for j in range(min(count, total - i)):
-                owner, to = (i + j) // row_sums, order[(i + j) % row_sums]
-                if to >= 0:
-                    dw[chunk * chunk_stride + (g0 + owner // outs) * w_group + owner % outs * w_out + to] = space[gathered0 + j]
+                if order[at_sum] >= 0:
+                    dw[to + order[at_sum]] = space[gathered0 + j]
+                at_sum += 1
+                if at_sum == row_sums:
+                    # Output channels, and groups of them, follow one another in dw.
+                    at_sum = 0
+                    to += w_out
 
     @launcher(name=name)
     def launch(threads, chunks, work, items, per_chunk, groups, per_part, source, x_group, target, y_group, geometry, depth, at, number, order, few, x, dy, partial, dw, w_group, w_out, space, each):  # type: ignore[no-untyped-def]
@@ -511,9 +536,11 @@ def _pixelwise_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
                 for j in range(0, number, unroll):
                     sums_at = sums0 + ((c - c0) // count * row_sums + j * taps) * count
                     sums = load_tile(space, sums_at, count, vectors)
-                    for i in range(0, rows, row_step):
+                    i = 0
+                    while i < rows:
                         row0 = s0 + i * stride_h * slab_row
-                        for q in range(0, cols, col_step):
+                        q = 0
+                        while q < cols:
                             where = offsets(at, j, row0 + q * stride_w * count, unroll)
                             left = cols - q if few else rows - i
                             if left >= _TILE and some == count:
@@ -522,6 +549,8 @@ def _pixelwise_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
                             else:
                                 t = load_tile_part(dy, y0 + (i * width + q) * p_stride, y_row, _TILE, left, some, 0)
                                 sums = correlate_part(sums, t, space, where, tile_row, taps, stride, min(left, _TILE), some, 0)
+                            q += col_step
+                        i += row_step
                     store_tile(space, sums_at, count, sums)
         for c in range(c0, c1):
             for i in range(row_sums):
@@ -715,7 +744,8 @@ class _Convolution:
                     ):  # fmt: skip
                         at.append(slab.place(c, slices, t, u, v))
                         wt.append((c * w_in + (tap_d * spec.kernel[1] + tap_h) * spec.kernel[2] + tap_w) * unit)
-                pieces += [first, len(at) - first]
+                counts = [max(0, -(-(n - rem) // axis.step)) for n, rem, axis in zip(self.target.dims[5:7], (rem_h, rem_w), axes[1:])]
+                pieces += [first, len(at), *counts]
         self.at, self.wt = np.array(at, np.intp), np.array(wt, np.intp)
         self.pieces, self.depths = np.array(pieces, np.intp), np.array(depths, np.intp)
         step_w = axes[2].step
@@ -725,7 +755,7 @@ class _Convolution:
         self.work_ns = _nanoseconds(spec, direction)
         units = -(-spec.channels // slab.lanes) if self.pixelwise else spec.groups
         # Some 20 us of work in a block.
-        most = max(1, int(20_000 * strips * units / max(1.0, self.work_ns) / units))
+        most = max(1, int(20_000 * strips * units / self.work_ns))
         self.per_part = _parts(units, most, strips)
         parts = -(-units // self.per_part)
         self.work = slab.strips(depth, parts)
@@ -734,7 +764,9 @@ class _Convolution:
             extra = (taps + 2 * slab.lanes) * slab.lanes
         else:
             p_stride = self.target.dims[4]
-            extra = step_w * slab.strip_rows * up(slab.strip_cols, slab.lanes) if step_w > 1 or p_stride > 1 else 0
+            extra = step_w * (slab.strip_rows + _TILE) * (up(slab.strip_cols, slab.lanes) + (_TILE * slab.lanes if slab.few else 0))
+            if step_w == 1 and p_stride == 1:
+                extra = 0
         self.each = up(slab.count + extra + 8 * slab.lanes, 16)
         self.kernel = _kernel("pixelwise" if self.pixelwise else "planar", slab.taps, slab.stride)
 
