@@ -17,6 +17,7 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import itertools
 import os
 import pickle
 import re
@@ -31,6 +32,7 @@ from typing import Any, NamedTuple
 
 import numba
 from numba.core import config
+from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.serialize import dumps
 
@@ -38,6 +40,21 @@ _PACKAGE = __name__.partition(".")[0]
 _CHECKSUM = 32
 _STARTED = time.time()
 _EXTERNAL = re.compile(rb"fastops_separate_[0-9a-f]{32}")
+
+
+def _number_functions_apart() -> None:
+    """Begin Numba's numbering of functions anywhere but at 1.
+
+    The number is the only thing that tells two functions made by one factory apart in the symbols of machine code. From
+    1 on, different processes give different functions the same number; a third process that loads a kernel of each
+    would link both to the function that came first.
+    """
+    FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(6), "big"))
+
+
+_number_functions_apart()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_number_functions_apart)
 
 
 def cache_dir() -> Path:
@@ -244,6 +261,7 @@ class Externals:
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[str, str, Any]] = {}
+        self._kept: dict[int, Any] = {}
 
     @staticmethod
     def symbol(dispatcher: Any, argtypes: tuple[Any, ...]) -> str:
@@ -260,11 +278,12 @@ class Externals:
             self._known[name] = (dispatcher.py_func.__module__, dispatcher.py_func.__qualname__, argtypes)
         return name
 
-    @staticmethod
-    def address(dispatcher: Any, argtypes: tuple[Any, ...]) -> int:
+    def address(self, dispatcher: Any, argtypes: tuple[Any, ...]) -> int:
         dispatcher.compile(argtypes)
         result = dispatcher.overloads[argtypes]
-        return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+        address = int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+        self._kept[address] = result.library  # others have the address, so the code must outlive the dispatcher
+        return address
 
     def describe(self, name: str) -> tuple[str, str, Any]:
         return self._known[name]
