@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 from llvmlite import binding
-from numba.core import config
+from numba import config
 
 
 def _features() -> dict[str, bool]:
@@ -52,3 +52,8 @@ KC: Final = 256
 def panel_width(dtype: str) -> int:
     """Columns of a register tile."""
     return NV * LANES[dtype]
+
+
+# What cost models take a core's clock to be. They compare strategies with one another on one machine, so that only the
+# constant parts (launches, calls) depend on it.
+CYCLES_PER_NS: Final = 3.5

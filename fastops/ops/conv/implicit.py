@@ -32,7 +32,7 @@ from fastops import _threads
 from fastops._jit import call, function, launcher, parallel, separate
 from fastops.ops.conv.layout import side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
-from fastops.simd.blocking import KC, LANES, NV, panel_width
+from fastops.simd.blocking import CYCLES_PER_NS, KC, LANES, NV, panel_width
 from fastops.simd.finish import activate, activation_entry
 from fastops.simd.pack import copy_run, pack_panels
 from fastops.simd.product import table_product
@@ -691,13 +691,16 @@ class _WeightGradient:
 
 
 def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
-    lanes_ = LANES[spec.dtype]
-    width = panel_width(spec.dtype)
-    outs = (spec.channels if direction == "grad_input" else spec.out_channels) // spec.groups
-    waste = up(outs, width) / outs
-    macs = spec.flops / 2
-    weights = prod(spec.weight_shape)
-    return waste * macs / lanes_ / 2 / 3.1 / threads + 2.0 * weights / lanes_ / 3 / threads + 8_000 + 3_000 * spec.groups
+    """Cycles, fitted to one core: the product, a pixel's way to the output, packing the weights."""
+    lanes_, width = LANES[spec.dtype], panel_width(spec.dtype)
+    turned = direction == "grad_input"
+    outs = (spec.channels if turned else spec.out_channels) // spec.groups
+    pixels = spec.batch * prod(spec.size if turned else spec.out_size)
+    panels = spec.groups * -(-outs // width)
+    product = 1.15 * spec.flops / 2 / lanes_ / 2 * (up(outs, width) / outs)
+    output = (0 if direction == "grad_weight" else 20) * pixels * panels
+    packing = (16 if turned else 5) * prod(spec.weight_shape) / lanes_
+    return (product + output + packing) / CYCLES_PER_NS / threads + 5_000 + 2_500 * (spec.groups - 1)
 
 
 def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:

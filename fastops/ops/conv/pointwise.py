@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
-from fastops.simd.blocking import LANES
+from fastops.simd.blocking import CYCLES_PER_NS, LANES
 from fastops.simd.gemm import gemm_strided, gemm_workspace
 
 
@@ -78,7 +78,8 @@ def _accepts(spec: ConvSpec, direction: str) -> str | None:
 
 
 def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
-    return spec.flops / 2 / LANES[spec.dtype] / 2 / 3.2 / threads + 6_000 * spec.groups
+    images = 1 if spec.channels_last else spec.batch
+    return 1.3 * spec.flops / 2 / LANES[spec.dtype] / 2 / CYCLES_PER_NS / threads + 3_000 * spec.groups * images
 
 
 def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:

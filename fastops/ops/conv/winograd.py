@@ -41,7 +41,7 @@ from fastops._jit import call, function, launcher, parallel, separate
 from fastops.ops.conv import implicit
 from fastops.ops.conv.layout import Side, side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
-from fastops.simd.blocking import LANES, NV, panel_width
+from fastops.simd.blocking import CYCLES_PER_NS, LANES, NV, panel_width
 from fastops.simd.finish import activate, activation_entry
 from fastops.simd.product import block_product
 from fastops.simd.vector import (
@@ -792,15 +792,19 @@ def _accepts(spec: ConvSpec, direction: str) -> str | None:
 
 
 def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
+    """Cycles, fitted to one core: the products, the transforms of tiles, those of kernels."""
     variant = _VARIANTS[_CHOICE[spec.kernel[1:], spec.precision]][0]
-    lanes_ = LANES[spec.dtype]
-    images = spec.batch * spec.out_size[0]
-    height, width = spec.out_size[1:] if direction != "grad_input" else spec.size[1:]
-    tiles = images * -(-height // variant.out_h) * -(-width // variant.out_w)
+    count = LANES[spec.dtype]
+    height, width = spec.size[1:] if direction == "grad_input" else spec.out_size[1:]
+    tiles = spec.batch * spec.out_size[0] * -(-height // variant.out_h) * -(-width // variant.out_w)
     points = variant.alpha_h * variant.alpha_w
     c, k = spec.channels // spec.groups, spec.out_channels // spec.groups
-    vector_ops = points * (tiles * c * k / lanes_ / 2 + 1.6 * tiles * (up(c, lanes_) + up(k, lanes_)) / lanes_ + 2.0 * c * up(k, lanes_) / lanes_)
-    return spec.groups * vector_ops / 3.5 / threads + 10_000
+    ins, outs = (k, c) if direction == "grad_input" else (c, k)
+    vectors = up(c, count) // count + up(k, count) // count
+    kernels = 16 * c * up(k, count) / count if direction == "grad_weight" else 6 * ins * up(outs, count) / count
+    # Fewer tiles than a register tile has rows leave it half used.
+    product = 1.3 * max(tiles, 5) * ins * up(outs, count) / count / 2
+    return spec.groups * points * (product + 6 * tiles * vectors + kernels) / CYCLES_PER_NS / threads + 6_000 * spec.groups
 
 
 def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
