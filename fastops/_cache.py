@@ -11,6 +11,7 @@ so readers see a whole file or none. Whatever goes wrong here (a folder that can
 file) means compiling again, never failing. Since loading a file runs code from it, a folder in which others can write is
 not used.
 """
+
 from __future__ import annotations
 
 import ast
@@ -30,8 +31,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import llvmlite
 import numba
-from numba.core import config
 from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.serialize import dumps
@@ -97,9 +98,21 @@ def clear() -> int:
     return removed
 
 
+@cache
+def _spec(module: str) -> Any:
+    """Where a module is; None when there is none of that name."""
+    try:
+        return importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+
+
 def _imports(source: str, module: str, is_package: bool) -> set[str]:
-    """The fastops modules named by the import statements of a module, wherever they stand in it."""
-    found = set()
+    """The fastops modules named by the import statements of a module, wherever they stand in it.
+
+    Of ``from package import module`` that is the module alone: the package's own names would lead to everything.
+    """
+    found: set[str] = set()
     parent = module.split(".") if is_package else module.split(".")[:-1]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -107,8 +120,9 @@ def _imports(source: str, module: str, is_package: bool) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = parent[: len(parent) - node.level + 1] if node.level else []
             name = ".".join([*base, *([node.module] if node.module else [])])
-            found.add(name)
-            found.update(f"{name}.{alias.name}" for alias in node.names)
+            if name.partition(".")[0] == _PACKAGE:
+                inner = [f"{name}.{alias.name}" for alias in node.names]
+                found.update(i if _spec(i) is not None else name for i in inner)
     return {name for name in found if name.partition(".")[0] == _PACKAGE}
 
 
@@ -122,7 +136,7 @@ class _Source(NamedTuple):
 def _module_source(module: str) -> _Source | None:
     """The source of a module and the fastops modules that it imports; None when there is no such module."""
     try:
-        spec = importlib.util.find_spec(module)
+        spec = _spec(module)
         if spec is None or spec.origin is None:
             return None
         text = Path(spec.origin).read_bytes()
@@ -131,7 +145,7 @@ def _module_source(module: str) -> _Source | None:
         edited = _STARTED < max(status.st_mtime, status.st_ctime) <= time.time()
         imports = _imports(text.decode(), module, spec.submodule_search_locations is not None)
         return _Source(text, frozenset(imports), edited)
-    except (ImportError, OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError):
         return None
 
 
@@ -191,11 +205,16 @@ class _Impl(CompileResultCacheImpl):  # type: ignore[misc]
 class KernelCache(FunctionCache):  # type: ignore[misc]
     """What a Numba dispatcher asks for compiled code and hands compiled code to."""
 
-    def __init__(self, py_func: Callable[..., Any], options: dict[str, Any], environment: tuple[Any, ...], externals: Externals) -> None:
+    def __init__(
+        self, py_func: Callable[..., Any], options: dict[str, Any], environment: tuple[Any, ...], externals: Externals
+    ) -> None:
         self._py_func = py_func
         self._name = py_func.__qualname__
         self._module = py_func.__module__
-        self._static = (repr(sorted((k, sorted(v) if isinstance(v, set) else v) for k, v in options.items())), environment)
+        self._static = (
+            repr(sorted((k, sorted(v) if isinstance(v, set) else v) for k, v in options.items())),
+            environment,
+        )
         self._externals = externals
         self._impl = _Impl()
         self._impl_class = _Impl
@@ -213,7 +232,8 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
         folder = cache_dir()
         if not sources or not _private(folder):
             return None
-        key = (sources, numba.__version__, sys.version_info[:3], codegen.magic_tuple(), self._static, self._module, self._name, str(signature), config.OPT)
+        versions = (numba.__version__, llvmlite.__version__, sys.version_info[:3])
+        key = (sources, versions, codegen.magic_tuple(), self._static, self._module, self._name, str(signature))
         return folder / f"{self._name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:40]}.kernel"
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
