@@ -143,6 +143,9 @@ def _fill(x, x0, space, s0, channels, slices, od, copies, source, geometry, befo
     h0, first, last, w0, inside0, inside1, even, odd = copies
     count = lanes(x)
     n = inside1 - inside0
+    # The masks of a row's last vectors are the same in every row: what they come from must not depend on a loop.
+    whole = n // count * count if stride_w == 1 else n // (2 * count) * (2 * count)
+    tail = n - whole
     slab_row = stride_w * pitch
     for c in range(channels):
         for t in range(slices):
@@ -153,23 +156,19 @@ def _fill(x, x0, space, s0, channels, slices, od, copies, source, geometry, befo
             to = s0 + ((c * slices + t) * slab_rows + first) * slab_row
             if p_stride == 1 and stride_w == 1:
                 for _ in range(first, last):
-                    j = 0
-                    while n - j >= count:
+                    for j in range(0, whole, count):
                         store(space, to + even + j, load(x, at + j))
-                        j += count
-                    if j < n:
-                        store(space, to + even + j, load_part(x, at + j, n - j))
+                    if tail > 0:
+                        store(space, to + even + whole, load_part(x, at + whole, tail))
                     at += width
                     to += slab_row
             elif p_stride == 1 and stride_w == 2:
                 for _ in range(first, last):
-                    j = 0
-                    while n - j >= 2 * count:
+                    for j in range(0, whole, 2 * count):
                         store_tile(space, to + even + j // 2, odd - even, deinterleave(load(x, at + j), load(x, at + j + count)))
-                        j += 2 * count
-                    if j < n:
-                        pair = deinterleave(load_part(x, at + j, n - j), load_part(x, at + j + count, n - j - count))
-                        store_tile(space, to + even + j // 2, odd - even, pair)
+                    if tail > 0:
+                        pair = deinterleave(load_part(x, at + whole, tail), load_part(x, at + whole + count, tail - count))
+                        store_tile(space, to + even + whole // 2, odd - even, pair)
                     at += width
                     to += slab_row
             else:
@@ -254,7 +253,7 @@ def _planar(name: str, taps: int, stride: int) -> Any:
     def block_body(block, worker, work, groups, per_part, source, x_group, target, y_group, geometry, steps, depths, pieces, at, wt, x, w, w_group, w_out, w_row, y, bias, activation, space, each):  # type: ignore[no-untyped-def]
         image, od, i0, q0, part = _place(block, work)
         slices, parts, row_strips, strip_rows, col_strips, strip_cols = work
-        stride_h, stride_w, slab_rows, pitch = geometry[1], geometry[2], geometry[7], geometry[8]
+        stride_h, stride_w, pitch = geometry[1], geometry[2], geometry[8]
         step_d, step_h, step_w, coarse_h, coarse_w, few = steps
         _, n_stride, d_stride, c_stride, p_stride, height, width, outs = target
         ins = source[7]
@@ -274,9 +273,10 @@ def _planar(name: str, taps: int, stride: int) -> Any:
         row_step, col_step = (1, _TILE * count) if few else (_TILE, count)
         sink_row = count if few else (step_h * width if direct else merged_row)
         fall = count if few else 0
+        g0, g1 = part * per_part, min(groups, (part + 1) * per_part)
         _clear_edges(space, s0, ins, slab_slices, coarse_d, i0, i1, q0, q1, source, edges, before, dilation)
         copies = _copies(i0, i1, q0, q1, source, edges)
-        for g in range(part * per_part, min(groups, (part + 1) * per_part)):
+        for g in range(g0, g1):
             _fill(x, image * source[1] + g * x_group, space, s0, ins, slab_slices, coarse_d, copies, source, edges, before, dilation)
             for k in range(outs):
                 y0 = image * n_stride + g * y_group + od * d_stride + k * c_stride
@@ -296,11 +296,13 @@ def _planar(name: str, taps: int, stride: int) -> Any:
                             while q < cols:
                                 t = tile_add(zero_tile(y, _TILE, 1), shift)
                                 for j in range(first, last):
-                                    t = slide(t, space, row0 + q + at[j], tile_row, taps, stride, w, w0 + wt[j], w_row)
+                                    t = slide(t, space, offsets(at, j, row0 + q, 1)[0], tile_row, taps, stride, w, offsets(wt, j, w0, 1)[0], w_row)
                                 if not direct:
                                     store_tile(space, to + q, sink_row, t)
                                 elif left >= _TILE and cols - q >= col_step:
                                     store_tile(y, to + q, sink_row, t)
+                                elif left >= _TILE and not few:
+                                    store_column_part(y, to + q, sink_row, t, _TILE, cols - q, 0)
                                 else:
                                     store_column_part(y, to + q, sink_row, t, left, cols - q, fall)
                                 q += col_step
@@ -383,7 +385,8 @@ def _pixelwise(name: str, taps: int, stride: int) -> Any:
                         while q < cols:
                             t = tile_add(zero_tile(y, _TILE, 1), shift)
                             for j in range(first, last):
-                                t = slide_lanes(t, space, row0 + q * stride_w * count + at[j], tile_row, taps, stride, space, k0 + wt[j], w_row)
+                                x_at, w_at = offsets(at, j, row0 + q * stride_w * count, 1)[0], offsets(wt, j, k0, 1)[0]
+                                t = slide_lanes(t, space, x_at, tile_row, taps, stride, space, w_at, w_row)
                             left = cols - q if few else rows - i
                             if left >= _TILE and some == count:
                                 store_tile(y, to + q * step_w * p_stride, y_row, t)
@@ -418,7 +421,7 @@ def _planar_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
     def block_body(block, worker, work, items, per_chunk, groups, per_part, source, x_group, target, y_group, geometry, depth, at, number, order, few, x, dy, dw, w_group, w_out, chunk_stride, space, each):  # type: ignore[no-untyped-def]
         slices, parts, row_strips, strip_rows, col_strips, strip_cols = work
         part, chunk = block % parts, block // parts
-        stride_h, stride_w, slab_rows, pitch = geometry[1], geometry[2], geometry[7], geometry[8]
+        stride_h, stride_w, pitch = geometry[1], geometry[2], geometry[8]
         edges = geometry[:9]
         slab_slices, before, dilation = depth
         _, n_stride, d_stride, c_stride, p_stride, height, width, outs = target
@@ -462,10 +465,14 @@ def _planar_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
                                 where = offsets(at, j, row0 + q, unroll)
                                 if p_stride > 1:
                                     t = load_tile_part(space, gathered0 + i * gathered_row + q, count if few else gathered_row, _TILE, left, cols - q, fall)
+                                elif left >= _TILE and not few:
+                                    t = load_tile_part(dy, y0 + i * width + q, width, _TILE, _TILE, cols - q, 0)
                                 else:
                                     t = load_tile_part(dy, y0 + i * width + q, count if few else width, _TILE, left, cols - q, fall)
                                 if left >= _TILE and cols - q >= col_step:
                                     sums = correlate(sums, t, space, where, tile_row, taps, stride)
+                                elif left >= _TILE and not few:
+                                    sums = correlate_part(sums, t, space, where, tile_row, taps, stride, _TILE, cols - q, 0)
                                 else:
                                     sums = correlate_part(sums, t, space, where, tile_row, taps, stride, min(left, _TILE), cols - q, fall)
                                 q += col_step
