@@ -10,6 +10,7 @@ from functools import cache
 from numba import types
 
 from fastops._jit import address_of, call_at, function, separate
+from fastops.simd.vector import broadcast, lanes, load_part, store_part
 
 NO_ACTIVATION = (0, 0)
 
@@ -35,15 +36,17 @@ def activate(activation, y, start, count):  # type: ignore[no-untyped-def]
 
 @separate
 def finish_rows(y, y0, y_row, rows, cols, bias, bias0, bias_row, bias_col, activation):  # type: ignore[no-untyped-def]
-    """y[i, j] = activation(y[i, j] + bias[i * bias_row + j * bias_col]); an empty bias adds nothing."""
+    """y[i, j] = activation(y[i, j] + bias), where bias is one for each row (bias_col 0) or column; empty, it adds nothing."""
+    # Vectors by hand: with a start that might be negative for all LLVM knows, the plain loop stays scalar.
+    count = lanes(y)
     for i in range(rows):
         start = y0 + i * y_row
-        if bias.size > 0:
-            if bias_col == 0:
-                b = bias[bias0 + i * bias_row]
-                for j in range(cols):
-                    y[start + j] += b
-            else:
-                for j in range(cols):
-                    y[start + j] += bias[bias0 + i * bias_row + j]
+        if bias.size > 0 and bias_col == 0:
+            shift = broadcast(bias, bias0 + i * bias_row)
+            for j in range(0, cols, count):
+                store_part(y, start + j, load_part(y, start + j, cols - j) + shift, cols - j)
+        elif bias.size > 0:
+            for j in range(0, cols, count):
+                each = load_part(bias, bias0 + j, cols - j)
+                store_part(y, start + j, load_part(y, start + j, cols - j) + each, cols - j)
         activate(activation, y, start, cols)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from fastops._jit import function, separate
 from fastops.simd.blocking import NV
-from fastops.simd.vector import lanes, load, load_part, load_square, store, store_part, store_tile, transpose
+from fastops.simd.vector import lanes, load, load_part, load_square, splat, store, store_part, store_tile, transpose
 
 
 @function
@@ -58,5 +58,7 @@ def copy_run(source, s0, out, o0, count):  # type: ignore[no-untyped-def]
 @function
 def scale_run(source, s0, out, o0, count, factor):  # type: ignore[no-untyped-def]
     """out[o0 + i] = factor * source[s0 + i] for i < count."""
-    for i in range(count):
-        out[o0 + i] = factor * source[s0 + i]
+    step = lanes(out)
+    by = splat(out, factor)
+    for i in range(0, count, step):
+        store_part(out, o0 + i, load_part(source, s0 + i, count - i) * by, count - i)

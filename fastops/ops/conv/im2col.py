@@ -322,12 +322,14 @@ class _Windows:
 def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     lanes_ = LANES[spec.dtype]
     elements = spec.batch * prod(spec.out_size) * spec.channels * prod(spec.kernel)
-    product = spec.flops / 2 / lanes_ / 2 * 1.3
+    pixels = prod(spec.out_size)
+    product = spec.flops / 2 / lanes_ / 2 * 1.3 * up(pixels, panel_width(spec.dtype)) / pixels
     # Cycles a vector of the matrix, written and read back, and more where its elements are fetched one by one or added.
     each = 30 if direction == "grad_input" else 18
     passes = elements / lanes_ * (each if spec.stride[2] == 1 else each + 3 * lanes_)
     blocks = spec.batch * spec.groups * -(-prod(spec.out_size) // _Windows(spec).block)
     launches = 0 if direction == "forward" else 10_000 * blocks
+    product += 4 * spec.batch * prod(spec.weight_shape) / lanes_
     return (product + passes) / CYCLES_PER_NS / threads + launches + 5_000
 
 

@@ -699,7 +699,9 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     panels = spec.groups * -(-outs // width)
     product = 1.15 * spec.flops / 2 / lanes_ / 2 * (up(outs, width) / outs)
     output = (0 if direction == "grad_weight" else 20) * pixels * panels
-    packing = (16 if turned else 5) * prod(spec.weight_shape) / lanes_
+    # Weights turned for the gradient are gathered kernel by kernel; beyond L2 each one waits for memory.
+    weights = prod(spec.weight_shape)
+    packing = (5 if not turned else 16 if weights < 1 << 20 else 40) * weights / lanes_
     return (product + output + packing) / CYCLES_PER_NS / threads + 5_000 + 2_500 * (spec.groups - 1)
 
 

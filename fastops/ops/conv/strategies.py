@@ -6,7 +6,7 @@ import os
 from functools import lru_cache
 from typing import Any
 
-from fastops.ops.conv import im2col, implicit, naive, pointwise, winograd
+from fastops.ops.conv import depthwise, im2col, implicit, naive, pointwise, winograd
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 
 __all__ = ["STRATEGIES", "ConvSpec", "Plan", "Strategy", "choose", "plan", "select"]
@@ -14,6 +14,7 @@ __all__ = ["STRATEGIES", "ConvSpec", "Plan", "Strategy", "choose", "plan", "sele
 # Among equal costs the first one wins. naive is last: it accepts everything.
 STRATEGIES: tuple[Strategy, ...] = (
     pointwise.STRATEGY,
+    depthwise.STRATEGY,
     winograd.STRATEGY,
     implicit.STRATEGY,
     im2col.STRATEGY,

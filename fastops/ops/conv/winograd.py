@@ -800,7 +800,8 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     points = variant.alpha_h * variant.alpha_w
     c, k = spec.channels // spec.groups, spec.out_channels // spec.groups
     ins, outs = (k, c) if direction == "grad_input" else (c, k)
-    vectors = up(c, count) // count + up(k, count) // count
+    # A vector that is not full takes masked loads and stores, one for each lane.
+    vectors = sum(n // count + (2.5 if n % count else 0) for n in (c, k))
     kernels = 16 * c * up(k, count) / count if direction == "grad_weight" else 6 * ins * up(outs, count) / count
     # Fewer tiles than a register tile has rows leave it half used.
     product = 1.3 * max(tiles, 5) * ins * up(outs, count) / count / 2
