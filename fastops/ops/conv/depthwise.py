@@ -132,6 +132,47 @@ def _copies(i0, i1, q0, q1, source, geometry):  # type: ignore[no-untyped-def]
 
 
 @function
+def _copy_rows(x, at, width, space, to, slab_row, rows, n):  # type: ignore[no-untyped-def]
+    """Rows of n elements; the last vector of a row is written whole, with zeros behind its end."""
+    count = lanes(x)
+    # The mask of the last vector is the same in every row: what it comes from must not depend on a loop.
+    whole = n // count * count
+    for _ in range(rows):
+        for j in range(0, whole, count):
+            store(space, to + j, load(x, at + j))
+        if whole < n:
+            store(space, to + whole, load_part(x, at + whole, n - whole))
+        at += width
+        to += slab_row
+
+
+@function
+def _split_rows(x, at, width, space, to, apart, slab_row, rows, n):  # type: ignore[no-untyped-def]
+    """As _copy_rows; the odd elements go ``apart`` from the even ones."""
+    count = lanes(x)
+    whole = n // (2 * count) * (2 * count)
+    for _ in range(rows):
+        for j in range(0, whole, 2 * count):
+            store_tile(space, to + j // 2, apart, deinterleave(load(x, at + j), load(x, at + j + count)))
+        if whole < n:
+            pair = deinterleave(load_part(x, at + whole, n - whole), load_part(x, at + whole + count, n - whole - count))
+            store_tile(space, to + whole // 2, apart, pair)
+        at += width
+        to += slab_row
+
+
+@function
+def _scatter_rows(x, at, width, p_stride, space, to, slab_row, rows, inside0, inside1, stride_w, left, pitch):  # type: ignore[no-untyped-def]
+    """As _copy_rows, for any stride and any distance of pixels."""
+    for f in range(stride_w):
+        n0, n1 = _first_in_plane(inside0, f, stride_w), _first_in_plane(inside1, f, stride_w)
+        plane = to + f * pitch - _plane_shift(left, f, stride_w)
+        for i in range(rows):
+            for m in range(n0, n1):
+                space[plane + i * slab_row + m] = x[at + (i * width + m * stride_w + f - inside0) * p_stride]
+
+
+@function
 def _fill(x, x0, space, s0, channels, slices, od, copies, source, geometry, before, dilation):  # type: ignore[no-untyped-def]
     """Copies x under some rows and columns of output slice od into a planar slab.
 
@@ -141,11 +182,6 @@ def _fill(x, x0, space, s0, channels, slices, od, copies, source, geometry, befo
     depth, _, d_stride, c_stride, p_stride, _, width, _ = source
     stride_d, _, stride_w, _, left, _, _, slab_rows, pitch = geometry
     h0, first, last, w0, inside0, inside1, even, odd = copies
-    count = lanes(x)
-    n = inside1 - inside0
-    # The masks of a row's last vectors are the same in every row: what they come from must not depend on a loop.
-    whole = n // count * count if stride_w == 1 else n // (2 * count) * (2 * count)
-    tail = n - whole
     slab_row = stride_w * pitch
     for c in range(channels):
         for t in range(slices):
@@ -155,29 +191,11 @@ def _fill(x, x0, space, s0, channels, slices, od, copies, source, geometry, befo
             at = x0 + c * c_stride + d * d_stride + ((h0 + first) * width + w0) * p_stride
             to = s0 + ((c * slices + t) * slab_rows + first) * slab_row
             if p_stride == 1 and stride_w == 1:
-                for _ in range(first, last):
-                    for j in range(0, whole, count):
-                        store(space, to + even + j, load(x, at + j))
-                    if tail > 0:
-                        store(space, to + even + whole, load_part(x, at + whole, tail))
-                    at += width
-                    to += slab_row
+                _copy_rows(x, at, width, space, to + even, slab_row, last - first, inside1 - inside0)
             elif p_stride == 1 and stride_w == 2:
-                for _ in range(first, last):
-                    for j in range(0, whole, 2 * count):
-                        store_tile(space, to + even + j // 2, odd - even, deinterleave(load(x, at + j), load(x, at + j + count)))
-                    if tail > 0:
-                        pair = deinterleave(load_part(x, at + whole, tail), load_part(x, at + whole + count, tail - count))
-                        store_tile(space, to + even + whole // 2, odd - even, pair)
-                    at += width
-                    to += slab_row
+                _split_rows(x, at, width, space, to + even, odd - even, slab_row, last - first, inside1 - inside0)
             else:
-                for f in range(stride_w):
-                    n0, n1 = _first_in_plane(inside0, f, stride_w), _first_in_plane(inside1, f, stride_w)
-                    plane = to + f * pitch - _plane_shift(left, f, stride_w)
-                    for i in range(last - first):
-                        for m in range(n0, n1):
-                            space[plane + i * slab_row + m] = x[at + (i * width + m * stride_w + f - inside0) * p_stride]
+                _scatter_rows(x, at, width, p_stride, space, to, slab_row, last - first, inside0, inside1, stride_w, left, pitch)
 
 
 @function
