@@ -681,11 +681,12 @@ def _correlate(sums: Any, y: Any, x: Any, taps: int, stride: int, load: Any) -> 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         memory = _Memory(context, builder, x, args[2])
         totals, factors = _vectors(builder, sums, args[0]), _vectors(builder, y, args[1])
-        for u, start in enumerate(cgutils.unpack_tuple(builder, args[3], sums.rows // taps)):
+        steps = sums.rows // taps
+        for u, start in enumerate(cgutils.unpack_tuple(builder, args[3], steps)):
             for i, pairs in _window(y.rows, taps, stride):
                 value = load(builder, memory, args, i, builder.add(start, builder.mul(args[4], _int(i))))
                 for j, r in pairs:
-                    at = u * taps + r
+                    at = r * steps + u
                     totals[at] = _fma(builder, y.vector, factors[j], value, totals[at])
         return _pack(builder, sums, totals)
 
@@ -694,7 +695,7 @@ def _correlate(sums: Any, y: Any, x: Any, taps: int, stride: int, load: Any) -> 
 
 @intrinsic(prefer_literal=True)
 def correlate(typingctx: Any, sums: Any, y: Any, x: Any, starts: Any, row: Any, taps: Any, stride: Any) -> Any:
-    """Vector (u, r) of sums + the sum over rows j of y[j] times the vector x[starts[u] + (j * stride + r) * row ...]."""
+    """Vector (r, u) of sums + the sum over rows j of y[j] times the vector x[starts[u] + (j * stride + r) * row ...]."""
     codegen = _correlate(sums, y, x, taps.literal_value, stride.literal_value, lambda b, memory, args, i, where: memory.load(where))
     return sums(sums, y, x, starts, types.intp, taps, stride), codegen
 

@@ -436,7 +436,7 @@ def _planar_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
     vectors = taps * unroll
 
     @separate(name=f"{name}_block")
-    def block_body(block, worker, work, items, per_chunk, groups, per_part, source, x_group, target, y_group, geometry, depth, at, number, order, few, x, dy, dw, w_group, w_out, chunk_stride, space, each):  # type: ignore[no-untyped-def]
+    def block_body(block, worker, work, items, per_chunk, groups, per_part, source, x_group, target, y_group, geometry, depth, at, number, order, in_order, few, x, dy, dw, w_group, w_out, chunk_stride, space, each):  # type: ignore[no-untyped-def]
         slices, parts, row_strips, strip_rows, col_strips, strip_cols = work
         part, chunk = block % parts, block // parts
         stride_h, stride_w, pitch = geometry[1], geometry[2], geometry[8]
@@ -499,7 +499,11 @@ def _planar_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
         total = (g1 - g0) * outs * row_sums
         to, at_sum = chunk * chunk_stride + g0 * w_group, 0
         for i in range(0, total, count):
-            store(space, gathered0, lane_sums(load_square(space, sums0 + i * count, count)))
+            reduced = lane_sums(load_square(space, sums0 + i * count, count))
+            if in_order:
+                store_part(dw, to + i, reduced, total - i)
+                continue
+            store(space, gathered0, reduced)
             for j in range(min(count, total - i)):
                 if order[at_sum] >= 0:
                     dw[to + order[at_sum]] = space[gathered0 + j]
@@ -510,9 +514,9 @@ def _planar_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
                     to += w_out
 
     @launcher(name=name)
-    def launch(threads, chunks, work, items, per_chunk, groups, per_part, source, x_group, target, y_group, geometry, depth, at, number, order, few, x, dy, partial, dw, w_group, w_out, space, each):  # type: ignore[no-untyped-def]
+    def launch(threads, chunks, work, items, per_chunk, groups, per_part, source, x_group, target, y_group, geometry, depth, at, number, order, in_order, few, x, dy, partial, dw, w_group, w_out, space, each):  # type: ignore[no-untyped-def]
         result = dw if chunks == 1 else partial
-        parallel(block_body, work[1] * chunks, threads, (work, items, per_chunk, groups, per_part, source, x_group, target, y_group, geometry, depth, at, number, order, few, x, dy, result, w_group, w_out, dw.size, space, each))
+        parallel(block_body, work[1] * chunks, threads, (work, items, per_chunk, groups, per_part, source, x_group, target, y_group, geometry, depth, at, number, order, in_order, few, x, dy, result, w_group, w_out, dw.size, space, each))
         _add_chunks(chunks, partial, dw)
 
     return launch
@@ -832,12 +836,14 @@ class _WeightGradient:
         rows = axes[1].places(0)
         for c, (t, _), (u, r), (v, s) in grid_of(range(ins), axes[0].places(0) and enumerate(range(slices)), rows[:1] if slab.taps > 1 else rows, axes[2].places(0)):
             at.append(slab.place(c, slices, t, u, v))
-            for i in range(slab.taps):
-                order.append(c * taps + (t * spec.kernel[1] + r + i) * spec.kernel[2] + s)
+            order.append([c * taps + (t * spec.kernel[1] + r + i) * spec.kernel[2] + s for i in range(slab.taps)])
         while len(at) % unroll:
             at.append(at[-1])
-            order += [-1] * slab.taps
+            order.append([-1] * slab.taps)
         self.number = len(at)
+        # The sums of some steps: kernel row by kernel row, in each a sum for every step.
+        order = [order[j + u][i] for j in range(0, len(at), unroll) for i in range(slab.taps) for u in range(unroll)]
+        self.in_order = order == list(range(ins * taps))
         self.at, self.order = np.array(at, np.intp), np.array(order, np.intp)
         self.depth = (slices, spec.padding[0][0], spec.dilation[0])
         self.items = spec.batch * spec.out_size[0] * slab.row_strips * slab.col_strips
@@ -879,7 +885,7 @@ class _WeightGradient:
             return
         self.kernel(
             threads, self.chunks, self.work, self.items, self.per_chunk, self.groups, self.per_part, self.x.dims, self.x.group, self.y.dims, self.y.group,
-            (*slab.geometry, slab.lead), self.depth, self.at, self.number, self.order, int(slab.few), x, dy, partial, dw, self.w_group, self.w_out, space, self.each,
+            (*slab.geometry, slab.lead), self.depth, self.at, self.number, self.order, int(self.in_order), int(slab.few), x, dy, partial, dw, self.w_group, self.w_out, space, self.each,
         )  # fmt: skip
 
 
