@@ -15,9 +15,7 @@ LAYERS = ("lenet5.c3", "resnet18.layer4", "mobilenet_v2.d15", "mobilenet_v2.e8")
 
 
 def main() -> None:
-    print(
-        f"Python {sys.version.split()[0]}, NumPy {np.__version__}, fastops {fastops.__version__} at {fastops.__file__}"
-    )
+    print(f"Python {sys.version.split()[0]}, NumPy {np.__version__}, fastops {fastops.__version__} at {fastops.__file__}")
     reached = set()
     for name in LAYERS:
         layer = Layer(SHAPES[name])

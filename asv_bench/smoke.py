@@ -33,9 +33,7 @@ def benchmarks() -> Iterator[tuple[str, Any, str]]:
 def once(cls: Any, method: str, parameters: tuple[Any, ...]) -> None:
     """Set up, call, take down. A benchmark that is not for these parameters says so by NotImplementedError."""
     benchmark = cls()
-    steps: list[Callable[..., Any]] = [
-        getattr(benchmark, s) for s in ("setup", method, "teardown") if hasattr(benchmark, s)
-    ]
+    steps: list[Callable[..., Any]] = [getattr(benchmark, s) for s in ("setup", method, "teardown") if hasattr(benchmark, s)]
     for step in steps:
         result = step(*parameters)
         if step.__name__.startswith("track_") and not isinstance(result, (int, float)):

@@ -205,9 +205,7 @@ class _Impl(CompileResultCacheImpl):  # type: ignore[misc]
 class KernelCache(FunctionCache):  # type: ignore[misc]
     """What a Numba dispatcher asks for compiled code and hands compiled code to."""
 
-    def __init__(
-        self, py_func: Callable[..., Any], options: dict[str, Any], environment: tuple[Any, ...], externals: Externals
-    ) -> None:
+    def __init__(self, py_func: Callable[..., Any], options: dict[str, Any], environment: tuple[Any, ...], externals: Externals) -> None:
         self._py_func = py_func
         self._name = py_func.__qualname__
         self._module = py_func.__module__

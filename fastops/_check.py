@@ -55,9 +55,7 @@ def as_arrays(op: str, *, optional: str | None = None, **values: Any) -> tuple[l
     Traceback (most recent call last):
     TypeError: add: other must have the dtype of input, float32, got float64
     """
-    arrays = [
-        None if value is None and name == optional else as_array(op, name, value) for name, value in values.items()
-    ]
+    arrays = [None if value is None and name == optional else as_array(op, name, value) for name, value in values.items()]
     first: tuple[str, np.dtype[Any]] | None = None
     for name, array in zip(values, arrays):
         if array is None:
@@ -183,9 +181,7 @@ def paddings(op: str, name: str, value: Any, count: int, words: Sequence[str] = 
     if items is None or len(items) not in (1, count):
         allowed = "".join(f'"{word}", ' for word in words)
         axes = "for the axis" if count == 1 else f"for each of the {count} axes"
-        raise ValueError(
-            f"{op}: {name} must be {allowed}an integer, or {axes} an integer or a (before, after) pair, got {value!r}"
-        )
+        raise ValueError(f"{op}: {name} must be {allowed}an integer, or {axes} an integer or a (before, after) pair, got {value!r}")
     pairs = []
     for item in items:
         pair = _items(item)

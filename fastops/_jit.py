@@ -17,6 +17,7 @@ Decorators make compiled code out of readable Python; everything compiles at its
     counter, so uneven work balances itself. Call it as ``f(threads, *args)``. Since one machine code serves any number
     of threads, results cannot depend on it.
 """
+
 from __future__ import annotations
 
 import os
@@ -266,7 +267,9 @@ def _parallel(typingctx: Any, body: Any, blocks: Any, threads: Any, args: Any) -
                     context.call_conv.return_status_propagate(builder, status)
         failed = builder.icmp_signed("!=", builder.load(member(builder, frame, failed_at)), ir.Constant(_INTP, 0))
         with cgutils.if_unlikely(builder, failed):
-            context.call_conv.return_user_exc(builder, RuntimeError, (f"{body.dispatcher.py_func.__name__}: a block failed (out of memory, or out of bounds in checked mode)",))
+            context.call_conv.return_user_exc(
+                builder, RuntimeError, (f"{body.dispatcher.py_func.__name__}: a block failed (out of memory, or out of bounds in checked mode)",)
+            )
         return context.get_dummy_value()
 
     return types.void(body, types.intp, types.intp, args), codegen

@@ -6,6 +6,7 @@ when two Python threads use it at once, so it is entered behind a lock, and whoe
 
 A fork waits for the kernel that another thread is compiling: the child would inherit Numba's lock, and wait for it forever.
 """
+
 from __future__ import annotations
 
 import contextlib

@@ -62,10 +62,7 @@ class Row:
     def arguments(self, dtype: type = np.float64, **shapes: tuple[int, ...]) -> Arguments:
         """The array arguments; ``shapes`` replaces some of their shapes."""
         rng = self.rng
-        return {
-            name: None if shape is None else self.draw(rng, shape).astype(dtype)
-            for name, shape in {**self.shapes, **shapes}.items()
-        }
+        return {name: None if shape is None else self.draw(rng, shape).astype(dtype) for name, shape in {**self.shapes, **shapes}.items()}
 
     def forward(self, arguments: Arguments, **extra: Any) -> np.ndarray:
         """The operation itself."""
@@ -143,9 +140,7 @@ def gradient_is_the_difference_quotient(row: Row, step: float = 2.0**-13) -> Non
         assert gradient.dtype == np.float64
         for _ in range(2):
             v = rng.standard_normal(gradient.shape)
-            ahead, behind = (
-                np.vdot(grad_output, row.expected({**arguments, name: arguments[name] + t * v})) for t in (step, -step)
-            )
+            ahead, behind = (np.vdot(grad_output, row.expected({**arguments, name: arguments[name] + t * v})) for t in (step, -step))
             error = abs((ahead - behind) / (2 * step) - np.vdot(gradient, v))
             scale = np.linalg.norm(gradient) * np.linalg.norm(v)
             assert error <= 1e-8 * scale, f"gradient of {name}: off by {error:.3g}, where its size is {scale:.3g}"

@@ -130,13 +130,9 @@ TRANSPOSED = [
 ]
 
 BACKWARD = [
-    Wrong(
-        "grad_output_of_another_shape", "grad_output", ValueError, {"grad_output": zeros(2, 4, 5, 4)}, "(2, 4, 5, 4)"
-    ),
+    Wrong("grad_output_of_another_shape", "grad_output", ValueError, {"grad_output": zeros(2, 4, 5, 4)}, "(2, 4, 5, 4)"),
     Wrong("grad_output_of_another_rank", "grad_output", ValueError, {"grad_output": zeros(4, 4, 4)}, "(4, 4, 4)"),
-    Wrong(
-        "grad_output_is_integer", "grad_output", TypeError, {"grad_output": zeros(2, 4, 4, 4, dtype=np.int8)}, "int8"
-    ),
+    Wrong("grad_output_is_integer", "grad_output", TypeError, {"grad_output": zeros(2, 4, 4, 4, dtype=np.int8)}, "int8"),
     Wrong("mask_is_short", "output_mask", ValueError, {"output_mask": (True, True)}, "(True, True)"),
     Wrong("mask_is_a_bool", "output_mask", ValueError, {"output_mask": True}, "True"),
     Wrong("mask_of_numbers", "output_mask", ValueError, {"output_mask": (1, 0, 1)}, "(1, 0, 1)"),

@@ -142,9 +142,7 @@ class TestPrecompile:
         assert str(tmp_path) in out
         assert err == ""  # no bar where nobody watches
 
-    @pytest.mark.parametrize(
-        ("call", "reason"), [(partial(divmod, 1, 0), "ZeroDivisionError"), (partial(os._exit, 3), "process died")]
-    )
+    @pytest.mark.parametrize(("call", "reason"), [(partial(divmod, 1, 0), "ZeroDivisionError"), (partial(os._exit, 3), "process died")])
     def test_what_fails_is_named(self, monkeypatch, capsys, call, reason):
         monkeypatch.setitem(precompile.FAMILIES, "conv", lambda: iter([("doomed work", call)]))
         assert main.main(["precompile", "-j", "1"]) == 1

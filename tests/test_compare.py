@@ -187,9 +187,7 @@ QUICK = ["compare", "lenet5", "--strategies", "naive", "--seconds", "0.1"]
 
 
 def test_piped_output_is_the_table_alone():
-    done = subprocess.run(
-        [sys.executable, "-m", "fastops", *QUICK, "--threads", "1"], capture_output=True, text=True, timeout=240
-    )
+    done = subprocess.run([sys.executable, "-m", "fastops", *QUICK, "--threads", "1"], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
@@ -268,9 +266,7 @@ def test_what_cannot_be_done_is_refused_before_measuring(arguments, message, cap
     assert message in captured.err
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--batch", "0"], ["--threads", "-1"], ["--seconds", "nan"], ["--dtype", "int8"]]
-)
+@pytest.mark.parametrize("arguments", [["--batch", "0"], ["--threads", "-1"], ["--seconds", "nan"], ["--dtype", "int8"]])
 def test_bad_values_are_refused_by_the_parser(arguments):
     with pytest.raises(SystemExit) as stopped:
         main(["compare", *arguments])

@@ -103,9 +103,7 @@ class TestOperations:
             arguments = inspect.signature(op.forward).parameters
             if op.forward is not getattr(functional, name):
                 missing.append(f"{name}: its Op's forward is another function")
-            missing += [
-                f"{name}: no argument {a!r}, which its Op names" for a in (*op.inputs, *op.saved) if a not in arguments
-            ]
+            missing += [f"{name}: no argument {a!r}, which its Op names" for a in (*op.inputs, *op.saved) if a not in arguments]
         complete(missing)
 
     def test_every_operation_has_a_test_row(self):
@@ -154,9 +152,7 @@ class TestDocumentation:
 
     def test_examples(self):
         functions = {name: getattr(functional, name) for name in functional.__all__}
-        complete(
-            [f"{name}: an example" for name, function in functions.items() if ">>> " not in (function.__doc__ or "")]
-        )
+        complete([f"{name}: an example" for name, function in functions.items() if ">>> " not in (function.__doc__ or "")])
 
     def test_sources(self):
         missing = []
@@ -171,11 +167,7 @@ class TestDocumentation:
         for name in functional.__all__:
             function = getattr(functional, name)
             hints = typing.get_type_hints(function)
-            missing += [
-                f"{name}: the type of {a}"
-                for a in (*inspect.signature(function).parameters, "return")
-                if a not in hints
-            ]
+            missing += [f"{name}: the type of {a}" for a in (*inspect.signature(function).parameters, "return") if a not in hints]
         complete(missing)
 
 
@@ -200,19 +192,13 @@ class TestRepository:
                 flags = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
                 if flags.get("cache") is True or flags.get("fastmath") is True:
                     found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
-        assert not found, "cache=True does not notice edited callees, fastmath=True folds isnan away:\n" + "\n".join(
-            found
-        )
+        assert not found, "cache=True does not notice edited callees, fastmath=True folds isnan away:\n" + "\n".join(found)
 
     def test_private_parts_of_numba_stay_in_few_files(self):
         allowed = {"_jit.py", "_cache.py", "_threads.py", "simd/vector.py"}
         private = re.compile(r"^\s*(?:from|import) numba\.(?:core|np)\b", re.MULTILINE)
         package = ROOT / "fastops"
-        users = {
-            path.relative_to(package).as_posix()
-            for path in package.rglob("*.py")
-            if private.search(path.read_text("utf-8"))
-        }
+        users = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if private.search(path.read_text("utf-8"))}
         assert users <= allowed, sorted(users - allowed)
 
 

@@ -30,9 +30,7 @@ def test_against_activation(name, dtype):
     # gelu cancels below zero, as its formula does: an error relative to 1 + |x|
     tolerance = 4 * np.finfo(dtype).eps
     expected = activation(name, x.astype(np.float64))
-    np.testing.assert_array_less(
-        np.abs(y - expected), tolerance * (1e-300 + np.abs(expected) + (name == "gelu") * np.abs(x)) + 1e-40
-    )
+    np.testing.assert_array_less(np.abs(y - expected), tolerance * (1e-300 + np.abs(expected) + (name == "gelu") * np.abs(x)) + 1e-40)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -70,7 +68,5 @@ def test_against_torch(name):
     x = np.concatenate([np.linspace(-40, 40, 501), [np.nan, np.inf, -np.inf]])
     y = x.copy()
     run(ACTIVATIONS[name], y, 0, y.size)
-    theirs = (
-        torch.tanh if name == "tanh" else torch.sigmoid if name == "sigmoid" else getattr(torch.nn.functional, name)
-    )
+    theirs = torch.tanh if name == "tanh" else torch.sigmoid if name == "sigmoid" else getattr(torch.nn.functional, name)
     np.testing.assert_allclose(y, theirs(torch.from_numpy(x)).numpy(), rtol=1e-13, atol=1e-14)

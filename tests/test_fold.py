@@ -31,9 +31,7 @@ def test_a_convolution_is_a_matrix_product_with_the_columns(attributes):
     x = rng.standard_normal((2, 3, 9, 10))
     columns = fastops.unfold(x, **attributes)
     options = {name: value for name, value in attributes.items() if name != "kernel_size"}
-    kernel = (
-        attributes["kernel_size"] if isinstance(attributes["kernel_size"], tuple) else (attributes["kernel_size"],) * 2
-    )
+    kernel = attributes["kernel_size"] if isinstance(attributes["kernel_size"], tuple) else (attributes["kernel_size"],) * 2
     w = rng.standard_normal((5, 3, *kernel))
     expected = convolution(x, w, **options)
     np.testing.assert_allclose((w.reshape(5, -1) @ columns).reshape(expected.shape), expected, rtol=0, atol=1e-12)

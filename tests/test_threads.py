@@ -275,9 +275,7 @@ def test_threading_info():
     assert _threads.layer() == info["layer"]
 
 
-@pytest.mark.skipif(
-    not os.path.exists(os.path.join(sys.prefix, "lib", "libtbb.so.12")), reason="no libtbb in this environment's lib"
-)
+@pytest.mark.skipif(not os.path.exists(os.path.join(sys.prefix, "lib", "libtbb.so.12")), reason="no libtbb in this environment's lib")
 def test_libtbb_of_the_environment_is_found():
     """The loader does not look there, and neither does Numba."""
     environment = {"NUMBA_THREADING_LAYER": "default", "LD_LIBRARY_PATH": ""}

@@ -47,9 +47,7 @@ class FirstConv2dWarm(Timed):
         filled_cache()
 
     def time_first_conv2d(self) -> None:
-        self.timer.advance(
-            min(seconds_in_new_process(FIRST_CONV2D, filled_cache().name) for _ in range(1 if TINY else 5))
-        )
+        self.timer.advance(min(seconds_in_new_process(FIRST_CONV2D, filled_cache().name) for _ in range(1 if TINY else 5)))
 
 
 class FirstConv2dCold(Timed):

@@ -74,10 +74,7 @@ class Layer:
             inside = "grad_input" if direction == FORWARD else FORWARD
         workspaces = {s.name: s.workspace for s in STRATEGIES}
         return {
-            row.name: Offer(
-                row.reason, workspaces[row.name](explained.spec, inside, threads) if row.accepted else None, row.chosen
-            )
-            for row in explained.rows
+            row.name: Offer(row.reason, workspaces[row.name](explained.spec, inside, threads) if row.accepted else None, row.chosen) for row in explained.rows
         }
 
     def call(self, direction: str, strategy: str) -> Callable[[], Array]:
@@ -111,9 +108,7 @@ class Layer:
         which = GRADIENTS.index(direction)
         return lambda: function(*arguments, **options)[which]
 
-    def _public(
-        self, direction: str, strategy: str, x: Array, w: Array, dy: Array
-    ) -> tuple[Callable[..., Any], tuple[Array, ...], dict[str, Any]]:
+    def _public(self, direction: str, strategy: str, x: Array, w: Array, dy: Array) -> tuple[Callable[..., Any], tuple[Array, ...], dict[str, Any]]:
         """The public function, and what to call it with."""
         import fastops
 

@@ -76,10 +76,7 @@ def _version(distribution: str) -> str | None:
 def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     processor, threading, cache = facts["processor"], facts["threading"], facts["cache"]
     return [
-        *(
-            (name, facts[name] or "not installed")
-            for name in ("fastops", "python", "numpy", "numba", "llvmlite", "tbb")
-        ),
+        *((name, facts[name] or "not installed") for name in ("fastops", "python", "numpy", "numba", "llvmlite", "tbb")),
         ("platform", facts["platform"]),
         ("processor", f"{processor['name']} ({processor['llvm_name']}), {processor['cores']} cores"),
         ("features", " ".join(processor["features"]) or "none of note"),

@@ -111,12 +111,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FAMILY",
         help=f"what to compile (all by default): {', '.join(FAMILIES)}",
     )
-    parser.add_argument(
-        "-j", "--threads", type=_positive, metavar="N", help="how many processes compile (default: one a core)"
-    )
-    parser.add_argument(
-        "--clear", action="store_true", help="empty the cache first; without a FAMILY, do no more than that"
-    )
+    parser.add_argument("-j", "--threads", type=_positive, metavar="N", help="how many processes compile (default: one a core)")
+    parser.add_argument("--clear", action="store_true", help="empty the cache first; without a FAMILY, do no more than that")
 
 
 def _in_worker() -> None:
@@ -145,9 +141,7 @@ def _fill(families: list[str], processes: int) -> list[str]:
     failures: list[str] = []
     with (
         Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress,
-        ProcessPoolExecutor(
-            min(processes, len(work)), mp_context=multiprocessing.get_context("spawn"), initializer=_in_worker
-        ) as pool,
+        ProcessPoolExecutor(min(processes, len(work)), mp_context=multiprocessing.get_context("spawn"), initializer=_in_worker) as pool,
     ):
         bar = progress.add_task("", total=len(work))
         futures = {pool.submit(_compile, call): label for label, call in work}
@@ -180,9 +174,7 @@ def run(args: argparse.Namespace) -> int:
     for failure in failures:
         print(f"precompile: {failure}", file=sys.stderr)
     files, size = _cache.size()
-    print(
-        f"{files} compiled kernels, {size / 2**20:.1f} MiB, in {_cache.cache_dir()} ({time.perf_counter() - start:.0f} s)"
-    )
+    print(f"{files} compiled kernels, {size / 2**20:.1f} MiB, in {_cache.cache_dir()} ({time.perf_counter() - start:.0f} s)")
     if not files:
         print("precompile: nothing could be stored; can the folder be written?", file=sys.stderr)
     return 1 if failures or not files else 0

@@ -233,8 +233,7 @@ _TABLES: dict[str, list[tuple[str, ConvShape]]] = {
 }
 
 NETWORKS: dict[str, tuple[ConvShape, ...]] = {
-    network: tuple(replace(shape, name=f"{network}.{layer}", network=network) for layer, shape in rows)
-    for network, rows in _TABLES.items()
+    network: tuple(replace(shape, name=f"{network}.{layer}", network=network) for layer, shape in rows) for network, rows in _TABLES.items()
 }
 
 SHAPES: dict[str, ConvShape] = {shape.name: shape for shapes in NETWORKS.values() for shape in shapes}

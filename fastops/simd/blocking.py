@@ -10,6 +10,7 @@ load a multiply-add. Measured on one core, float32, reduction in L1:
 
 8 rows divide nearly every channel count in use, so 32 registers take 8x2 and 16 registers 6x2.
 """
+
 from __future__ import annotations
 
 from typing import Final

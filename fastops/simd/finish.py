@@ -3,6 +3,7 @@
 Kernels get an activation as (address, code). Its machine code is compiled when somebody asks for an activation, not
 with every convolution: a dozen transcendental functions would cost the first call more than the convolution itself.
 """
+
 from __future__ import annotations
 
 from functools import cache
@@ -27,7 +28,7 @@ def activation_entry(code: int, dtype: str) -> tuple[int, int]:
 
 
 @function
-def activate(activation, y, start, count):  # type: ignore[no-untyped-def]
+def activate(activation, y, start, count):
     """Applies the activation to y[start : start + count]."""
     address, code = activation
     if code != 0:
@@ -35,7 +36,7 @@ def activate(activation, y, start, count):  # type: ignore[no-untyped-def]
 
 
 @separate
-def finish_rows(y, y0, y_row, rows, cols, bias, bias0, bias_row, bias_col, activation):  # type: ignore[no-untyped-def]
+def finish_rows(y, y0, y_row, rows, cols, bias, bias0, bias_row, bias_col, activation):
     """y[i, j] = activation(y[i, j] + bias), where bias is one for each row (bias_col 0) or column; empty, it adds nothing."""
     # Vectors by hand: with a start that might be negative for all LLVM knows, the plain loop stays scalar.
     count = lanes(y)

@@ -5,6 +5,7 @@ into chunks of KC, a chunk of B is packed into panels that every thread reads, a
 copied as it lies, not interleaved: the inner product reads it with any stride (``product.py``); the copy only keeps
 rows a power of two apart from evicting each other.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -26,7 +27,10 @@ _NC = 4096
 
 
 @separate
-def _product_block(block, worker, row_blocks, mc, nc, rows, cols, depth, a, a0, a_row, a_col, alpha, panels, c, c0, c_row, accumulate, bias, bias0, bias_row, bias_col, last, activation, copies):  # type: ignore[no-untyped-def]
+def _product_block(
+    block, worker, row_blocks, mc, nc, rows, cols, depth, a, a0, a_row, a_col, alpha, panels, c, c0, c_row, accumulate,
+    bias, bias0, bias_row, bias_col, last, activation, copies,
+):  # fmt: skip
     """Block number ``block`` of C, mc x nc of it, from a copy of its rows of A and the shared panels of B."""
     i0 = block % row_blocks * mc
     j0 = block // row_blocks * nc
@@ -56,7 +60,10 @@ def _product_block(block, worker, row_blocks, mc, nc, rows, cols, depth, a, a0, 
 
 
 @launcher
-def _gemm(threads, batch, rows, cols, depth, kc, mc, nc, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch, c_row, alpha, accumulate, bias, bias_row, bias_col, activation, panels, copies):  # type: ignore[no-untyped-def]
+def _gemm(
+    threads, batch, rows, cols, depth, kc, mc, nc, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch,
+    c_row, alpha, accumulate, bias, bias_row, bias_col, activation, panels, copies,
+):  # fmt: skip
     width = NV * lanes(panels)
     row_blocks = (rows + mc - 1) // mc
     for item in range(batch):
@@ -71,8 +78,12 @@ def _gemm(threads, batch, rows, cols, depth, kc, mc, nc, a, a_batch, a_row, a_co
                     _product_block,
                     row_blocks * ((n + nc - 1) // nc),
                     threads,
-                    (row_blocks, mc, nc, rows, n, k, a, a0, a_row, a_col, alpha, panels, c, item * c_batch + j0, c_row, accumulate or k0 > 0, bias, j0 * bias_col, bias_row, bias_col, k0 + k == depth, activation, copies),
-                )
+                    (
+                        row_blocks, mc, nc, rows, n, k, a, a0, a_row, a_col, alpha, panels, c, item * c_batch + j0,
+                        c_row, accumulate or k0 > 0, bias, j0 * bias_col, bias_row, bias_col, k0 + k == depth,
+                        activation, copies,
+                    ),
+                )  # fmt: skip
 
 
 def _blocks(rows: int, cols: int, threads: int, width: int) -> tuple[int, int]:
@@ -101,7 +112,7 @@ def gemm_workspace(rows: int, cols: int, depth: int, dtype: str, threads: int) -
     return (kc * -(-min(cols, _NC) // width) * width + threads * mc * kc) * np.dtype(dtype).itemsize
 
 
-def gemm_strided(batch, rows, cols, depth, a, a_strides, b, b_strides, c, c_strides, *, alpha=1.0, accumulate=False, bias=None, bias_axis=1, activation=0):  # type: ignore[no-untyped-def]
+def gemm_strided(batch, rows, cols, depth, a, a_strides, b, b_strides, c, c_strides, *, alpha=1.0, accumulate=False, bias=None, bias_axis=1, activation=0):
     """c[z] (+)= alpha * a[z] @ b[z] over flat arrays; strides are (batch, row, column) in elements, c's (batch, row).
 
     The bias is added along rows (``bias_axis=0``: one value a row) or columns. Nothing is checked here.
@@ -117,11 +128,12 @@ def gemm_strided(batch, rows, cols, depth, a, a_strides, b, b_strides, c, c_stri
         bias = c[:0]
     _gemm(
         threads, batch, rows, cols, depth, kc, mc, nc, a, *a_strides, b, *b_strides, c, *c_strides,
-        c.dtype.type(alpha), accumulate, bias, int(bias_axis == 0), int(bias_axis == 1), activation_entry(activation, dtype), space[:panel_count], space[panel_count:],
+        c.dtype.type(alpha), accumulate, bias, int(bias_axis == 0), int(bias_axis == 1),
+        activation_entry(activation, dtype), space[:panel_count], space[panel_count:],
     )  # fmt: skip
 
 
-def gemm(a, b, *, out=None, alpha=1.0, accumulate=False, bias=None, activation=None):  # type: ignore[no-untyped-def]
+def gemm(a, b, *, out=None, alpha=1.0, accumulate=False, bias=None, activation=None):
     """``out (+)= activation(alpha * a @ b + bias)`` for matrices or batches of them.
 
     Args:
@@ -163,7 +175,10 @@ def gemm(a, b, *, out=None, alpha=1.0, accumulate=False, bias=None, activation=N
     if depth == 0:
         depth, a, b, a_strides, b_strides = 1, np.zeros(1, a.dtype), np.zeros(1, a.dtype), (0, 0, 0), (0, 0, 0)
     batch = out.size // (rows * cols)
-    gemm_strided(batch, rows, cols, depth, a, a_strides, b, b_strides, out.reshape(-1), (rows * cols, cols), alpha=alpha, accumulate=accumulate, bias=bias, activation=code)
+    gemm_strided(
+        batch, rows, cols, depth, a, a_strides, b, b_strides, out.reshape(-1), (rows * cols, cols), alpha=alpha,
+        accumulate=accumulate, bias=bias, activation=code,
+    )  # fmt: skip
     return out
 
 

@@ -1,4 +1,5 @@
 """Copies of matrices in the order in which a product reads them."""
+
 from __future__ import annotations
 
 from fastops._jit import function, separate
@@ -7,13 +8,13 @@ from fastops.simd.vector import lanes, load, load_part, load_square, splat, stor
 
 
 @function
-def transpose_block(a, a0, a_row, out, out0, out_row):  # type: ignore[no-untyped-def]
+def transpose_block(a, a0, a_row, out, out0, out_row):
     """out[j, i] = a[i, j] for as many rows and columns as a vector has lanes."""
     store_tile(out, out0, out_row, transpose(load_square(a, a0, a_row)))
 
 
 @separate
-def pack_panels(block, worker, b, b0, b_row, b_col, depth, cols, packed):  # type: ignore[no-untyped-def]
+def pack_panels(block, worker, b, b0, b_row, b_col, depth, cols, packed):
     """Panel ``block`` of b[depth, cols]: NR columns of it, row after row, zeros where b has no more columns."""
     count = lanes(packed)
     width = NV * count
@@ -43,7 +44,7 @@ def pack_panels(block, worker, b, b0, b_row, b_col, depth, cols, packed):  # typ
 
 
 @function
-def copy_run(source, s0, out, o0, count):  # type: ignore[no-untyped-def]
+def copy_run(source, s0, out, o0, count):
     """out[o0 + i] = source[s0 + i] for i < count."""
     step = lanes(out)
     i = 0
@@ -56,7 +57,7 @@ def copy_run(source, s0, out, o0, count):  # type: ignore[no-untyped-def]
 
 
 @function
-def scale_run(source, s0, out, o0, count, factor):  # type: ignore[no-untyped-def]
+def scale_run(source, s0, out, o0, count, factor):
     """out[o0 + i] = factor * source[s0 + i] for i < count."""
     step = lanes(out)
     by = splat(out, factor)

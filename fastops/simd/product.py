@@ -7,6 +7,7 @@ Rows left over by the register tile are done by shorter tiles, columns left over
 twice, and no memory outside C is touched. Every element of C sees the same chain of multiply-adds whatever tile it
 falls into, so the result does not depend on how the caller cuts C into blocks.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -18,7 +19,7 @@ from fastops.simd.vector import element, lanes, offsets, outer, outer_at, store_
 
 def _tile_product(rows: int) -> Any:
     @function
-    def product(cols, depth, a, a0, a_row, a_col, b, b0, b_row, c, c0, c_row, accumulate):  # type: ignore[no-untyped-def]
+    def product(cols, depth, a, a0, a_row, a_col, b, b0, b_row, c, c0, c_row, accumulate):
         whole = cols >= NV * lanes(b)
         t = zero_tile(b, rows, NV)
         if accumulate:
@@ -42,7 +43,7 @@ _whole, _four, _two, _one = _tile_product(MR), _tile_product(4), _tile_product(2
 
 
 @separate
-def block_product(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_panel, c, c0, c_row, accumulate):  # type: ignore[no-untyped-def]
+def block_product(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_panel, c, c0, c_row, accumulate):
     """c[rows, cols] (+)= a[rows, depth] @ b[depth, cols].
 
     a[i, k] at a0 + i * a_row + k * a_col; panel p of b at b0 + p * b_panel, its row k at + k * b_row, NR elements that
@@ -68,7 +69,7 @@ def block_product(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_panel,
 
 def _table_product(rows: int) -> Any:
     @function
-    def product(depth, a, a0, row_table, r0, steps, s0, b, b0, b_row, c, c0, c_row, accumulate):  # type: ignore[no-untyped-def]
+    def product(depth, a, a0, row_table, r0, steps, s0, b, b0, b_row, c, c0, c_row, accumulate):
         t = zero_tile(b, rows, NV)
         if accumulate:
             t = tile_load_rows(t, c, c0, c_row)
@@ -85,7 +86,7 @@ _table_whole, _table_four, _table_two, _table_one = _table_product(MR), _table_p
 
 
 @separate
-def table_product(rows, depth, a, a0, row_table, r0, steps, s0, b, b0, b_row, c, c0, c_row, accumulate):  # type: ignore[no-untyped-def]
+def table_product(rows, depth, a, a0, row_table, r0, steps, s0, b, b0, b_row, c, c0, c_row, accumulate):
     """c[i, :NR] (+)= sum over k of a[a0 + row_table[r0 + i] + steps[s0 + k]] * b[b0 + k * b_row ...].
 
     The matrix on the left is given by where its elements lie: the sum of a row's and a step's offset. That is what a

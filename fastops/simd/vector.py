@@ -6,6 +6,7 @@ long as it is never indexed by a variable. Offsets count elements from the start
 
 In checked mode (``FASTOPS_CHECKED=1``) every load and store is compared with the array's bounds.
 """
+
 from __future__ import annotations
 
 import operator
@@ -70,7 +71,7 @@ class _Memory:
     def __init__(self, context: Any, builder: Any, arytype: Any, value: Any) -> None:
         self._array = context.make_array(arytype)(context, builder, value)
         self._context, self._builder = context, builder
-        self._vector = VectorType(arytype.dtype) if arytype.dtype.name in LANES else None  # None: a table of offsets
+        self._vector: Any = VectorType(arytype.dtype) if arytype.dtype.name in LANES else None  # None: a table of offsets
         self._align = arytype.dtype.bitwidth // 8
 
     def _at(self, offset: Any, count: Any) -> Any:
@@ -398,7 +399,8 @@ def tile_load_rows_part(typingctx: Any, tile: Any, array: Any, offset: Any, row:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         memory = _Memory(context, builder, array, args[1])
         count = tile.vector.count
-        return _pack(builder, tile, [memory.load_part(where, builder.sub(args[4], _int(j * count))) for _, j, where in _each_vector(builder, tile, args[2], args[3])])
+        places = _each_vector(builder, tile, args[2], args[3])
+        return _pack(builder, tile, [memory.load_part(where, builder.sub(args[4], _int(j * count))) for _, j, where in places])
 
     return tile(tile, array, types.intp, types.intp, types.intp), codegen
 
@@ -738,7 +740,7 @@ def lane_sums(typingctx: Any, tile: Any) -> Any:
 def interleave(typingctx: Any, a: Any, b: Any) -> Any:
     """The elements of two vectors in turns, as a column of two vectors."""
     tile = TileType(a.dtype, 2, 1)
-    return tile(a, b), lambda context, builder, sig, args: _pack(builder, tile, list(_zip(builder, a.count, *args, 1)))
+    return tile(a, b), lambda context, builder, sig, args: _pack(builder, tile, list(_zip(builder, a.count, args[0], args[1], 1)))
 
 
 @intrinsic

@@ -129,10 +129,7 @@ def _constants(dtype: type, **tables: Any) -> SimpleNamespace:
         scale_up=dtype(2.0 ** (mantissa + 2)),
         scaled_by=dtype(mantissa + 2),
         uint=as_uint,
-        **{
-            name: tuple(map(dtype, value)) if isinstance(value, tuple) else dtype(value)
-            for name, value in tables.items()
-        },
+        **{name: tuple(map(dtype, value)) if isinstance(value, tuple) else dtype(value) for name, value in tables.items()},
     )
 
 

@@ -4,6 +4,7 @@ Fresh memory costs more than most kernels: every page is zeroed by the system at
 14 ms fresh). Each Python thread keeps one buffer a dtype and hands out its start; it grows up to a limit, and what is
 asked for beyond that is allocated for the one call.
 """
+
 from __future__ import annotations
 
 import threading

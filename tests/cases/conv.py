@@ -21,9 +21,7 @@ def pairs(padding: Any, size: tuple, kernel: tuple, stride: tuple, dilation: tup
     if padding == "valid":
         padding = 0
     if padding == "same":
-        total = [
-            max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0) for n, k, s, d in zip(size, kernel, stride, dilation)
-        ]
+        total = [max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0) for n, k, s, d in zip(size, kernel, stride, dilation)]
         return [(t // 2, t - t // 2) for t in total]
     each = for_each_axis(padding, len(size))
     return [p if isinstance(p, tuple) else (p, p) for p in each]
@@ -82,9 +80,7 @@ def transposed_convolution(x, weight, stride=1, padding=0, output_padding=0, gro
         for g in range(groups):
             mine, theirs = slice(g * ins, (g + 1) * ins), slice(g * outs, (g + 1) * outs)
             met[:, theirs] += np.einsum("nc...,ck->nk...", x[:, mine], factor[mine])
-    cut = [
-        slice(before, n - after) for n, (before, after) in zip(whole, pairs(padding, size, kernel, stride, dilation))
-    ]
+    cut = [slice(before, n - after) for n, (before, after) in zip(whole, pairs(padding, size, kernel, stride, dilation))]
     return y[(slice(None), slice(None), *cut)]
 
 
@@ -96,9 +92,7 @@ def separable(
     if pointwise_first:
         x = convolution(input, pointwise_weight, data_format=data_format)
         groups = len(pointwise_weight)
-        return convolution(
-            x, depthwise_weight, bias, stride, padding, dilation, groups, data_format=data_format, activation=activation
-        )
+        return convolution(x, depthwise_weight, bias, stride, padding, dilation, groups, data_format=data_format, activation=activation)
     groups = input.shape[-1] if data_format == "NHWC" else input.shape[-3]
     x = convolution(input, depthwise_weight, None, stride, padding, dilation, groups, data_format=data_format)
     return convolution(x, pointwise_weight, bias, data_format=data_format, activation=activation)
@@ -111,9 +105,7 @@ def correlation(input, kernel):
     if kernel.ndim == 3:
         return sum(correlation(x, k) for x, k in zip(input, kernel))
     (H, W), (R, S) = input.shape, kernel.shape
-    return np.array(
-        [[(input[i : i + R, j : j + S] * kernel).sum() for j in range(W - S + 1)] for i in range(H - R + 1)]
-    )
+    return np.array([[(input[i : i + R, j : j + S] * kernel).sum() for j in range(W - S + 1)] for i in range(H - R + 1)])
 
 
 def windows(size, kernel_size, dilation=1, padding=0, stride=1):
@@ -122,10 +114,7 @@ def windows(size, kernel_size, dilation=1, padding=0, stride=1):
     pad = pairs(padding, size, kernel, stride, dilation)
     out = [(n + sum(p) - (k - 1) * d - 1) // s + 1 for n, p, k, d, s in zip(size, pad, kernel, dilation, stride)]
     taps = list(np.ndindex(*kernel))
-    return pad, [
-        tuple(slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, n, s in zip(tap, dilation, out, stride))
-        for tap in taps
-    ]
+    return pad, [tuple(slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, n, s in zip(tap, dilation, out, stride)) for tap in taps]
 
 
 def unfolded(input, kernel_size, dilation=1, padding=0, stride=1):
@@ -151,9 +140,7 @@ def folded(input, output_size, kernel_size, dilation=1, padding=0, stride=1):
     return y[..., top : top + size[0], left : left + size[1]]
 
 
-REFERENCES = {f"conv{n}d": convolution for n in (1, 2, 3)} | {
-    f"conv_transpose{n}d": transposed_convolution for n in (1, 2, 3)
-}
+REFERENCES = {f"conv{n}d": convolution for n in (1, 2, 3)} | {f"conv_transpose{n}d": transposed_convolution for n in (1, 2, 3)}
 
 
 def row(name: str, op: str, input: tuple, weight: tuple, bias: bool = True, **options: Any) -> Row:
@@ -287,8 +274,7 @@ def random_configurations(seed: int, **fixed: Any) -> Iterator[dict[str, Any]]:
             options["output_padding"] = tuple(int(rng.integers(0, max(s, d))) for s, d in zip(stride, dilation))
             shapes = (batch, ins * groups, *size), (ins * groups, outs, *kernel)
             results = [
-                (n - 1) * s - 2 * p + (k - 1) * d + 1 + e
-                for n, s, p, k, d, e in zip(size, stride, padding, kernel, dilation, options["output_padding"])
+                (n - 1) * s - 2 * p + (k - 1) * d + 1 + e for n, s, p, k, d, e in zip(size, stride, padding, kernel, dilation, options["output_padding"])
             ]
         else:
             shapes = (batch, ins * groups, *size), (outs * groups, ins, *kernel)

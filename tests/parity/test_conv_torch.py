@@ -36,9 +36,7 @@ def both(op, arrays, options, dtype):
 
 
 def compare(op, arrays, options, dtype, text):
-    for what, ours, theirs in zip(
-        ("output", "grad_input", "grad_weight", "grad_bias"), *both(op, arrays, options, dtype)
-    ):
+    for what, ours, theirs in zip(("output", "grad_input", "grad_weight", "grad_bias"), *both(op, arrays, options, dtype)):
         assert (ours is None) == (theirs is None), f"{what} of {text}"
         if ours is not None:
             assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype), f"{what} of {text}"
@@ -59,9 +57,7 @@ def sweep(seed, number, dtype, **fixed):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(
-    "op", ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
-)
+@pytest.mark.parametrize("op", ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"])
 def test_random_configurations(op, dtype):
     sweep(21, 40, dtype, op=op)
 
@@ -116,9 +112,7 @@ def test_fused_activations(name):
     x[0, 0, 4, 4] = np.nan
     activation = getattr(torch, name) if name in ("tanh", "sigmoid") else getattr(functional, name)
     expected = activation(functional.conv2d(torch.from_numpy(x), torch.from_numpy(w))).numpy()
-    np.testing.assert_allclose(
-        fastops.conv2d(x, w, activation=name, strategy="naive"), expected, rtol=1e-12, atol=1e-12
-    )
+    np.testing.assert_allclose(fastops.conv2d(x, w, activation=name, strategy="naive"), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_unfold_and_fold():

@@ -42,9 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Measure every convolution strategy on the layers of a network: time, GFLOP/s, workspace and largest error, "
         'with the one that strategy="auto" takes marked.'
     )
-    parser.add_argument(
-        "network", nargs="?", default="resnet18", metavar="NETWORK", help=f"{', '.join(NETWORKS)} (default: resnet18)"
-    )
+    parser.add_argument("network", nargs="?", default="resnet18", metavar="NETWORK", help=f"{', '.join(NETWORKS)} (default: resnet18)")
     parser.add_argument(
         "--strategies",
         type=_names,
@@ -54,25 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--backward", action="store_true", help="the gradients of input and weight too")
     parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="pictures at once (default: 1)")
-    parser.add_argument(
-        "--threads", type=_positive, metavar="N", help="threads, for the libraries too (default: all that fastops uses)"
-    )
+    parser.add_argument("--threads", type=_positive, metavar="N", help="threads, for the libraries too (default: all that fastops uses)")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    parser.add_argument(
-        "--precision", choices=("default", "highest"), default="default", help="highest: no Winograd with large tiles"
-    )
-    parser.add_argument(
-        "--against", type=_names, default=(), metavar="A,B", help="measure torch, onnxruntime in the same run"
-    )
-    parser.add_argument(
-        "--image", metavar="FILE", help="carry this picture through the layers instead of random numbers"
-    )
-    parser.add_argument(
-        "--seconds", type=_seconds, default=25.0, metavar="S", help="time to spend on measuring, about (default: 25)"
-    )
-    parser.add_argument(
-        "--json", metavar="FILE", help="write all the figures there (-: to standard output, instead of the tables)"
-    )
+    parser.add_argument("--precision", choices=("default", "highest"), default="default", help="highest: no Winograd with large tiles")
+    parser.add_argument("--against", type=_names, default=(), metavar="A,B", help="measure torch, onnxruntime in the same run")
+    parser.add_argument("--image", metavar="FILE", help="carry this picture through the layers instead of random numbers")
+    parser.add_argument("--seconds", type=_seconds, default=25.0, metavar="S", help="time to spend on measuring, about (default: 25)")
+    parser.add_argument("--json", metavar="FILE", help="write all the figures there (-: to standard output, instead of the tables)")
     parser.add_argument("--plot", metavar="FILE", help="draw a picture (PNG, SVG, PDF), with matplotlib")
 
 

@@ -27,9 +27,7 @@ def _torch(layer: Layer, direction: str, threads: int) -> Call:
     which = GRADIENTS.index(direction)
     mask = (which == 0, which == 1, False)
     backward = torch.ops.aten.convolution_backward
-    return lambda: backward(
-        dy, x, w, None, s.stride, s.padding, s.dilation, s.transposed, no_output_padding, s.groups, mask
-    )[which].numpy()
+    return lambda: backward(dy, x, w, None, s.stride, s.padding, s.dilation, s.transposed, no_output_padding, s.groups, mask)[which].numpy()
 
 
 def _onnxruntime(layer: Layer, direction: str, threads: int) -> Call:
@@ -43,9 +41,7 @@ def _onnxruntime(layer: Layer, direction: str, threads: int) -> Call:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        conv_model(layer.shape, layer.weight, layer.batch), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(conv_model(layer.shape, layer.weight, layer.batch), options, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, {"x": layer.input})[0]
 
 

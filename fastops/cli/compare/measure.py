@@ -64,9 +64,7 @@ class Row:
         return self.flops / milliseconds * 1e-6 if milliseconds else None
 
     def fastest(self) -> str:
-        ours = {
-            n: m.milliseconds for n, m in self.measured.items() if m.milliseconds and n not in LIBRARIES and n != AUTO
-        }
+        ours = {n: m.milliseconds for n, m in self.measured.items() if m.milliseconds and n not in LIBRARIES and n != AUTO}
         return min(ours, key=lambda n: ours[n]) if ours else AUTO
 
 
@@ -135,10 +133,7 @@ class Comparison:
                     "candidates": candidates,
                 }
             )
-        totals = {
-            d: {n: t and asdict(t) for n in self.columns for t in [self.total(n, (d,))]}
-            for d in self.settings.directions
-        }
+        totals = {d: {n: t and asdict(t) for n in self.columns for t in [self.total(n, (d,))]} for d in self.settings.directions}
         return {
             "settings": asdict(self.settings),
             "versions": self.versions,
@@ -206,9 +201,7 @@ def time_interleaved(calls: dict[str, Callable[[], Any]], seconds: float) -> dic
     return {name: (best[name], count[name]) for name in calls}
 
 
-def _candidates(
-    layer: Layer, direction: str, settings: Settings, row: Row, offers: dict[str, Offer]
-) -> Iterator[tuple[str, Callable[[], Any]]]:
+def _candidates(layer: Layer, direction: str, settings: Settings, row: Row, offers: dict[str, Offer]) -> Iterator[tuple[str, Callable[[], Any]]]:
     """The calls that can run; the others leave their reason in ``row``."""
     for name in dict.fromkeys([AUTO, *settings.strategies]):
         offer = offers[row.chosen if name == AUTO else name]
@@ -250,9 +243,7 @@ def _measure_row(layer: Layer, direction: str, settings: Settings, progress: Pro
     return row
 
 
-def compare(
-    settings: Settings, versions: dict[str, str], progress: Progress, picture: Array | None = None
-) -> Comparison:
+def compare(settings: Settings, versions: dict[str, str], progress: Progress, picture: Array | None = None) -> Comparison:
     """Measure every layer of the network; ``picture`` (channels, height, width) takes the place of random numbers."""
     result = Comparison(settings, versions, used_by_others())
     layer: Layer | None = None
@@ -260,9 +251,7 @@ def compare(
         data = None
         if picture is not None:
             data = first_input(picture, shape, settings.batch) if layer is None else next_input(layer, shape)
-        layer = Layer(
-            shape, batch=settings.batch, dtype=settings.dtype, precision=settings.precision, input=data, seed=index
-        )
+        layer = Layer(shape, batch=settings.batch, dtype=settings.dtype, precision=settings.precision, input=data, seed=index)
         for direction in settings.directions:
             result.rows.append(_measure_row(layer, direction, settings, progress))
     after = used_by_others()

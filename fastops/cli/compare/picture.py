@@ -26,9 +26,7 @@ def read_picture(path: str) -> Array:
             try:
                 from matplotlib import image
             except ImportError:
-                raise ImportError(
-                    "reading a picture takes Pillow or matplotlib (pip install pillow); a .npy file needs neither"
-                ) from None
+                raise ImportError("reading a picture takes Pillow or matplotlib (pip install pillow); a .npy file needs neither") from None
             pixels = image.imread(path)
         else:
             with Image.open(path) as picture:
@@ -39,9 +37,7 @@ def read_picture(path: str) -> Array:
     if pixels.ndim == 2:
         pixels = pixels[:, :, np.newaxis]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4) or 0 in pixels.shape:
-        raise ValueError(
-            f"a picture is (height, width) or (height, width, 1 to 4 channels), this file holds {pixels.shape}"
-        )
+        raise ValueError(f"a picture is (height, width) or (height, width, 1 to 4 channels), this file holds {pixels.shape}")
     colours = pixels.shape[2] - (pixels.shape[2] in (2, 4))  # without the alpha channel
     return np.ascontiguousarray(pixels[:, :, :colours].transpose(2, 0, 1), dtype=np.float32)
 

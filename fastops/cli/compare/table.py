@@ -108,20 +108,14 @@ def _times(result: Comparison, direction: str, *, shapes: bool) -> Table:
     for name in result.columns:
         total = result.total(name, (direction,))
         complete = total is not None and total.layers == all_layers
-        cells.append(
-            Text(
-                digits(total.milliseconds) if total and complete else "", style="bold green" if name == AUTO else "bold"
-            )
-        )
+        cells.append(Text(digits(total.milliseconds) if total and complete else "", style="bold green" if name == AUTO else "bold"))
         if name in LIBRARIES:
             cells.append(ratio(total.milliseconds, total.auto_milliseconds) if total else "")
     table.add_row(*cells)
     return table
 
 
-def _grid(
-    result: Comparison, direction: str, text: Callable[[Row, str], str], *, shapes: bool, auto: bool = True
-) -> Table:
+def _grid(result: Comparison, direction: str, text: Callable[[Row, str], str], *, shapes: bool, auto: bool = True) -> Table:
     """A cell for each layer and candidate."""
     table = _table(shapes=shapes)
     names = [n for n in result.columns if auto or n != AUTO]
@@ -179,9 +173,7 @@ def _notes(result: Comparison) -> list[str]:
     if result.settings.libraries:
         notes.append("ratio: the library's time divided by that of auto, above 1 where fastops is faster.")
     if "onnxruntime" in result.columns:
-        notes.append(
-            "onnxruntime has the weights ahead and may rearrange them beforehand; the others get them with every call."
-        )
+        notes.append("onnxruntime has the weights ahead and may rearrange them beforehand; the others get them with every call.")
     notes += [f"{name} is left out: {reason}." for name, reason in result.absent().items()]
     return notes
 

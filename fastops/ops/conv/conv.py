@@ -108,9 +108,7 @@ def conv2d(
     (1, 8, 2, 2)
     """
     if type(weight) is PreparedConv2d:
-        return weight.convolve(
-            input, bias, stride, padding, dilation, groups, strategy, precision, data_format, activation, out
-        )
+        return weight.convolve(input, bias, stride, padding, dilation, groups, strategy, precision, data_format, activation, out)
     return convolve(
         "conv2d", input, weight, bias, stride, padding, 0, dilation, groups,
         strategy, precision, data_format, activation, out,

@@ -56,9 +56,7 @@ class Explanation:
     def __repr__(self) -> str:
         spec = self.spec
         layout = "channels last" if spec.channels_last else "channels first"
-        lines = [
-            f"{self.op}: {spec.dtype}, {layout}, {self.flops:,} operations; costs predicted for {strategies.CORES} cores"
-        ]
+        lines = [f"{self.op}: {spec.dtype}, {layout}, {self.flops:,} operations; costs predicted for {strategies.CORES} cores"]
         cells = [("", "direction", "strategy", "predicted", "workspace", "")]
         for row in self.rows:
             cost = "" if row.cost is None else _time(row.cost)
@@ -149,9 +147,7 @@ def _problem(op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     arguments: dict[str, Any] = bound.arguments
     if isinstance(arguments["weight"], PreparedConv2d):
         arguments.update(arguments["weight"].attributes, weight=arguments["weight"].weight)
-    (x, w, b), _ = _check.as_arrays(
-        name, **{key: arguments[key] for key in ("input", "weight", "bias")}, optional="bias"
-    )
+    (x, w, b), _ = _check.as_arrays(name, **{key: arguments[key] for key in ("input", "weight", "bias")}, optional="bias")
     options = Options(
         arguments["stride"], arguments["padding"], arguments.get("output_padding", 0), arguments["dilation"],
         arguments["groups"], arguments["precision"], arguments["data_format"],

@@ -118,15 +118,11 @@ def _windows(
     strides = _check.integers(op, "stride", stride, 2, minimum=1)
     pads = _check.paddings(op, "padding", padding, 2)
     assert not isinstance(pads, str)
-    count = tuple(
-        _shapes.window_output(n, k, s, d, *pad) for n, k, s, d, pad in zip(size, kernel, strides, dilations, pads)
-    )
+    count = tuple(_shapes.window_output(n, k, s, d, *pad) for n, k, s, d, pad in zip(size, kernel, strides, dilations, pads))
     if min(count) < 1:
         padded = tuple(n + sum(pad) for n, pad in zip(size, pads))
         extent = tuple(map(_shapes.effective_kernel, kernel, dilations))
-        raise ValueError(
-            f"{op}: kernel_size must fit {named} with padding, {padded}, got {kernel}, {extent} with dilation"
-        )
+        raise ValueError(f"{op}: kernel_size must fit {named} with padding, {padded}, got {kernel}, {extent} with dilation")
     channel_count = channels(prod(kernel))
     padded = tuple(n + sum(pad) for n, pad in zip(size, pads))
     columns = (batch, channel_count, *kernel, *count)
@@ -158,33 +154,25 @@ def _run(
 
 def _image_windows(op: str, shape: tuple[int, ...], itemsize: int, *attributes: Any) -> _Windows:
     if len(shape) not in (3, 4) or min(shape[-3:]) < 1:
-        raise ValueError(
-            f"{op}: input must have axes (N, C, H, W) or (C, H, W), of at least 1 but for N, got shape {shape}"
-        )
+        raise ValueError(f"{op}: input must have axes (N, C, H, W) or (C, H, W), of at least 1 but for N, got shape {shape}")
     batch = shape[0] if len(shape) == 4 else 1
     return _windows(op, batch, lambda _: shape[-3], shape[-2:], "the image", itemsize, len(shape) == 4, *attributes)
 
 
 def _matrix_windows(op: str, shape: tuple[int, ...], itemsize: int, output_size: Any, *attributes: Any) -> _Windows:
     if len(shape) not in (2, 3) or min(shape[-2:]) < 1:
-        raise ValueError(
-            f"{op}: input must have axes (N, C R S, L) or (C R S, L), of at least 1 but for N, got shape {shape}"
-        )
+        raise ValueError(f"{op}: input must have axes (N, C R S, L) or (C R S, L), of at least 1 but for N, got shape {shape}")
     size = _check.integers(op, "output_size", output_size, 2, minimum=1)
 
     def channels(window: int) -> int:
         if shape[-2] % window:
-            raise ValueError(
-                f"{op}: input must have a multiple of {window} (the window's elements) as its axis C R S, got {shape[-2]}"
-            )
+            raise ValueError(f"{op}: input must have a multiple of {window} (the window's elements) as its axis C R S, got {shape[-2]}")
         return shape[-2] // window
 
     batch = shape[0] if len(shape) == 3 else 1
     windows = _windows(op, batch, channels, size, "the output", itemsize, len(shape) == 3, *attributes)
     if windows.matrix_shape[-1] != shape[-1]:
-        raise ValueError(
-            f"{op}: input must have {windows.matrix_shape[-1]} columns, one for each window, got {shape[-1]} (shape {shape})"
-        )
+        raise ValueError(f"{op}: input must have {windows.matrix_shape[-1]} columns, one for each window, got {shape[-1]} (shape {shape})")
     return windows
 
 

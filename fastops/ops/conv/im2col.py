@@ -11,6 +11,7 @@ is made for some output pixels at a time, as many as stay in cache; a whole VGG 
 
 K. Chellapilla, S. Puri, P. Simard, "High Performance Convolutional Neural Networks for Document Processing", 2006.
 """
+
 from __future__ import annotations
 
 from math import prod
@@ -35,14 +36,14 @@ _OWN_MATRIX_BYTES = 512 << 10
 
 
 @function
-def _inside(offset, stride, size, count):  # type: ignore[no-untyped-def]
+def _inside(offset, stride, size, count):
     """Outputs [first, end) of ``count`` whose input, at output * stride + offset, lies inside 0..size."""
     first = max(0, -(offset // stride))
     return min(first, count), max(min(first, count), min(count, (size - 1 - offset) // stride + 1))
 
 
 @separate
-def write_windows(x, x0, channels, source, window, out_size, j0, j1, matrix, m0, m_row):  # type: ignore[no-untyped-def]
+def write_windows(x, x0, channels, source, window, out_size, j0, j1, matrix, m0, m_row):
     """The matrix's rows for some channels; its columns are output pixels j0..j1 of one image.
 
     Runs of one output row are written in whole vectors, the last of which may reach into the next run or row. Both are
@@ -93,17 +94,19 @@ def write_windows(x, x0, channels, source, window, out_size, j0, j1, matrix, m0,
 
 
 @separate
-def _windows_block(block, worker, x, x0, source, window, out_size, j0, j1, matrix, m_row):  # type: ignore[no-untyped-def]
+def _windows_block(block, worker, x, x0, source, window, out_size, j0, j1, matrix, m_row):
     taps = window[0] * window[1] * window[2]
     call(write_windows, (x, x0 + block * source[3], 1, source, window, out_size, j0, j1, matrix, block * taps * m_row, m_row))
 
 
 @separate
-def _forward_block(block, worker, pixel_blocks, block_size, outs_part, x, x0, source, target, window, out_size, w, w0, y, y0, bias, bias0, activation, matrix, each, m_row):  # type: ignore[no-untyped-def]
+def _forward_block(
+    block, worker, pixel_blocks, block_size, outs_part, x, x0, source, target, window, out_size, w, w0, y, y0, bias, bias0, activation, matrix, each, m_row
+):
     """Some pixels of one image, some output channels: the matrix of these pixels, then the product."""
     count = lanes(y)
     width = NV * count
-    depth_, n_stride, _, c_stride, p_stride, _, _, channels = target
+    _, n_stride, _, c_stride, p_stride, _, _, _ = target
     pixels = out_size[0] * out_size[1] * out_size[2]
     outs, ins = target[7], source[7]
     part = block // pixel_blocks
@@ -137,7 +140,7 @@ def _forward_block(block, worker, pixel_blocks, block_size, outs_part, x, x0, so
 
 
 @separate
-def _add_windows_block(block, worker, x, x0, source, window, out_size, j0, j1, matrix):  # type: ignore[no-untyped-def]
+def _add_windows_block(block, worker, x, x0, source, window, out_size, j0, j1, matrix):
     """col2im: adds the rows of one channel to that channel of x."""
     depth, _, d_stride, c_stride, p_stride, height, width, _ = source
     taps_d, taps_h, taps_w, stride_d, stride_h, stride_w, front, top, left, dilation_d, dilation_h, dilation_w = window
@@ -170,7 +173,7 @@ def _add_windows_block(block, worker, x, x0, source, window, out_size, j0, j1, m
 
 
 @separate
-def _start_block(block, worker, y, y0, dims, bias, bias0):  # type: ignore[no-untyped-def]
+def _start_block(block, worker, y, y0, dims, bias, bias0):
     """One channel of one image of a gradient begins as its bias."""
     depth, _, d_stride, c_stride, p_stride, height, width, _ = dims
     value = bias[bias0 + block] if bias.size > 0 else y.dtype.type(0)
@@ -181,7 +184,7 @@ def _start_block(block, worker, y, y0, dims, bias, bias0):  # type: ignore[no-un
 
 
 @separate
-def _activate_block(block, worker, y, y0, dims, activation):  # type: ignore[no-untyped-def]
+def _activate_block(block, worker, y, y0, dims, activation):
     depth, _, d_stride, c_stride, p_stride, height, width, _ = dims
     for d in range(depth):
         row = y0 + block * c_stride + d * d_stride
@@ -193,28 +196,35 @@ def _activate_block(block, worker, y, y0, dims, activation):  # type: ignore[no-
 
 
 @launcher
-def _forward(threads, batch, pixel_blocks, block_size, outs_part, x, x0, source, target, window, out_size, w, w0, y, y0, bias, bias0, activation, matrix, each, m_row):  # type: ignore[no-untyped-def]
+def _forward(
+    threads, batch, pixel_blocks, block_size, outs_part, x, x0, source, target, window, out_size, w, w0, y, y0, bias, bias0, activation, matrix, each, m_row
+):
     parts = (target[7] + outs_part - 1) // outs_part
-    parallel(_forward_block, pixel_blocks * parts, threads, (pixel_blocks, block_size, outs_part, x, x0, source, target, window, out_size, w, w0, y, y0, bias, bias0, activation, matrix, each, m_row))
+    parallel(
+        _forward_block,
+        pixel_blocks * parts,
+        threads,
+        (pixel_blocks, block_size, outs_part, x, x0, source, target, window, out_size, w, w0, y, y0, bias, bias0, activation, matrix, each, m_row),
+    )
 
 
 @launcher
-def _windows(threads, x, x0, source, window, out_size, j0, j1, matrix, m_row):  # type: ignore[no-untyped-def]
+def _windows(threads, x, x0, source, window, out_size, j0, j1, matrix, m_row):
     parallel(_windows_block, source[7], threads, (x, x0, source, window, out_size, j0, j1, matrix, m_row))
 
 
 @launcher
-def _add_windows(threads, x, x0, source, window, out_size, j0, j1, matrix):  # type: ignore[no-untyped-def]
+def _add_windows(threads, x, x0, source, window, out_size, j0, j1, matrix):
     parallel(_add_windows_block, source[7], threads, (x, x0, source, window, out_size, j0, j1, matrix))
 
 
 @launcher
-def _start(threads, y, y0, dims, bias, bias0):  # type: ignore[no-untyped-def]
+def _start(threads, y, y0, dims, bias, bias0):
     parallel(_start_block, dims[7], threads, (y, y0, dims, bias, bias0))
 
 
 @launcher
-def _activate(threads, y, y0, dims, activation):  # type: ignore[no-untyped-def]
+def _activate(threads, y, y0, dims, activation):
     parallel(_activate_block, dims[7], threads, (y, y0, dims, activation))
 
 
@@ -250,7 +260,7 @@ class _Windows:
     def _threads(self) -> int:
         return _threads.threads_for(self.rows * self.block * 0.2)
 
-    def _walk(self):  # type: ignore[no-untyped-def]
+    def _walk(self):
         """(image, group, first pixel, end) of each block."""
         for n in range(self.batch):
             for group in range(self.groups):

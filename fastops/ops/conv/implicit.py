@@ -20,6 +20,7 @@ exchanges the tables: taps are rows, pixels are steps, and dy takes the place of
 This is the idea of implicit GEMM (S. Chetlur et al., "cuDNN: Efficient Primitives for Deep Learning", arXiv:1410.0759,
 2014, section 3.1) and of the indirect convolution (M. Dukhan, arXiv:1907.02129, 2019).
 """
+
 from __future__ import annotations
 
 from itertools import product as grid_of
@@ -55,14 +56,13 @@ from fastops.simd.vector import (
 )
 from fastops.simd.workspace import scratch
 
-
 # The most steps of a chunk of the product, and the mark of a phase that its partner writes.
 KC_MOST = KC
 PAIRED = -2
 
 
 @function
-def zero_run(out, start, count):  # type: ignore[no-untyped-def]
+def zero_run(out, start, count):
     zero = splat(out, out.dtype.type(0))
     step = lanes(out)
     i = 0
@@ -74,7 +74,7 @@ def zero_run(out, start, count):  # type: ignore[no-untyped-def]
 
 
 @separate
-def fill_slab(x, x0, c0, channels, c_pitch, g0, g1, q0, q1, source, window, grid, slab_h, slab_w, slab, s0):  # type: ignore[no-untyped-def]
+def fill_slab(x, x0, c0, channels, c_pitch, g0, g1, q0, q1, source, window, grid, slab_h, slab_w, slab, s0):
     """Copies the input under output rows g0..g1, columns q0..q1, of channels c0 and following, zeros where there is none.
 
     Slabs are (channels, T, slab_h, slab_w), or (T, slab_h, slab_w, c_pitch) where x has channels last. Rows of several
@@ -130,7 +130,7 @@ def fill_slab(x, x0, c0, channels, c_pitch, g0, g1, q0, q1, source, window, grid
 
 
 @separate
-def fill_pixels(table, t0, g0, g1, q0, q1, window, grid, slab_w, unit):  # type: ignore[no-untyped-def]
+def fill_pixels(table, t0, g0, g1, q0, q1, window, grid, slab_w, unit):
     """table[t0 + i]: where pixel i's first tap lies in the slab; unit is the distance of neighbouring columns."""
     stride_h, stride_w = window[4], window[5]
     reach = (window[1] - 1) * window[10] + 1
@@ -150,7 +150,7 @@ def fill_pixels(table, t0, g0, g1, q0, q1, window, grid, slab_w, unit):  # type:
 
 
 @separate
-def pack_phases(block, worker, w, w0, k_stride, c_stride, taps, phases, chosen, outs, ins, u, space, each):  # type: ignore[no-untyped-def]
+def pack_phases(block, worker, w, w0, k_stride, c_stride, taps, phases, chosen, outs, ins, u, space, each):
     """A panel of weights for every phase: u[phase][panel][in channel][tap of the phase][NR out channels]."""
     count = lanes(w)
     width = NV * count
@@ -172,7 +172,7 @@ def pack_phases(block, worker, w, w0, k_stride, c_stride, taps, phases, chosen, 
 
 
 @separate
-def put_pixels(m, m0, partner, k0, g0, g1, q0, q1, target, grid, limit_d, limit_h, limit_w, first_d, first_h, first_w, y, y0):  # type: ignore[no-untyped-def]
+def put_pixels(m, m0, partner, k0, g0, g1, q0, q1, target, grid, limit_d, limit_h, limit_w, first_d, first_h, first_w, y, y0):
     """Writes a block of finished pixels, NR channels each, to the output image.
 
     The block's pixels are those of ``grid``; a phase has only ``limit`` of them and starts at ``first``. With a stride of
@@ -224,7 +224,10 @@ def put_pixels(m, m0, partner, k0, g0, g1, q0, q1, target, grid, limit_d, limit_
 
 
 @separate
-def forward_block(block, worker, column_blocks, panels, rows, cols, total, source, target, window, grid, slab_h, slab_w, c_chunk, x, x0, phases, steps, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each):  # type: ignore[no-untyped-def]
+def forward_block(
+    block, worker, column_blocks, panels, rows, cols, total, source, target, window, grid, slab_h, slab_w, c_chunk, x,
+    x0, phases, steps, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each,
+):  # fmt: skip
     """Some output pixels of some panels of output channels, in all phases.
 
     Block number: (rows, columns, part of the panels). A row of ``phases``: taps, first of its steps, where its weights
@@ -250,7 +253,6 @@ def forward_block(block, worker, column_blocks, panels, rows, cols, total, sourc
     t0 = worker * tables_each
     channels_last = source[3] == 1 and source[4] != 1
     unit = c_chunk if channels_last else 1
-    plane = 1 if channels_last else window[0] * slab_h * slab_w
     call(fill_pixels, (tables, t0, g0, g1, q0, q1, window, grid, slab_w, unit))
     for c0 in range(0, ins, c_chunk):
         channels = min(c_chunk, ins - c0)
@@ -271,7 +273,20 @@ def forward_block(block, worker, column_blocks, panels, rows, cols, total, sourc
                     if u.size > 0:
                         call(table_product, (pixels, n, space, s0, tables, t0, steps, step0, u, b0 + k * width, width, space, at, width, c0 > 0 or k > 0))
                     else:
-                        call(pack_panels, (0, worker, w, w0 + panel * width * k_stride + c0 * taps + k, 1, k_stride, n, outs - panel * width, space[packed0 : packed0 + n * width]))
+                        call(
+                            pack_panels,
+                            (
+                                0,
+                                worker,
+                                w,
+                                w0 + panel * width * k_stride + c0 * taps + k,
+                                1,
+                                k_stride,
+                                n,
+                                outs - panel * width,
+                                space[packed0 : packed0 + n * width],
+                            ),
+                        )
                         call(table_product, (pixels, n, space, s0, tables, t0, steps, step0, space, packed0, width, space, at, width, c0 > 0 or k > 0))
     zero = splat(y, y.dtype.type(0))
     for panel in range(first_panel, last_panel):
@@ -294,28 +309,45 @@ def forward_block(block, worker, column_blocks, panels, rows, cols, total, sourc
                 continue
             at = m0 + (phase * panels + panel - first_panel) * m_each
             partner = m0 + (pair * panels + panel - first_panel) * m_each if pair >= 0 else -1
-            call(put_pixels, (space, at, partner, k0, g0, g1, q0, q1, target, grid, phases[phase, 3], phases[phase, 4], phases[phase, 5], phases[phase, 6], phases[phase, 7], phases[phase, 8], y, y0))
+            call(
+                put_pixels,
+                (
+                    space, at, partner, k0, g0, g1, q0, q1, target, grid, phases[phase, 3], phases[phase, 4],
+                    phases[phase, 5], phases[phase, 6], phases[phase, 7], phases[phase, 8], y, y0,
+                ),
+            )  # fmt: skip
 
 
 @launcher
-def _pack_forward(threads, w, w0, k_stride, depth, outs, u):  # type: ignore[no-untyped-def]
+def _pack_forward(threads, w, w0, k_stride, depth, outs, u):
     width = NV * lanes(w)
     parallel(pack_panels, (outs + width - 1) // width, threads, (w, w0, 1, k_stride, depth, outs, u))
 
 
 @launcher
-def _pack_phases(threads, w, w0, k_stride, c_stride, taps, phases, chosen, outs, ins, u, space, each):  # type: ignore[no-untyped-def]
+def _pack_phases(threads, w, w0, k_stride, c_stride, taps, phases, chosen, outs, ins, u, space, each):
     width = NV * lanes(w)
     parallel(pack_phases, (outs + width - 1) // width, threads, (w, w0, k_stride, c_stride, taps, phases, chosen, outs, ins, u, space, each))
 
 
 @launcher
-def _forward(threads, blocks, column_blocks, panels, rows, cols, total, source, target, window, grid, slab_h, slab_w, c_chunk, x, x0, phases, steps, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each):  # type: ignore[no-untyped-def]
-    parallel(forward_block, blocks, threads, (column_blocks, panels, rows, cols, total, source, target, window, grid, slab_h, slab_w, c_chunk, x, x0, phases, steps, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each))
+def _forward(
+    threads, blocks, column_blocks, panels, rows, cols, total, source, target, window, grid, slab_h, slab_w, c_chunk, x,
+    x0, phases, steps, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each,
+):  # fmt: skip
+    parallel(
+        forward_block,
+        blocks,
+        threads,
+        (
+            column_blocks, panels, rows, cols, total, source, target, window, grid, slab_h, slab_w, c_chunk, x, x0,
+            phases, steps, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each,
+        ),
+    )  # fmt: skip
 
 
 @separate
-def turn_dy_block(block, worker, first, total, rows, q0, q1, dy, y0, target, grid, turned, panel_stride):  # type: ignore[no-untyped-def]
+def turn_dy_block(block, worker, first, total, rows, q0, q1, dy, y0, target, grid, turned, panel_stride):
     """dy of some output rows with channels innermost: turned[panel][pixel][NR]; block is (panel, group of rows)."""
     count = lanes(dy)
     width = NV * count
@@ -355,7 +387,10 @@ def turn_dy_block(block, worker, first, total, rows, q0, q1, dy, y0, target, gri
 
 
 @separate
-def weight_block(block, worker, first, total, rows, q0, q1, c_count, panels, source, target, window, grid, slab_h, slab_w, x, x0, taps, turned, panel_stride, dw, dw0, k_stride, accumulate, space, each, tables, tables_each):  # type: ignore[no-untyped-def]
+def weight_block(
+    block, worker, first, total, rows, q0, q1, c_count, panels, source, target, window, grid, slab_h, slab_w, x, x0,
+    taps, turned, panel_stride, dw, dw0, k_stride, accumulate, space, each, tables, tables_each,
+):  # fmt: skip
     """dw of some input channels and some panels of output channels, from the pixels of rows first..total.
 
     The sums stay in the worker's scratch while the pixels pass by, as (taps of the channels) x NR.
@@ -390,7 +425,10 @@ def weight_block(block, worker, first, total, rows, q0, q1, c_count, panels, sou
             at = m0 + (panel - p0) * (n + count) * width
             # KC pixels at a time: their dy stays in L1 while the taps pass.
             for i in range(0, pixels, 256):
-                call(table_product, (n, min(256, pixels - i), space, s0, tables, t0, tables, pixel0 + i, turned, b0 + i * width, width, space, at, width, g0 > first or i > 0))
+                call(
+                    table_product,
+                    (n, min(256, pixels - i), space, s0, tables, t0, tables, pixel0 + i, turned, b0 + i * width, width, space, at, width, g0 > first or i > 0),
+                )
     for panel in range(p0, p1):
         at = m0 + (panel - p0) * (n + count) * width
         for v in range(0, min(width, outs - panel * width), count):
@@ -405,7 +443,10 @@ def weight_block(block, worker, first, total, rows, q0, q1, c_count, panels, sou
 
 
 @launcher
-def _weight_gradient(threads, chunk, columns, total, rows, c_count, panels, source, target, window, grid, slab_h, slab_w, x, x0, taps, dy, y0, turned, panel_stride, dw, dw0, k_stride, space, each, tables, tables_each):  # type: ignore[no-untyped-def]
+def _weight_gradient(
+    threads, chunk, columns, total, rows, c_count, panels, source, target, window, grid, slab_h, slab_w, x, x0, taps,
+    dy, y0, turned, panel_stride, dw, dw0, k_stride, space, each, tables, tables_each,
+):  # fmt: skip
     width = NV * lanes(dw)
     panel_count = (target[7] + width - 1) // width
     tasks = ((source[7] + c_count - 1) // c_count) * ((panel_count + panels - 1) // panels)
@@ -415,7 +456,16 @@ def _weight_gradient(threads, chunk, columns, total, rows, c_count, panels, sour
         for q0 in range(0, grid[2], columns):
             q1 = min(grid[2], q0 + columns)
             parallel(turn_dy_block, panel_count * groups, threads, (first, last, rows, q0, q1, dy, y0, target, grid, turned, panel_stride))
-            parallel(weight_block, tasks, threads, (first, last, rows, q0, q1, c_count, panels, source, target, window, grid, slab_h, slab_w, x, x0, taps, turned, panel_stride, dw, dw0, k_stride, first > 0 or q0 > 0, space, each, tables, tables_each))
+            parallel(
+                weight_block,
+                tasks,
+                threads,
+                (
+                    first, last, rows, q0, q1, c_count, panels, source, target, window, grid, slab_h, slab_w, x, x0,
+                    taps, turned, panel_stride, dw, dw0, k_stride, first > 0 or q0 > 0, space, each, tables,
+                    tables_each,
+                ),
+            )  # fmt: skip
 
 
 # ---- plans
@@ -432,12 +482,12 @@ _CHUNK_BYTES = 4 << 20
 class _Window(NamedTuple):
     """Which input a grid of output pixels sees: (taps, stride, padding before, dilation), the grid and its step."""
 
-    taps: tuple[int, int, int]
-    stride: tuple[int, int, int]
-    before: tuple[int, int, int]
-    dilation: tuple[int, int, int]
-    out: tuple[int, int, int]
-    step: tuple[int, int, int] = (1, 1, 1)
+    taps: tuple[int, ...]
+    stride: tuple[int, ...]
+    before: tuple[int, ...]
+    dilation: tuple[int, ...]
+    out: tuple[int, ...]
+    step: tuple[int, ...] = (1, 1, 1)
 
     @property
     def window(self) -> tuple[int, ...]:
@@ -460,8 +510,8 @@ class _Phase(NamedTuple):
 
     taps: np.ndarray  # (n, 3): where in the slab, in input positions
     chosen: np.ndarray  # (n,): which of the kernel's taps
-    count: tuple[int, int, int]
-    first: tuple[int, int, int]
+    extent: tuple[int, ...]
+    first: tuple[int, ...]
 
 
 def _forward_phase(spec: ConvSpec) -> tuple[_Window, list[_Phase]]:
@@ -474,18 +524,12 @@ def _forward_phase(spec: ConvSpec) -> tuple[_Window, list[_Phase]]:
 
 def _axis_phases(size: int, taps: int, stride: int, before: int, dilation: int) -> list[list[tuple[int, int]]]:
     """For each remainder of a position modulo the stride: (dy's index - position // stride, tap) of the taps that meet it."""
-    return [
-        [((m + before - r * dilation) // stride, r) for r in range(taps) if (m + before - r * dilation) % stride == 0]
-        for m in range(min(stride, size))
-    ]
+    return [[((m + before - r * dilation) // stride, r) for r in range(taps) if (m + before - r * dilation) % stride == 0] for m in range(min(stride, size))]
 
 
 def _gradient_phases(spec: ConvSpec) -> tuple[_Window, list[_Phase]]:
     """The gradient with respect to the input: a convolution of dy with stride 1 for each remainder modulo the stride."""
-    axes = [
-        _axis_phases(n, k, s, before, d)
-        for n, k, s, (before, _), d in zip(spec.size, spec.kernel, spec.stride, spec.padding, spec.dilation, strict=True)
-    ]
+    axes = [_axis_phases(n, k, s, before, d) for n, k, s, (before, _), d in zip(spec.size, spec.kernel, spec.stride, spec.padding, spec.dilation, strict=True)]
     low = [min((i for met in axis for i, _ in met), default=0) for axis in axes]
     high = [max((i for met in axis for i, _ in met), default=0) for axis in axes]
     extent = tuple(b - a + 1 for a, b in zip(low, high, strict=True))
@@ -495,8 +539,8 @@ def _gradient_phases(spec: ConvSpec) -> tuple[_Window, list[_Phase]]:
         met = list(grid_of(*(axis[m] for axis, m in zip(axes, remainder, strict=True))))
         place = np.array([[i - a for (i, _), a in zip(tap, low, strict=True)] for tap in met], dtype=np.intp).reshape(-1, 3)
         chosen = np.array([(t * spec.kernel[1] + r) * spec.kernel[2] + s for (_, t), (_, r), (_, s) in met], dtype=np.intp)
-        count = tuple(-(-(n - m) // s) for n, m, s in zip(spec.size, remainder, spec.stride, strict=True))
-        phases.append(_Phase(place, chosen, count, remainder))
+        pixels = tuple(-(-(n - m) // s) for n, m, s in zip(spec.size, remainder, spec.stride, strict=True))
+        phases.append(_Phase(place, chosen, pixels, remainder))
     before = tuple(-a for a in low)
     return _Window(extent, (1, 1, 1), before, (1, 1, 1), out, spec.stride), phases
 
@@ -511,6 +555,7 @@ class _Convolution:
         self.w_group = y.channels * x.channels * taps
         self.activation = activation_entry(activation, spec.dtype)
         self.turned = direction == "grad_input"
+        self.format: tuple[object, ...]
         if self.turned:
             self.source, self.target = y, x
             self.k_stride, self.c_stride = taps, x.channels * taps
@@ -555,7 +600,9 @@ class _Convolution:
     def _make_tables(self, phases: list[_Phase], channels_last: bool) -> None:
         """One row of integers for each phase (see forward_block), and the steps of all."""
         height, width = self.slab
-        rows, steps, start = [], [], 0
+        rows: list[tuple[int, ...]] = []
+        steps: list[np.ndarray] = []
+        start = 0
         where = {p.first: i for i, p in enumerate(phases)}
         for p in phases:
             place = ((p.taps[:, 0] * height + p.taps[:, 1]) * width + p.taps[:, 2]).reshape(1, -1)
@@ -565,7 +612,7 @@ class _Convolution:
             if self.window.step[2] == 2 and not channels_last:
                 d, h, w = p.first
                 pair = PAIRED if w else where.get((d, h, 1), -1)
-            rows.append((len(p.chosen), sum(map(len, steps)), start, *p.count, *p.first, pair))
+            rows.append((len(p.chosen), sum(s.size for s in steps), start, *p.extent, *p.first, pair))
             steps.append(step.reshape(-1))
             start += self.panels * self.width * self.ins * len(p.chosen)
         self.phases = np.array(rows, dtype=np.intp)
@@ -627,8 +674,9 @@ class _Convolution:
             elif packed:
                 self._pack(threads, w, group, u, space)
             _forward(
-                threads, tasks, self.column_blocks, panels, self.rows, self.cols, self.total, self.source.dims, self.target.dims, self.window.window, self.window.grid,
-                *self.slab, self.c_chunk, x, group * self.source.group, self.phases, self.steps, u, w, group * self.w_group, self.k_stride,
+                threads, tasks, self.column_blocks, panels, self.rows, self.cols, self.total,
+                self.source.dims, self.target.dims, self.window.window, self.window.grid, *self.slab, self.c_chunk,
+                x, group * self.source.group, self.phases, self.steps, u, w, group * self.w_group, self.k_stride,
                 y, group * self.target.group, bias, group * self.outs, self.activation, space, each, tables, tables_each,
             )  # fmt: skip
 
@@ -684,7 +732,8 @@ class _WeightGradient:
         taps = self.taps.size
         for group in range(self.groups):
             _weight_gradient(
-                threads, self.chunk, self.columns, self.total, self.rows, c_count, panels, self.x.dims, self.y.dims, self.window.window, self.window.grid, *self.slab,
+                threads, self.chunk, self.columns, self.total, self.rows, c_count, panels,
+                self.x.dims, self.y.dims, self.window.window, self.window.grid, *self.slab,
                 x, group * self.x.group, self.taps, dy, group * self.y.group, memory[:turned_count], self.panel_stride,
                 dw, group * self.y.channels * self.x.channels * taps, self.x.channels * taps, memory[turned_count:], each, tables, tables_each,
             )  # fmt: skip

@@ -1,4 +1,5 @@
 """Where the elements of an image lie, for kernels that read either data format."""
+
 from __future__ import annotations
 
 from typing import NamedTuple

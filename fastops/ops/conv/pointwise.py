@@ -5,6 +5,7 @@
 
 and the gradients are the other two products of the three matrices: dx = W^T dy, dw = dy x^T summed over images.
 """
+
 from __future__ import annotations
 
 from math import prod

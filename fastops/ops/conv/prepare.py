@@ -61,9 +61,7 @@ class PreparedConv2d:
         given = [f"{name}={value!r}" for name, value in self.attributes.items() if value != _DEFAULTS[name]]
         return f"prepare_conv2d({', '.join([f'<{self._dtype} {self._weight.shape}>', *given])})"
 
-    def __call__(
-        self, input: Any, bias: Any = None, *, activation: str | None = None, out: Array | None = None
-    ) -> Array:
+    def __call__(self, input: Any, bias: Any = None, *, activation: str | None = None, out: Array | None = None) -> Array:
         """The convolution of ``input``; arguments and result as for :func:`conv2d`."""
         if (
             out is None
@@ -71,9 +69,7 @@ class PreparedConv2d:
             and (bias is None or (type(bias) is ndarray and bias.flags.carray))
         ):  # fmt: skip
             try:
-                ready, prepared = self._ready[
-                    input.shape, input.dtype, bias is None or (bias.shape, bias.dtype), activation
-                ]
+                ready, prepared = self._ready[input.shape, input.dtype, bias is None or (bias.shape, bias.dtype), activation]
             except (KeyError, TypeError):
                 pass
             else:
@@ -90,9 +86,7 @@ class PreparedConv2d:
 
         def make() -> tuple[Forward, Any]:
             bias_shape = None if b is None else b.shape
-            problem = check_problem(
-                "conv2d", KINDS["conv2d"], x.shape, w.shape, bias_shape, str(x.dtype), self._options
-            )
+            problem = check_problem("conv2d", KINDS["conv2d"], x.shape, w.shape, bias_shape, str(x.dtype), self._options)
             ready = make_forward("conv2d", problem, self.attributes["strategy"], activation)
             return ready, self._transform(ready)
 
@@ -116,9 +110,7 @@ class PreparedConv2d:
         given = (stride, padding, dilation, groups, strategy, precision, data_format)
         for (name, default), value in zip(_DEFAULTS.items(), given):
             if value is not default and not (_same(name, value, default) or _same(name, value, self.attributes[name])):
-                raise ValueError(
-                    f"conv2d: {name} must be what the weight was prepared for, {self.attributes[name]!r}, got {value!r}"
-                )
+                raise ValueError(f"conv2d: {name} must be what the weight was prepared for, {self.attributes[name]!r}, got {value!r}")
         return self(input, bias, activation=activation, out=out)
 
 

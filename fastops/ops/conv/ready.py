@@ -233,9 +233,7 @@ def differentiate(
 ) -> Gradients:  # fmt: skip
     """The backward pass of every convolution: gradients of input, weight and bias, None where masked out."""
     op = f"{name}_backward"
-    (dy, x, w, b), dtype = _check.as_arrays(
-        op, grad_output=grad_output, input=input, weight=weight, bias=bias, optional="bias"
-    )
+    (dy, x, w, b), dtype = _check.as_arrays(op, grad_output=grad_output, input=input, weight=weight, bias=bias, optional="bias")
     mask = check_mask(op, output_mask, 3)
     key = (
         name, dy.shape, x.shape, x.dtype, w.shape, b is None or b.shape,
@@ -288,10 +286,6 @@ def make_backward(op: str, problem: Problem, strategy: Any, mask: tuple[bool, ..
 
 def check_mask(op: str, mask: Any, count: int) -> tuple[bool, ...]:
     """``output_mask`` as a tuple of bools."""
-    if (
-        not isinstance(mask, (tuple, list))
-        or len(mask) != count
-        or not all(isinstance(m, (bool, np.bool_)) for m in mask)
-    ):
+    if not isinstance(mask, (tuple, list)) or len(mask) != count or not all(isinstance(m, (bool, np.bool_)) for m in mask):
         raise ValueError(f"{op}: output_mask must be {count} booleans, one for each gradient, got {mask!r}")
     return tuple(map(bool, mask))

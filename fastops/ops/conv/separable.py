@@ -26,11 +26,21 @@ from fastops.ops.conv.spec import Options, check_bias
 
 
 def separable_conv2d(
-    input: ArrayLike, depthwise_weight: ArrayLike, pointwise_weight: ArrayLike, bias: ArrayLike | None = None,
-    stride: Integers = 1, padding: Padding = 0, dilation: Integers = 1, pointwise_first: bool = False, *,
-    strategy: str = "auto", precision: Precision = "default", data_format: str = "NCHW",
-    activation: str | None = None, out: Array | None = None,
-) -> Array:  # fmt: skip
+    input: ArrayLike,
+    depthwise_weight: ArrayLike,
+    pointwise_weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: Integers = 1,
+    padding: Padding = 0,
+    dilation: Integers = 1,
+    pointwise_first: bool = False,
+    *,
+    strategy: str = "auto",
+    precision: Precision = "default",
+    data_format: str = "NCHW",
+    activation: str | None = None,
+    out: Array | None = None,
+) -> Array:
     """A convolution of each channel on its own, then a 1x1 convolution that mixes the channels (or the other way round).
 
     Source: Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions" (2017), section 1;
@@ -85,11 +95,21 @@ def separable_conv2d(
 
 
 def separable_conv2d_backward(
-    grad_output: ArrayLike, input: ArrayLike, depthwise_weight: ArrayLike, pointwise_weight: ArrayLike,
-    bias: ArrayLike | None = None, stride: Integers = 1, padding: Padding = 0, dilation: Integers = 1,
-    pointwise_first: bool = False, *, output_mask: tuple[bool, bool, bool, bool] = (True, True, True, True),
-    strategy: str = "auto", precision: Precision = "default", data_format: str = "NCHW",
-) -> tuple[Array | None, Array | None, Array | None, Array | None]:  # fmt: skip
+    grad_output: ArrayLike,
+    input: ArrayLike,
+    depthwise_weight: ArrayLike,
+    pointwise_weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: Integers = 1,
+    padding: Padding = 0,
+    dilation: Integers = 1,
+    pointwise_first: bool = False,
+    *,
+    output_mask: tuple[bool, bool, bool, bool] = (True, True, True, True),
+    strategy: str = "auto",
+    precision: Precision = "default",
+    data_format: str = "NCHW",
+) -> tuple[Array | None, Array | None, Array | None, Array | None]:
     """Gradients of :func:`separable_conv2d`. What lies between the two convolutions is computed again, not kept.
 
     Returns:
@@ -105,9 +125,14 @@ def separable_conv2d_backward(
     name = "separable_conv2d"
     op = f"{name}_backward"
     (dy, x, depthwise, pointwise, b), dtype = _check.as_arrays(
-        op, grad_output=grad_output, input=input, depthwise_weight=depthwise_weight, pointwise_weight=pointwise_weight,
-        bias=bias, optional="bias",
-    )  # fmt: skip
+        op,
+        grad_output=grad_output,
+        input=input,
+        depthwise_weight=depthwise_weight,
+        pointwise_weight=pointwise_weight,
+        bias=bias,
+        optional="bias",
+    )
     mask = check_mask(op, output_mask, 4)
     attributes = (stride, padding, dilation, pointwise_first, precision, data_format)
     first, second = _stages(op, x, depthwise, pointwise, b, *attributes)
@@ -120,18 +145,12 @@ def separable_conv2d_backward(
         middle = convolve(name, x, first.weight, None, *first.attributes, *options, None, None)
     else:
         middle = np.empty(first.problem.shape, x.dtype)
-    d_middle, d_second, db = differentiate(
-        name, dy, middle, second.weight, b, *second.attributes, (before_middle, mask[second_weight], mask[3]), *options
-    )
+    d_middle, d_second, db = differentiate(name, dy, middle, second.weight, b, *second.attributes, (before_middle, mask[second_weight], mask[3]), *options)
     dx = d_first = None
     if before_middle:
-        dx, d_first, _ = differentiate(
-            name, d_middle, x, first.weight, None, *first.attributes, (mask[0], mask[first_weight], False), *options
-        )
+        dx, d_first, _ = differentiate(name, d_middle, x, first.weight, None, *first.attributes, (mask[0], mask[first_weight], False), *options)
     d_depthwise, d_pointwise = (d_second, d_first) if pointwise_first else (d_first, d_second)
-    dx, d_depthwise, d_pointwise, db = (
-        None if g is None else g.astype(dtype, copy=False) for g in (dx, d_depthwise, d_pointwise, db)
-    )
+    dx, d_depthwise, d_pointwise, db = (None if g is None else g.astype(dtype, copy=False) for g in (dx, d_depthwise, d_pointwise, db))
     return dx, d_depthwise, d_pointwise, db
 
 
@@ -148,9 +167,18 @@ class _Stage:
 
 
 def _stages(
-    op: str, x: Array, depthwise: Array, pointwise: Array, bias: Array | None, stride: Any, padding: Any, dilation: Any,
-    pointwise_first: Any, precision: Any, data_format: Any,
-) -> tuple[_Stage, _Stage]:  # fmt: skip
+    op: str,
+    x: Array,
+    depthwise: Array,
+    pointwise: Array,
+    bias: Array | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    pointwise_first: Any,
+    precision: Any,
+    data_format: Any,
+) -> tuple[_Stage, _Stage]:
     """Check everything before anything is computed."""
     formats = DATA_FORMATS[2]
     _check.choice(op, "data_format", data_format, formats)
@@ -163,15 +191,10 @@ def _stages(
     channels = x.shape[-1] if formats[data_format] else x.shape[-3]
     groups = pointwise.shape[0] if pointwise_first else channels
     if groups < 1 or depthwise.shape[0] < 1 or depthwise.shape[0] % groups:
-        raise ValueError(
-            f"{op}: depthwise_weight must have a multiple of {groups} filters (the channels it meets), "
-            f"got {depthwise.shape[0]}"
-        )
+        raise ValueError(f"{op}: depthwise_weight must have a multiple of {groups} filters (the channels it meets), got {depthwise.shape[0]}")
     meets = channels if pointwise_first else depthwise.shape[0]
     if pointwise.shape[1] != meets:
-        raise ValueError(
-            f"{op}: pointwise_weight must have {meets} channels, got {pointwise.shape[1]} (shape {pointwise.shape})"
-        )
+        raise ValueError(f"{op}: pointwise_weight must have {meets} channels, got {pointwise.shape[1]} (shape {pointwise.shape})")
     spatial: tuple[Array, _Attributes] = depthwise, (stride, padding, 0, dilation, groups)
     mixing: tuple[Array, _Attributes] = pointwise, (1, 0, 0, 1, 1)
     stages: list[_Stage] = []
@@ -186,22 +209,32 @@ def _stages(
 
 
 def _separable_flops(
-    input: ArrayLike, depthwise_weight: ArrayLike, pointwise_weight: ArrayLike, bias: ArrayLike | None = None,
-    stride: Integers = 1, padding: Padding = 0, dilation: Integers = 1, pointwise_first: bool = False, *,
-    data_format: str = "NCHW", **options: Any,
-) -> int:  # fmt: skip
-    (x, depthwise, pointwise), _ = _check.as_arrays(
-        "separable_conv2d", input=input, depthwise_weight=depthwise_weight, pointwise_weight=pointwise_weight
-    )
+    input: ArrayLike,
+    depthwise_weight: ArrayLike,
+    pointwise_weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: Integers = 1,
+    padding: Padding = 0,
+    dilation: Integers = 1,
+    pointwise_first: bool = False,
+    *,
+    data_format: str = "NCHW",
+    **options: Any,
+) -> int:
+    (x, depthwise, pointwise), _ = _check.as_arrays("separable_conv2d", input=input, depthwise_weight=depthwise_weight, pointwise_weight=pointwise_weight)
     attributes = (stride, padding, dilation, pointwise_first, "default", data_format)
     stages = _stages("separable_conv2d", x, depthwise, pointwise, None, *attributes)
     return sum(stage.problem.spec.flops for stage in stages)
 
 
 def corr2d(
-    input: ArrayLike, kernel: ArrayLike, *, strategy: str = "auto", precision: Precision = "default",
+    input: ArrayLike,
+    kernel: ArrayLike,
+    *,
+    strategy: str = "auto",
+    precision: Precision = "default",
     out: Array | None = None,
-) -> Array:  # fmt: skip
+) -> Array:
     """Cross-correlation of one image with a kernel, as textbooks introduce convolution.
 
     Source: Zhang, Lipton, Li, Smola, "Dive into Deep Learning", sections 7.2 and 7.4.
@@ -232,9 +265,21 @@ def corr2d(
         _check.check_out(op, out, shape, dtype)
     direct = out is not None and _check.takes_result(out, x.dtype)
     y = convolve(
-        op, x.reshape(x_shape), w.reshape(w_shape), None, 1, 0, 0, 1, 1, strategy, precision, "NCHW", None,
+        op,
+        x.reshape(x_shape),
+        w.reshape(w_shape),
+        None,
+        1,
+        0,
+        0,
+        1,
+        1,
+        strategy,
+        precision,
+        "NCHW",
+        None,
         out.reshape((1, *shape) if squeeze else shape) if out is not None and direct else None,
-    ).reshape(shape)  # fmt: skip
+    ).reshape(shape)
     if out is None:
         return y.astype(dtype, copy=False)
     if not direct:
@@ -243,9 +288,14 @@ def corr2d(
 
 
 def corr2d_backward(
-    grad_output: ArrayLike, input: ArrayLike, kernel: ArrayLike, *, output_mask: tuple[bool, bool] = (True, True),
-    strategy: str = "auto", precision: Precision = "default",
-) -> tuple[Array | None, Array | None]:  # fmt: skip
+    grad_output: ArrayLike,
+    input: ArrayLike,
+    kernel: ArrayLike,
+    *,
+    output_mask: tuple[bool, bool] = (True, True),
+    strategy: str = "auto",
+    precision: Precision = "default",
+) -> tuple[Array | None, Array | None]:
     """Gradients of :func:`corr2d`: (grad_input, grad_kernel), with None where ``output_mask`` is False.
 
     >>> import numpy as np
@@ -264,9 +314,21 @@ def corr2d_backward(
     if dy.shape != expected:
         raise ValueError(f"{op}: grad_output must have the shape of the output, {expected}, got {dy.shape}")
     dx, dw, _ = differentiate(
-        "corr2d", dy.reshape(shape), x.reshape(x_shape), w.reshape(w_shape), None, 1, 0, 0, 1, 1, (*mask, False),
-        strategy, precision, "NCHW",
-    )  # fmt: skip
+        "corr2d",
+        dy.reshape(shape),
+        x.reshape(x_shape),
+        w.reshape(w_shape),
+        None,
+        1,
+        0,
+        0,
+        1,
+        1,
+        (*mask, False),
+        strategy,
+        precision,
+        "NCHW",
+    )
     return (
         None if dx is None else dx.reshape(x.shape).astype(dtype, copy=False),
         None if dw is None else dw.reshape(w.shape).astype(dtype, copy=False),

@@ -149,9 +149,14 @@ class Options:
 
 
 def forward_spec(
-    op: str, ndim: int, input_shape: tuple[int, ...], weight_shape: tuple[int, ...], dtype: str, options: Options,
+    op: str,
+    ndim: int,
+    input_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    dtype: str,
+    options: Options,
     channels_last: bool,
-) -> ConvSpec:  # fmt: skip
+) -> ConvSpec:
     """Check the arguments of a convolution against one another and make its spec.
 
     ``weight_shape`` is (K, C/groups, ...). Raises ValueError or TypeError in the name of ``op``.
@@ -175,9 +180,7 @@ def forward_spec(
     elif padding == "same":
         padding = tuple(map(_shapes.same_padding, size, kernel, stride, dilation))
     assert not isinstance(padding, str)
-    out_size = tuple(
-        _shapes.window_output(n, k, s, d, *pad) for n, k, s, d, pad in zip(size, kernel, stride, dilation, padding)
-    )
+    out_size = tuple(_shapes.window_output(n, k, s, d, *pad) for n, k, s, d, pad in zip(size, kernel, stride, dilation, padding))
     if min(out_size) < 1:
         padded = tuple(n + sum(pad) for n, pad in zip(size, padding))
         extent = tuple(map(_shapes.effective_kernel, kernel, dilation))
@@ -186,15 +189,34 @@ def forward_spec(
             + (f", {extent} with dilation {dilation}" if extent != kernel else "")
         )
     return _canonical(
-        op, ndim, dtype, batch, channels, weight_shape[0], groups, size, kernel, out_size, stride, dilation, padding,
-        channels_last, options.precision, "padding",
-    )  # fmt: skip
+        op,
+        ndim,
+        dtype,
+        batch,
+        channels,
+        weight_shape[0],
+        groups,
+        size,
+        kernel,
+        out_size,
+        stride,
+        dilation,
+        padding,
+        channels_last,
+        options.precision,
+        "padding",
+    )
 
 
 def transposed_spec(
-    op: str, ndim: int, input_shape: tuple[int, ...], weight_shape: tuple[int, ...], dtype: str, options: Options,
+    op: str,
+    ndim: int,
+    input_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    dtype: str,
+    options: Options,
     channels_last: bool,
-) -> ConvSpec:  # fmt: skip
+) -> ConvSpec:
     """Check the arguments of a transposed convolution and make the spec of the convolution it transposes.
 
     ``weight_shape`` is (input channels, output channels/groups, ...): (K, C/groups, ...) of that convolution.
@@ -203,10 +225,7 @@ def transposed_spec(
     kernel, groups, stride, dilation = _common(op, ndim, weight_shape, options)
     _check_kernel(op, weight_shape, f"(C, K/groups, {KERNEL_AXES[ndim]})", required=range(ndim + 2))
     if weight_shape[0] != channels:
-        raise ValueError(
-            f"{op}: weight must have the {channels} input channels as its first extent, "
-            f"got {weight_shape[0]} (weight shape {weight_shape})"
-        )
+        raise ValueError(f"{op}: weight must have the {channels} input channels as its first extent, got {weight_shape[0]} (weight shape {weight_shape})")
     if channels % groups:
         raise ValueError(f"{op}: groups must divide the {channels} input channels, got {groups}")
     if min(size) < 1:
@@ -215,23 +234,30 @@ def transposed_spec(
     assert not isinstance(padding, str)
     extra = _check.integers(op, "output_padding", options.output_padding, ndim, minimum=0)
     if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation)):
-        raise ValueError(
-            f"{op}: output_padding must be smaller than stride {stride} or dilation {dilation} on each axis, got {extra}"
-        )
-    result = tuple(
-        _shapes.transposed_output(n, k, s, d, sum(pad), e)
-        for n, k, s, d, pad, e in zip(size, kernel, stride, dilation, padding, extra)
-    )
+        raise ValueError(f"{op}: output_padding must be smaller than stride {stride} or dilation {dilation} on each axis, got {extra}")
+    result = tuple(_shapes.transposed_output(n, k, s, d, sum(pad), e) for n, k, s, d, pad, e in zip(size, kernel, stride, dilation, padding, extra))
     if min(result) < 0:
-        raise ValueError(
-            f"{op}: padding must leave an output that is not negative, got {padding} with output extents {result}"
-        )
+        raise ValueError(f"{op}: padding must leave an output that is not negative, got {padding} with output extents {result}")
     # The convolution would see one more window for each whole stride in the extra part: take that part from it.
     padding = tuple((before, after - e // s * s) for (before, after), e, s in zip(padding, extra, stride))
     return _canonical(
-        op, ndim, dtype, batch, weight_shape[1] * groups, channels, groups, result, kernel, size, stride, dilation,
-        padding, channels_last, options.precision, "stride",
-    )  # fmt: skip
+        op,
+        ndim,
+        dtype,
+        batch,
+        weight_shape[1] * groups,
+        channels,
+        groups,
+        result,
+        kernel,
+        size,
+        stride,
+        dilation,
+        padding,
+        channels_last,
+        options.precision,
+        "stride",
+    )
 
 
 def check_bias(op: str, shape: tuple[int, ...], channels: int) -> None:
@@ -260,9 +286,7 @@ def _split(op: str, ndim: int, shape: tuple[int, ...], channels_last: bool) -> t
     return batch, rest[0], tuple(rest[1:])
 
 
-def _common(
-    op: str, ndim: int, weight_shape: tuple[int, ...], options: Options
-) -> tuple[tuple[int, ...], int, tuple[int, ...], tuple[int, ...]]:
+def _common(op: str, ndim: int, weight_shape: tuple[int, ...], options: Options) -> tuple[tuple[int, ...], int, tuple[int, ...], tuple[int, ...]]:
     stride = _check.integers(op, "stride", options.stride, ndim, minimum=1)
     dilation = _check.integers(op, "dilation", options.dilation, ndim, minimum=1)
     groups = _check.integer(op, "groups", options.groups, minimum=1)
@@ -277,11 +301,23 @@ def _check_kernel(op: str, shape: tuple[int, ...], axes: str, required: Any) -> 
 
 
 def _canonical(
-    op: str, ndim: int, dtype: str, batch: int, channels: int, out_channels: int, groups: int,
-    size: tuple[int, ...], kernel: tuple[int, ...], out_size: tuple[int, ...],
-    stride: tuple[int, ...], dilation: tuple[int, ...], padding: tuple[Pair, ...],
-    channels_last: bool, precision: Any, cause: str,
-) -> ConvSpec:  # fmt: skip
+    op: str,
+    ndim: int,
+    dtype: str,
+    batch: int,
+    channels: int,
+    out_channels: int,
+    groups: int,
+    size: tuple[int, ...],
+    kernel: tuple[int, ...],
+    out_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    padding: tuple[Pair, ...],
+    channels_last: bool,
+    precision: Any,
+    cause: str,
+) -> ConvSpec:
     _check.choice(op, "precision", precision, ("default", "highest"))
     dilation = tuple(1 if k == 1 else d for k, d in zip(kernel, dilation))
     # A stride beyond the padded input changes nothing; clamped, products with it stay in range.

@@ -28,6 +28,7 @@ the input of all tiles is transformed first, and a block is a panel of output ch
 right before use and never written to memory: at 512x512 channels the transformed weights are 38 MB, four times the
 time of the whole product if they go through memory.
 """
+
 from __future__ import annotations
 
 from fractions import Fraction
@@ -103,7 +104,7 @@ def _turned(matrix: Matrix) -> Matrix:
 
 
 @function
-def skew(n, count):  # type: ignore[no-untyped-def]
+def skew(n, count):
     """n rounded up to an odd number of vectors.
 
     Each transform writes its alpha * alpha results that far apart; at a power of two they would evict each other from
@@ -121,7 +122,7 @@ def _tiles_stage(name: str, rows: Matrix, cols: Matrix, step_h: int, step_w: int
     in_h, in_w, out_h = len(rows[0]), len(cols[0]), len(rows)
 
     @separate(name=name)
-    def stage(x, base, c_stride, p_stride, height, width, channels, c0, top, left, row0, row1, tiles, v, v0, e_stride, t_stride, space, s0):  # type: ignore[no-untyped-def]
+    def stage(x, base, c_stride, p_stride, height, width, channels, c0, top, left, row0, row1, tiles, v, v0, e_stride, t_stride, space, s0):
         """Rows row0..row1 of tiles of one image; channels c0 and following; tile t goes to v[v0 + t * t_stride ...]."""
         count = lanes(x)
         some = min(count, channels - c0)
@@ -183,7 +184,7 @@ def _tiles_stage(name: str, rows: Matrix, cols: Matrix, step_h: int, step_w: int
 
 
 @function
-def flag_if_not_zero(space, s0, vector, some, flags):  # type: ignore[no-untyped-def]
+def flag_if_not_zero(space, s0, vector, some, flags):
     """Raises the flag where one of the first lanes is not 0: what 0 times a sum of results is, if one was not finite."""
     store(space, s0, vector)
     for i in range(some):
@@ -197,7 +198,9 @@ def _image_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
     alpha_h, alpha_w, out_h, out_w = len(rows[0]), len(cols[0]), len(rows), len(cols)
 
     @separate(name=name)
-    def stage(m, m0, e_stride, t_stride, y, base, k_stride, p_stride, height, width, channels, k0, row0, row1, tiles, bias, bias0, activation, flags, space, s0):  # type: ignore[no-untyped-def]
+    def stage(
+        m, m0, e_stride, t_stride, y, base, k_stride, p_stride, height, width, channels, k0, row0, row1, tiles, bias, bias0, activation, flags, space, s0
+    ):
         """Rows row0..row1 of tiles of one image; channels k0 and following, tile t of them at m[m0 + t * t_stride ...]."""
         count = lanes(y)
         some = min(count, channels - k0)
@@ -243,7 +246,7 @@ def _weights_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
     taps_h, taps_w, alpha_h, alpha_w = len(rows[0]), len(cols[0]), len(rows), len(cols)
 
     @separate(name=name)
-    def stage(w, w0, k_stride, c_stride, turn, some, c_count, u, u0, e_stride, c_step, space, s0):  # type: ignore[no-untyped-def]
+    def stage(w, w0, k_stride, c_stride, turn, some, c_count, u, u0, e_stride, c_step, space, s0):
         """``some`` (at most a vector) output channels of c_count input channels; turn rotates the kernels by 180 degrees."""
         count = lanes(w)
         taps = taps_h * taps_w
@@ -278,7 +281,7 @@ def _kernel_gradient_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
     alpha_h, alpha_w, taps_h, taps_w = len(rows[0]), len(cols[0]), len(rows), len(cols)
 
     @separate(name=name)
-    def stage(m, m0, e_stride, dw, base, some, accumulate, flags, space, s0):  # type: ignore[no-untyped-def]
+    def stage(m, m0, e_stride, dw, base, some, accumulate, flags, space, s0):
         """The kernels of one output channel and ``some`` input channels."""
         count = lanes(dw)
         taps = taps_h * taps_w
@@ -311,7 +314,7 @@ def _work(name: str, variant: Any) -> Any:
     count_e = variant.alpha_h * variant.alpha_w
 
     @function
-    def tiles_of(g0, g1, th, tiles, top, left, source, x, x0, c0, v, v0, e_stride, t_stride, space, s0):  # type: ignore[no-untyped-def]
+    def tiles_of(g0, g1, th, tiles, top, left, source, x, x0, c0, v, v0, e_stride, t_stride, space, s0):
         """Rows g0..g1 of tiles, counted through all images."""
         depth, n_stride, d_stride, c_stride, p_stride, height, width, channels = source
         g = g0
@@ -324,7 +327,7 @@ def _work(name: str, variant: Any) -> Any:
             g += row1 - row0
 
     @function
-    def image_of(g0, g1, th, tiles, m, m0, e_stride, t_stride, target, y, y0, k0, bias, bias0, activation, flags, space, s0):  # type: ignore[no-untyped-def]
+    def image_of(g0, g1, th, tiles, m, m0, e_stride, t_stride, target, y, y0, k0, bias, bias0, activation, flags, space, s0):
         depth, n_stride, d_stride, c_stride, p_stride, height, width, channels = target
         g = g0
         while g < g1:
@@ -332,11 +335,17 @@ def _work(name: str, variant: Any) -> Any:
             row1 = min(th, row0 + g1 - g)
             base = y0 + image // depth * n_stride + image % depth * d_stride
             at = m0 + (g - g0) * tiles * t_stride
-            call(to_image, (m, at, e_stride, t_stride, y, base, c_stride, p_stride, height, width, channels, k0, row0, row1, tiles, bias, bias0, activation, flags, space, s0))
+            call(
+                to_image,
+                (
+                    m, at, e_stride, t_stride, y, base, c_stride, p_stride, height, width, channels, k0, row0, row1,
+                    tiles, bias, bias0, activation, flags, space, s0,
+                ),
+            )  # fmt: skip
             g += row1 - row0
 
     @separate(name=f"_{name}_weights_block")
-    def weights_block(block, worker, w, w0, k_stride, c_stride, turn, outs, ins, c_chunk, u, space, each):  # type: ignore[no-untyped-def]
+    def weights_block(block, worker, w, w0, k_stride, c_stride, turn, outs, ins, c_chunk, u, space, each):
         """Transforms a panel of output channels, c_chunk input channels of it, to u[e][panel][channel][NR]."""
         count = lanes(w)
         width = NV * count
@@ -347,10 +356,16 @@ def _work(name: str, variant: Any) -> Any:
         for v in range(0, width, count):
             k = panel * width + v
             some = max(0, min(count, outs - k))
-            call(to_weights, (w, w0 + k * k_stride + c0 * c_stride, k_stride, c_stride, turn, some, n, u, (panel * ins + c0) * width + v, e_stride, width, space, worker * each))
+            call(
+                to_weights,
+                (
+                    w, w0 + k * k_stride + c0 * c_stride, k_stride, c_stride, turn, some, n, u,
+                    (panel * ins + c0) * width + v, e_stride, width, space, worker * each,
+                ),
+            )  # fmt: skip
 
     @separate(name=f"_{name}_fused_block")
-    def fused_block(block, worker, rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, flags, space, each):  # type: ignore[no-untyped-def]
+    def fused_block(block, worker, rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, flags, space, each):
         """Some rows of tiles from input to output."""
         count = lanes(x)
         width = NV * count
@@ -373,7 +388,7 @@ def _work(name: str, variant: Any) -> Any:
             image_of(g0, g1, th, tiles, space, m0 + k0, m_stride, outs_up, target, y, y0, k0, bias, bias0, activation, flags, space, s0)
 
     @separate(name=f"_{name}_tiles_block")
-    def tiles_block(block, worker, rows, first, total, th, tiles, top, left, source, x, x0, v, t_stride, space, each):  # type: ignore[no-untyped-def]
+    def tiles_block(block, worker, rows, first, total, th, tiles, top, left, source, x, x0, v, t_stride, space, each):
         """Transforms some rows of tiles, a vector of their channels."""
         count = lanes(x)
         groups = (total - first + rows - 1) // rows
@@ -384,7 +399,10 @@ def _work(name: str, variant: Any) -> Any:
         tiles_of(g0, g1, th, tiles, top, left, source, x, x0, c0, v, (g0 - first) * tiles * t_stride, e_stride, t_stride, space, worker * each)
 
     @separate(name=f"_{name}_panel_block")
-    def panel_block(block, worker, first, total, th, tiles, ins, c_chunk, target, v, ins_up, w, w0, k_stride, c_stride, turn, u, y, y0, bias, bias0, activation, flags, space, each):  # type: ignore[no-untyped-def]
+    def panel_block(
+        block, worker, first, total, th, tiles, ins, c_chunk, target, v, ins_up, w, w0, k_stride, c_stride, turn, u, y,
+        y0, bias, bias0, activation, flags, space, each,
+    ):  # fmt: skip
         """All tiles, a panel of output channels: its weights, the products, its output. u is empty or transformed ahead."""
         count = lanes(y)
         width = NV * count
@@ -406,9 +424,15 @@ def _work(name: str, variant: Any) -> Any:
                 u_stride = skew(n * width, count)
                 for lane in range(0, width, count):
                     some = max(0, min(count, outs - k0 - lane))
-                    call(to_weights, (w, w0 + (k0 + lane) * k_stride + c0 * c_stride, k_stride, c_stride, turn, some, n, space, chunk0 + lane, u_stride, width, space, s0))
+                    call(
+                        to_weights,
+                        (w, w0 + (k0 + lane) * k_stride + c0 * c_stride, k_stride, c_stride, turn, some, n, space, chunk0 + lane, u_stride, width, space, s0),
+                    )
                 for e in range(count_e):
-                    call(block_product, (t, cols, n, v, e * v_stride + c0, ins_up, 1, space, chunk0 + e * u_stride, width, 0, space, m0 + e * m_stride, width, c0 > 0))
+                    call(
+                        block_product,
+                        (t, cols, n, v, e * v_stride + c0, ins_up, 1, space, chunk0 + e * u_stride, width, 0, space, m0 + e * m_stride, width, c0 > 0),
+                    )
         for lane in range(0, cols, count):
             image_of(first, total, th, tiles, space, m0 + lane, m_stride, width, target, y, y0, k0 + lane, bias, bias0, activation, flags, space, s0)
 
@@ -422,7 +446,7 @@ def _gradient_work(name: str, variant: Any) -> Any:
 
     def _tiles_block(stage: Any, block_name: str) -> Any:
         @separate(name=block_name)
-        def tiles_block(block, worker, rows, first, total, th, tiles, top, left, source, x, x0, v, t_stride, space, each):  # type: ignore[no-untyped-def]
+        def tiles_block(block, worker, rows, first, total, th, tiles, top, left, source, x, x0, v, t_stride, space, each):
             count = lanes(x)
             depth, n_stride, d_stride, c_stride, p_stride, height, width, channels = source
             groups = (total - first + rows - 1) // rows
@@ -436,13 +460,16 @@ def _gradient_work(name: str, variant: Any) -> Any:
                 row1 = min(th, row0 + g1 - g)
                 base = x0 + image // depth * n_stride + image % depth * d_stride
                 to = (g - first) * tiles * t_stride
-                call(stage, (x, base, c_stride, p_stride, height, width, channels, c0, top, left, row0, row1, tiles, v, to, e_stride, t_stride, space, worker * each))
+                call(
+                    stage,
+                    (x, base, c_stride, p_stride, height, width, channels, c0, top, left, row0, row1, tiles, v, to, e_stride, t_stride, space, worker * each),
+                )
                 g += row1 - row0
 
         return tiles_block
 
     @separate(name=f"_{name}_kernel_block")
-    def kernel_block(block, worker, k_rows, c_cols, outs, ins, t, left, left_up, right, right_up, dw, dw0, k_stride, taps, accumulate, flags, space, each):  # type: ignore[no-untyped-def]
+    def kernel_block(block, worker, k_rows, c_cols, outs, ins, t, left, left_up, right, right_up, dw, dw0, k_stride, taps, accumulate, flags, space, each):
         """k_rows output channels by c_cols input channels: dy's tiles by x's tiles, then back to kernels."""
         count = lanes(dw)
         width = NV * count
@@ -454,10 +481,22 @@ def _gradient_work(name: str, variant: Any) -> Any:
         m0 = worker * each
         s0 = m0 + count_e * e_stride
         for e in range(count_e):
-            call(block_product, (k_some, c_some, t, left, e * left_stride + k0, 1, left_up, right, e * right_stride + c0, right_up, width, space, m0 + e * e_stride, c_cols, False))
+            call(
+                block_product,
+                (
+                    k_some, c_some, t, left, e * left_stride + k0, 1, left_up, right, e * right_stride + c0, right_up,
+                    width, space, m0 + e * e_stride, c_cols, False,
+                ),
+            )  # fmt: skip
         for k in range(k_some):
             for c in range(0, c_some, count):
-                call(back, (space, m0 + k * c_cols + c, e_stride, dw, dw0 + (k0 + k) * k_stride + (c0 + c) * taps, min(count, c_some - c), accumulate, flags, space, s0))
+                call(
+                    back,
+                    (
+                        space, m0 + k * c_cols + c, e_stride, dw, dw0 + (k0 + k) * k_stride + (c0 + c) * taps,
+                        min(count, c_some - c), accumulate, flags, space, s0,
+                    ),
+                )  # fmt: skip
 
     return _tiles_block(x_tiles, f"_{name}_x_block"), _tiles_block(dy_tiles, f"_{name}_dy_block"), kernel_block
 
@@ -492,8 +531,6 @@ def _variant(m_h: int, r: int, m_w: int, s: int) -> _Variant:
     return _Variant(name, m_h, m_w, r, s, m_h + r - 1, m_w + s - 1, **stages)
 
 
-
-
 class _Launchers(NamedTuple):
     """What Python calls for one variant."""
 
@@ -511,17 +548,25 @@ def _launchers(variant: _Variant) -> _Launchers:
         globals()[made.py_func.__name__] = made  # where the kernel cache looks for a function by its name
 
     @launcher(name=f"_{variant.name}_weights")
-    def weights(threads, w, w0, k_stride, c_stride, turn, outs, ins, c_chunk, u, space, each):  # type: ignore[no-untyped-def]
+    def weights(threads, w, w0, k_stride, c_stride, turn, outs, ins, c_chunk, u, space, each):
         width = NV * lanes(w)
         panels = (outs + width - 1) // width
         parallel(weights_block, panels * ((ins + c_chunk - 1) // c_chunk), threads, (w, w0, k_stride, c_stride, turn, outs, ins, c_chunk, u, space, each))
 
     @launcher(name=f"_{variant.name}_fused")
-    def fused(threads, rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, flags, space, each):  # type: ignore[no-untyped-def]
-        parallel(fused_block, (total + rows - 1) // rows, threads, (rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, flags, space, each))
+    def fused(threads, rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, flags, space, each):
+        parallel(
+            fused_block,
+            (total + rows - 1) // rows,
+            threads,
+            (rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, flags, space, each),
+        )
 
     @launcher(name=f"_{variant.name}_panels")
-    def panels(threads, rows, chunk, total, th, tiles, top, left, source, target, x, x0, v, w, w0, k_stride, c_stride, turn, c_chunk, u, y, y0, bias, bias0, activation, flags, space, each):  # type: ignore[no-untyped-def]
+    def panels(
+        threads, rows, chunk, total, th, tiles, top, left, source, target, x, x0, v, w, w0, k_stride, c_stride, turn,
+        c_chunk, u, y, y0, bias, bias0, activation, flags, space, each,
+    ):  # fmt: skip
         count = lanes(y)
         ins, outs = source[7], target[7]
         ins_up = (ins + count - 1) // count * count
@@ -529,10 +574,18 @@ def _launchers(variant: _Variant) -> _Launchers:
             last = min(total, first + chunk)
             groups = (last - first + rows - 1) // rows
             parallel(tiles_block, groups * (ins_up // count), threads, (rows, first, last, th, tiles, top, left, source, x, x0, v, ins_up, space, each))
-            parallel(panel_block, (outs + NV * count - 1) // (NV * count), threads, (first, last, th, tiles, ins, c_chunk, target, v, ins_up, w, w0, k_stride, c_stride, turn, u, y, y0, bias, bias0, activation, flags, space, each))
+            parallel(
+                panel_block,
+                (outs + NV * count - 1) // (NV * count),
+                threads,
+                (
+                    first, last, th, tiles, ins, c_chunk, target, v, ins_up, w, w0, k_stride, c_stride, turn, u, y, y0,
+                    bias, bias0, activation, flags, space, each,
+                ),
+            )  # fmt: skip
 
     @launcher(name=f"_{variant.name}_gradient")
-    def gradient(threads, rows, chunk, total, th, tiles, top, left, source, target, x, x0, dy, dy0, k_rows, c_cols, dw, dw0, right, lefts, flags, space, each):  # type: ignore[no-untyped-def]
+    def gradient(threads, rows, chunk, total, th, tiles, top, left, source, target, x, x0, dy, dy0, k_rows, c_cols, dw, dw0, right, lefts, flags, space, each):
         count = lanes(x)
         width = NV * count
         ins, outs = source[7], target[7]
@@ -542,9 +595,16 @@ def _launchers(variant: _Variant) -> _Launchers:
         for first in range(0, total, chunk):
             last = min(total, first + chunk)
             groups = (last - first + rows - 1) // rows
-            parallel(x_block, groups * ((ins + count - 1) // count), threads, (rows, first, last, th, tiles, top, left, source, x, x0, right, ins_up, space, each))
+            parallel(
+                x_block, groups * ((ins + count - 1) // count), threads, (rows, first, last, th, tiles, top, left, source, x, x0, right, ins_up, space, each)
+            )
             parallel(dy_block, groups * (outs_up // count), threads, (rows, first, last, th, tiles, 0, 0, target, dy, dy0, lefts, outs_up, space, each))
-            parallel(kernel_block, tasks, threads, (k_rows, c_cols, outs, ins, (last - first) * tiles, lefts, outs_up, right, ins_up, dw, dw0, ins * taps, taps, first > 0, flags, space, each))
+            parallel(
+                kernel_block,
+                tasks,
+                threads,
+                (k_rows, c_cols, outs, ins, (last - first) * tiles, lefts, outs_up, right, ins_up, dw, dw0, ins * taps, taps, first > 0, flags, space, each),
+            )
 
     variant_taps = variant.taps_h * variant.taps_w
     for made in (weights, fused, panels, gradient):
@@ -708,7 +768,10 @@ class _Convolution:
             if fused:
                 if prepared is None:
                     self._transform(threads, w, group, u, space)
-                self.launch.fused(threads, rows, g.total, g.th, g.tiles, *self.pads, self.source.dims, self.target.dims, x, x0, ready, y, y0, bias, group * g.outs, self.activation, flags, space, each)
+                self.launch.fused(
+                    threads, rows, g.total, g.th, g.tiles, *self.pads, self.source.dims, self.target.dims, x, x0, ready,
+                    y, y0, bias, group * g.outs, self.activation, flags, space, each,
+                )  # fmt: skip
             else:
                 self.launch.panels(
                     threads, rows, chunk, g.total, g.th, g.tiles, *self.pads, self.source.dims, self.target.dims, x, x0, v, w, group * self.w_group,
