@@ -233,10 +233,11 @@ SEPARABLE = [
     Wrong("stride", "stride", ValueError, {"stride": 0}, "0"),
     Wrong("padding", "padding", ValueError, {"padding": "full"}, "full"),
     Wrong("activation", "activation", ValueError, {"activation": "rleu"}, "relu"),
-    Wrong("strategy_does_one_only", "strategy", ValueError, {"strategy": "depthwise"}),
+    Wrong("strategy_is_unknown", "strategy", ValueError, {"strategy": "fft"}, "naive"),
+    Wrong("strategy_does_the_second_only", "strategy", ValueError, {"strategy": "pointwise"}, "pointwise"),
     Wrong(
         "strategy_does_the_first_only", "strategy", ValueError,
-        {"strategy": "pointwise", "pointwise_first": True, "depthwise_weight": zeros(5, 1, 3, 3)},
+        {"strategy": "depthwise", "pointwise_weight": zeros(64, 4, 1, 1), "bias": None}, "depthwise",
     ),
     Wrong("out", "out", ValueError, {"out": zeros(2, 5, 4, 5)}, "(2, 5, 4, 5)"),
 ]  # fmt: skip

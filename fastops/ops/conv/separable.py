@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._op import Op, register
+from fastops.ops.conv import strategies
 from fastops.ops.conv.ready import (
     COMPOSED,
     DATA_FORMATS,
@@ -17,6 +18,7 @@ from fastops.ops.conv.ready import (
     Padding,
     Precision,
     Problem,
+    activation_code,
     check_mask,
     check_problem,
     convolve,
@@ -81,6 +83,9 @@ def separable_conv2d(
     )
     attributes = (stride, padding, dilation, pointwise_first, precision, data_format)
     first, second = _stages(op, x, depthwise, pointwise, b, *attributes)
+    for stage in (first, second):
+        stage.check_strategy(op, strategy, "forward")
+    activation_code(op, activation)
     if out is not None:
         _check.check_out(op, out, second.problem.shape, dtype)
     options = (strategy, precision, data_format)
@@ -141,6 +146,11 @@ def separable_conv2d_backward(
     options = (strategy, precision, data_format)
     first_weight, second_weight = (2, 1) if pointwise_first else (1, 2)
     before_middle = mask[0] or mask[first_weight]
+    for stage, wanted in (
+        (first, {"forward": mask[second_weight], "grad_input": mask[0], "grad_weight": mask[first_weight]}),
+        (second, {"grad_input": before_middle, "grad_weight": mask[second_weight]}),
+    ):
+        stage.check_strategy(op, strategy, *(direction for direction, needed in wanted.items() if needed))
     if mask[second_weight]:
         middle = convolve(name, x, first.weight, None, *first.attributes, *options, None, None)
     else:
@@ -164,6 +174,12 @@ class _Stage:
         self.weight = weight
         self.attributes = attributes
         self.problem = problem
+
+    def check_strategy(self, op: str, strategy: Any, *directions: str) -> None:
+        """A strategy that is named must do all that is needed of it, which has to be known before anything runs."""
+        if strategy != "auto":
+            for direction in directions:
+                strategies.select(op, strategy, self.problem.spec, direction)
 
 
 def _stages(
