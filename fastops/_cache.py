@@ -278,8 +278,13 @@ class Externals:
     """Functions that other compiled functions call through a symbol (see ``_jit.separate``)."""
 
     def __init__(self) -> None:
+        self._made: dict[tuple[str, str], Any] = {}
         self._known: dict[str, tuple[str, str, Any]] = {}
         self._kept: dict[int, Any] = {}
+
+    def add(self, dispatcher: Any) -> None:
+        """Makes a function known under its module and name, by which the kernels that call it ask for it."""
+        self._made[dispatcher.py_func.__module__, dispatcher.py_func.__qualname__] = dispatcher
 
     @staticmethod
     def symbol(dispatcher: Any, argtypes: tuple[Any, ...]) -> str:
@@ -308,7 +313,5 @@ class Externals:
 
     def load(self, external: tuple[str, str, Any]) -> None:
         module, qualname, argtypes = external
-        found: Any = importlib.import_module(module)
-        for part in qualname.split("."):
-            found = getattr(found, part)
-        self.link(getattr(found, "dispatcher", found), argtypes)
+        importlib.import_module(module)
+        self.link(self._made[module, qualname], argtypes)

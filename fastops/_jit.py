@@ -57,6 +57,7 @@ def _compiled(py_func: Callable[..., Any], **options: Any) -> Any:
     dispatcher = numba.njit(**options)(py_func)
     if not config.DISABLE_JIT:
         dispatcher._cache = KernelCache(py_func, options, _environment(), _externals)
+        _externals.add(dispatcher)
     return dispatcher
 
 
