@@ -725,19 +725,29 @@ def _is_pixelwise(spec: ConvSpec) -> bool:
 
 
 def _nanoseconds(spec: ConvSpec, direction: str) -> float:
-    """Time of one thread: multiply-adds of whole vectors, and the passes over the images."""
+    """Time of one thread, from measured times of a tile, of a multiply-add in it and of a plane."""
     turned = direction == "grad_input"
-    width = spec.size[2] if turned else spec.out_size[2]
-    step = spec.stride[2] if turned else 1
-    pixels = -(-width // step)
+    size, outs = (spec.size, spec.channels) if turned else (spec.out_size, spec.out_channels)
+    strided = spec.stride if turned else (1, 1, 1)
+    rows, cols = (-(-n // s) for n, s in zip(size[1:], strided[1:]))
     lanes_ = LANES[spec.dtype]
-    waste = 1.0 if _is_pixelwise(spec) else up(pixels, lanes_) / pixels
-    steep = spec.kernel[1] in (3, 5) and spec.dilation[1] == 1 and spec.stride[1] <= (1 if turned else 2)
-    macs = spec.flops / 2 / lanes_ * waste
-    moved = spec.batch * (spec.channels * prod(spec.size) + spec.out_channels * prod(spec.out_size)) / lanes_
-    each = 0.16 if steep else 0.28
-    scattered = 20.0 if spec.channels_last and not _is_pixelwise(spec) else 1.0
-    return macs * each + moved * scattered
+    pixelwise = _is_pixelwise(spec)
+    if rows < _FEW_ROWS:
+        tiles = rows * -(-cols // (_TILE if pixelwise else _TILE * lanes_))
+    else:
+        tiles = -(-rows // _TILE) * (cols if pixelwise else -(-cols // lanes_))
+    phases = prod(min(s, n) for s, n in zip(strided[1:], size[1:]))
+    steep = spec.kernel[1] in _UNROLL and spec.dilation[1] == 1 and spec.stride[1] <= (1 if turned else 2) and rows >= _FEW_ROWS
+    inside = spec.flops / 2 / max(1, spec.batch * outs * prod(size))
+    planes = spec.batch * size[0] * (-(-outs // lanes_) if pixelwise else outs)
+    each = phases * tiles * (15.0 + (0.16 if steep else 0.28) * _TILE * inside)
+    per_group = spec.channels // spec.groups
+    if direction == "grad_weight":
+        each = 1.1 * each + per_group * (30.0 + 8.0 * tiles)
+    if spec.channels_last and not pixelwise:
+        each += prod(size[1:]) * 4.0
+    source = (spec.out_channels * prod(spec.out_size)) if turned else spec.channels * prod(spec.size)
+    return float(planes * (20.0 + each) + spec.batch * source / lanes_ * (1.0 if spec.stride[2] == 1 or turned else 2.5))
 
 
 class _Convolution:
