@@ -1,4 +1,4 @@
-"""Convolution: every strategy on named shapes, forward and backward. Batch 1, float32, one thread."""
+"""Convolution: every strategy on named shapes, forward and backward; unfold and fold. Batch 1, float32, one thread."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
+
+import fastops
 from fastops.cli._layers import DIRECTIONS, FORWARD, GRADIENTS, Layer
 from fastops.ops.conv.strategies import STRATEGIES
 
 from .common import TINY, Timed, one_thread
-from .shapes import CONV_NAMES, conv_shape
+from .shapes import CONV_NAMES, SEPARABLE_NAMES, WINDOW_NAMES, conv_shape
 
 NAMES = ("auto", *(s.name for s in STRATEGIES))
+
+# The strategies that do both convolutions of a separable one, and the choice, which takes the best for each.
+FOR_SEPARABLE = ("auto", "implicit", "im2col", "naive")
 
 
 @cache
@@ -93,3 +99,63 @@ class Throughput:
             run()
             best = min(best, time.perf_counter() - start)
         return conv_shape(shape).flops() / best * 1e-9
+
+
+@cache
+def warm_separable(strategy: str, name: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """The forward and the backward call, already made once."""
+    one_thread()
+    spatial = Layer(conv_shape(name))
+    s = spatial.shape
+    mixing = np.random.default_rng(0).standard_normal((conv_shape(SEPARABLE_NAMES[name]).out_channels, s.out_channels, 1, 1), dtype=np.float32)
+    arrays = (spatial.input, spatial.weight, mixing)
+    options: dict[str, Any] = {"stride": s.stride, "padding": s.padding, "strategy": strategy}
+    grad_output = fastops.separable_conv2d(*arrays, **options)
+    fastops.separable_conv2d_backward(grad_output, *arrays, **options)
+    return (
+        lambda: fastops.separable_conv2d(*arrays, **options),
+        lambda: fastops.separable_conv2d_backward(grad_output, *arrays, **options),
+    )
+
+
+class Separable(Timed):
+    """A depthwise convolution, then a 1x1 one."""
+
+    param_names = ("strategy", "shape")
+    params = (FOR_SEPARABLE, tuple(SEPARABLE_NAMES))
+
+    def setup(self, strategy: str, shape: str) -> None:
+        self.forward, self.backward = warm_separable(strategy, shape)
+
+    def time_forward(self, strategy: str, shape: str) -> None:
+        self.timer.run(self.forward)
+
+    def time_backward(self, strategy: str, shape: str) -> None:
+        self.timer.run(self.backward)
+
+
+@cache
+def warm_windows(operation: str, name: str) -> Callable[[], Any]:
+    """The call of unfold or fold, already made once, with the input of a convolution layer."""
+    one_thread()
+    layer = Layer(conv_shape(name))
+    s = layer.shape
+    options: dict[str, Any] = {"kernel_size": s.kernel, "dilation": s.dilation, "padding": s.padding, "stride": s.stride}
+    columns = fastops.unfold(layer.input, **options)
+    if operation == "unfold":
+        return lambda: fastops.unfold(layer.input, **options)
+    fastops.fold(columns, s.size, **options)
+    return lambda: fastops.fold(columns, s.size, **options)
+
+
+class Windows(Timed):
+    """The columns of all windows, and their sum; each is the gradient of the other."""
+
+    param_names = ("operation", "shape")
+    params = (("unfold", "fold"), WINDOW_NAMES)
+
+    def setup(self, operation: str, shape: str) -> None:
+        self.run = warm_windows(operation, shape)
+
+    def time_windows(self, operation: str, shape: str) -> None:
+        self.timer.run(self.run)

@@ -21,6 +21,12 @@ CONV_NAMES = (
     "unet.up3",  # transposed
 )
 
+# The depthwise layer of a depthwise separable convolution, and the layer that mixes its channels.
+SEPARABLE_NAMES = {"mobilenet_v2.d3": "mobilenet_v2.p3", "mobilenet_v2.d12": "mobilenet_v2.p12"}
+
+# Layers whose input unfold takes apart and fold adds up again.
+WINDOW_NAMES = ("resnet18.layer1", "resnet18.layer3.strided")
+
 GEMM_SIZES = (256, 512, 1024)
 GEMM_TINY = 17
 
