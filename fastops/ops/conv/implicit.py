@@ -747,7 +747,7 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     pixels = spec.batch * prod(spec.size if turned else spec.out_size)
     panels = spec.groups * -(-outs // width)
     product = 1.15 * spec.flops / 2 / lanes_ / 2 * (up(outs, width) / outs)
-    output = (0 if direction == "grad_weight" else 20) * pixels * panels
+    output = 36 * pixels * panels
     # Weights turned for the gradient are gathered kernel by kernel; beyond L2 each one waits for memory.
     weights = prod(spec.weight_shape)
     packing = (5 if not turned else 16 if weights < 1 << 20 else 40) * weights / lanes_

@@ -80,7 +80,7 @@ def _accepts(spec: ConvSpec, direction: str) -> str | None:
 
 def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     images = 1 if spec.channels_last else spec.batch
-    return 1.3 * spec.flops / 2 / LANES[spec.dtype] / 2 / CYCLES_PER_NS / threads + 3_000 * spec.groups * images
+    return 1.3 * spec.flops / 2 / LANES[spec.dtype] / 2 / CYCLES_PER_NS / threads + (5_000 + 1_500 * images) * spec.groups
 
 
 def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
