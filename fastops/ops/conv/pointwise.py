@@ -12,8 +12,9 @@ from math import prod
 
 import numpy as np
 
+from fastops.ops.conv.layout import up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
-from fastops.simd.blocking import CYCLES_PER_NS, LANES
+from fastops.simd.blocking import CYCLES_PER_NS, LANES, panel_width
 from fastops.simd.gemm import gemm_strided, gemm_workspace
 
 
@@ -80,7 +81,13 @@ def _accepts(spec: ConvSpec, direction: str) -> str | None:
 
 def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     images = 1 if spec.channels_last else spec.batch
-    return 1.3 * spec.flops / 2 / LANES[spec.dtype] / 2 / CYCLES_PER_NS / threads + (5_000 + 1_500 * images) * spec.groups
+    lanes_, width = LANES[spec.dtype], panel_width(spec.dtype)
+    product = 1.3 * spec.flops / 2 / lanes_ / 2
+    if direction == "grad_weight" and not spec.channels_last:
+        # Pixels become rows on the way into panels, by vectors where the channels fill them, else one by one.
+        c = spec.channels // spec.groups
+        product += spec.batch * spec.groups * prod(spec.size) * up(c, width) * (1.7 if c % lanes_ else 0.2)
+    return product / CYCLES_PER_NS / threads + (5_000 + 1_500 * images) * spec.groups
 
 
 def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:

@@ -866,9 +866,12 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     # A vector that is not full takes masked loads and stores, one for each lane.
     vectors = sum(n // count + (2.5 if n % count else 0) for n in (c, k))
     kernels = 16 * c * up(k, count) / count if direction == "grad_weight" else 6 * ins * up(outs, count) / count
+    kernels *= max(1, prod(spec.kernel) / 9)
+    # The transforms of the weight gradient go through memory, all tiles of them.
+    transforms = (12 if direction == "grad_weight" else 6) * tiles * vectors
     # Fewer tiles than a register tile has rows leave it half used.
     product = 1.3 * max(tiles, 5) * ins * up(outs, count) / count / 2
-    return spec.groups * points * (product + 6 * tiles * vectors + kernels) / CYCLES_PER_NS / threads + 6_000 * spec.groups
+    return spec.groups * points * (product + transforms + kernels) / CYCLES_PER_NS / threads + 6_000 * spec.groups
 
 
 def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
