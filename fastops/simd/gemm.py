@@ -8,6 +8,8 @@ rows a power of two apart from evicting each other.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fastops import _threads
@@ -152,7 +154,8 @@ def gemm(a, b, *, out=None, alpha=1.0, accumulate=False, bias=None, activation=N
     array([[3., 3.],
            [3., 3.]])
     """
-    a, b = np.asarray(a), np.asarray(b)
+    a, b = _for_kernels(a), _for_kernels(b)
+    bias = None if bias is None else _for_kernels(bias)
     if a.dtype != b.dtype or a.dtype.name not in ("float32", "float64"):
         raise TypeError(f"gemm: a and b must both be float32 or both float64, got {a.dtype} and {b.dtype}")
     if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
@@ -180,6 +183,12 @@ def gemm(a, b, *, out=None, alpha=1.0, accumulate=False, bias=None, activation=N
         accumulate=accumulate, bias=bias, activation=code,
     )  # fmt: skip
     return out
+
+
+def _for_kernels(m: Any) -> np.ndarray:
+    """The array with its bytes in this machine's order, aligned and writeable: others are types of their own to Numba."""
+    m = np.asarray(m)
+    return np.require(m, m.dtype.newbyteorder("="), "AW")
 
 
 def _flat(m: np.ndarray, lead: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, int, int]]:
