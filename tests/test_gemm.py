@@ -1,0 +1,248 @@
+"""Matrix multiplication against NumPy: every remainder of every tile, and everything that can be asked of it."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+import fastops
+from fastops import _threads
+from fastops.simd.blocking import KC, MR, panel_width
+from fastops.simd.epilogue import ACTIVATIONS
+from fastops.simd.gemm import _NC, gemm, gemm_strided
+from tests.activations import activation as reference
+
+DTYPES = ["float32", "float64"]
+
+
+def integers(rng: np.random.Generator, *shape: int, dtype: str = "float64") -> np.ndarray:
+    """Small integers: sums of their products are exact, in whatever order."""
+    return rng.integers(-3, 4, shape).astype(dtype)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(3)
+
+
+@pytest.fixture
+def all_threads(monkeypatch):
+    """The smallest product is worth all threads."""
+    monkeypatch.setattr(_threads, "_GRAIN_NS", 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_remainder(rng, dtype):
+    """Rows to two tiles and one more, columns likewise, short reductions and one that is cut into chunks."""
+    width = panel_width(dtype)
+    a = integers(rng, 2 * MR + 1, KC + 44, dtype=dtype)
+    b = integers(rng, KC + 44, 2 * width + 1, dtype=dtype)
+    for depth in (0, 1, 2, 3, 4, 5, KC + 44):
+        whole = a[:, :depth] @ b[:depth]
+        for rows, cols in product(range(1, 2 * MR + 2), range(1, 2 * width + 2)):
+            if depth < 5 and (rows + cols + depth) % 3:  # the longest ones cover every pair
+                continue
+            found = gemm(a[:rows, :depth], b[:depth, :cols])
+            assert found.dtype == dtype
+            assert (found == whole[:rows, :cols]).all(), (rows, cols, depth)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows, cols, depth", [(13, 37, 19), (70, 130, 300), (1, 200, 65), (200, 1, 65)])
+def test_transposes(rng, dtype, rows, cols, depth):
+    """And views that no stride describes."""
+
+    def forms(m: np.ndarray) -> list[np.ndarray]:
+        apart = np.full((2 * m.shape[0], 3 * m.shape[1]), np.nan, m.dtype)
+        apart[::2, ::3] = m
+        constant = m.copy()
+        constant.flags.writeable = False
+        return [m, np.asfortranarray(m), apart[::2, ::3], m[::-1, ::-1].copy()[::-1, ::-1], constant]
+
+    a, b = integers(rng, rows, depth, dtype=dtype), integers(rng, depth, cols, dtype=dtype)
+    expected = a @ b
+    for left, right in product(forms(a), forms(b)):
+        assert (gemm(left, right) == expected).all()
+    for batch in (a, np.asfortranarray(a)):
+        stacked = np.stack([batch, -batch])
+        turned = np.stack([batch.T, -batch.T]).swapaxes(1, 2)
+        for left in (stacked, turned):
+            assert (gemm(left, b) == [expected, -expected]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.usefixtures("all_threads")
+def test_everything_at_once(rng, dtype):
+    """out (+)= activation(alpha * a @ b + bias), in every combination."""
+    for shape in ((9, 21, 7), (40, 70, KC + 30)):
+        rows, cols, depth = shape
+        a, b = rng.standard_normal((rows, depth)).astype(dtype), rng.standard_normal((depth, cols)).astype(dtype)
+        bias, before = rng.standard_normal(cols).astype(dtype), rng.standard_normal((rows, cols)).astype(dtype)
+        for turned, alpha, accumulate, biased, activation in product((False, True), (1.0, -0.5), (False, True), (False, True), (None, "relu", "gelu")):
+            left = np.asfortranarray(a) if turned else a
+            out = before.copy() if accumulate else np.full((rows, cols), np.nan, dtype)
+            options = {"alpha": alpha, "accumulate": accumulate, "activation": activation}
+            assert gemm(left, b, out=out, bias=bias if biased else None, **options) is out
+            expected = alpha * (a.astype(float) @ b) + accumulate * before.astype(float) + biased * bias
+            expected = reference(activation, expected)
+            np.testing.assert_allclose(out, expected, rtol=0, atol=300 * np.finfo(dtype).eps * depth**0.5)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations(rng, activation):
+    a, b = rng.standard_normal((5, 4)), rng.standard_normal((4, 19))
+    np.testing.assert_allclose(gemm(a, b, activation=activation), reference(activation, a @ b), rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "left, right",
+    [
+        ((3, 5, 7), (3, 7, 6)),
+        ((3, 5, 7), (7, 6)),
+        ((5, 7), (3, 7, 6)),
+        ((2, 1, 5, 7), (3, 7, 6)),
+        ((2, 3, 5, 7), (2, 1, 7, 6)),
+        ((1, 5, 7), (4, 7, 6)),
+        ((0, 5, 7), (7, 6)),
+        ((3, 5, 0), (3, 0, 6)),
+        ((3, 0, 7), (3, 7, 6)),
+        ((2, 0), (0, 0)),
+    ],
+)
+def test_batches(rng, left, right):
+    a, b = integers(rng, *left), integers(rng, *right)
+    found = gemm(a, b)
+    assert found.shape == (a @ b).shape
+    assert (found == a @ b).all()
+    assert (gemm(a, b, accumulate=True) == a @ b).all()
+
+
+def test_out(rng):
+    a, b = integers(rng, 5, 7), integers(rng, 7, 6)
+    out = np.full((5, 6), np.nan)
+    assert gemm(a, b, out=out) is out
+    assert (out == a @ b).all()
+    gemm(a, b, out=out, accumulate=True)
+    assert (out == 2 * a @ b).all()
+    nothing = np.empty((7, 0))
+    assert (gemm(nothing, nothing.T, out=np.full((7, 7), np.nan)) == 0).all()
+    assert (gemm(nothing, nothing.T, out=np.ones((7, 7)), accumulate=True, bias=np.arange(7.0)) == 1 + np.arange(7)).all()
+
+
+def test_not_a_number_stays_where_it_is(rng):
+    """Also in the reduction that was padded or cut, and beside columns that are not there."""
+    for rows, cols, depth in ((9, 19, 5), (17, 33, KC + 1)):
+        a, b = rng.standard_normal((rows, depth)), rng.standard_normal((depth, cols))
+        a[rows // 2, -1] = np.nan
+        b[0, cols - 1] = np.inf
+        with np.errstate(invalid="ignore"):
+            expected = a @ b
+        np.testing.assert_allclose(gemm(a, b), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.usefixtures("all_threads")
+def test_one_thread_and_many_give_the_same_bits(rng, dtype):
+    many = _threads._available()
+    if many == 1:
+        pytest.skip("needs two threads")
+    for rows, cols, depth in ((7, 5, 3), (1, 700, 300), (700, 1, 300), (130, 257, 2 * KC + 3), (8, _NC + 40, 9)):
+        a, b = rng.standard_normal((rows, depth)).astype(dtype), rng.standard_normal((depth, cols)).astype(dtype)
+        results = []
+        for threads in (1, many):
+            fastops.set_num_threads(threads)
+            results.append(gemm(a, b, bias=b[0], alpha=0.3).tobytes())
+        assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.usefixtures("all_threads")
+def test_nothing_outside_the_result_is_written(rng, dtype):
+    """A result in the middle of a larger array: rows apart, batches apart, guards before and behind."""
+    for batch, rows, cols, depth in ((1, 1, 1, 1), (2, 3, 5, 2), (2, MR + 3, panel_width(dtype) + 3, 4), (1, 70, 150, KC + 9)):
+        a, b = integers(rng, batch, rows, depth, dtype=dtype), integers(rng, batch, depth, cols, dtype=dtype)
+        gap, start = 3, 11
+        row = cols + gap
+        plane = rows * row + 7
+        for accumulate, bias_axis in product((False, True), (0, 1)):
+            flat = rng.integers(50, 99, start + batch * plane + 64).astype(dtype)
+            inside = np.zeros(flat.size, bool)
+            c = np.lib.stride_tricks.as_strided(
+                inside[start:], (batch, rows, cols), (plane, row, 1), writeable=True
+            )  # fmt: skip
+            c[...] = True
+            before = flat.copy()
+            bias = integers(rng, (rows, cols)[bias_axis], dtype=dtype)
+            gemm_strided(
+                batch, rows, cols, depth, a.reshape(-1), (rows * depth, depth, 1), b.reshape(-1), (depth * cols, cols, 1),
+                flat[start:], (plane, row), accumulate=accumulate, bias=bias, bias_axis=bias_axis, activation=0,
+            )  # fmt: skip
+            assert (flat[~inside] == before[~inside]).all()
+            expected = a @ b + (bias[:, None] if bias_axis == 0 else bias)
+            expected += accumulate * before[inside].reshape(batch, rows, cols)
+            assert (flat[inside].reshape(batch, rows, cols) == expected).all()
+
+
+def test_inputs_are_read_and_no_more(rng):
+    """What lies around them is not a number; what they hold stays."""
+    for turned in (False, True):
+        memory = np.full((40, 60), np.nan)
+        memory[10:29, 20:43] = integers(rng, 19, 23)
+        a = memory[10:29, 20:43]
+        b = np.asfortranarray(memory[10:29, 20:43]).T if turned else np.ascontiguousarray(memory[10:29, 20:43].T)
+        copy, other = memory.copy(), b.copy()
+        assert (gemm(a, b) == a @ b).all()
+        np.testing.assert_array_equal(memory, copy)
+        np.testing.assert_array_equal(b, other)
+
+
+A, B = np.ones((3, 4)), np.ones((4, 5))
+
+
+@pytest.mark.parametrize(
+    "error, message, a, b, options",
+    [
+        (TypeError, "a and b must both be float32 or both float64, got int64", A.astype(int), B.astype(int), {}),
+        (TypeError, "both", A.astype("float32"), B, {}),
+        (TypeError, "both", A.astype("float16"), B.astype("float16"), {}),
+        (TypeError, "both", A.astype(complex), B.astype(complex), {}),
+        (TypeError, "both", A.astype(object), B.astype(object), {}),
+        (ValueError, r"a must be \(..., M, K\) and b \(..., K, N\), got \(3, 4\) and \(3, 4\)", A, A, {}),
+        (ValueError, "a must be", A[0], B, {}),
+        (ValueError, "a must be", A, B[:, 0], {}),
+        (ValueError, "a must be", A, np.float64(1), {}),
+        (ValueError, "broadcast", np.ones((2, 3, 4)), np.ones((3, 4, 5)), {}),
+        (ValueError, r"out must be .*\(3, 5\) float64, got \(5, 3\)", A, B, {"out": np.empty((5, 3))}),
+        (ValueError, "out must be", A, B, {"out": np.empty((3, 5), "float32")}),
+        (ValueError, "out must be", A, B, {"out": np.empty((5, 3)).T}),
+        (ValueError, "out must be", A, B, {"out": np.broadcast_to(np.zeros(5), (3, 5))}),
+        (ValueError, "activation must be None or one of relu, ", A, B, {"activation": "swish"}),
+        (ValueError, r"bias must be \(5,\) float64, got \(3,\)", A, B, {"bias": np.ones(3)}),
+        (ValueError, "bias must be", A, B, {"bias": np.ones(5, "float32")}),
+    ],
+)
+def test_bad_input(error, message, a, b, options):
+    with pytest.raises(error, match=message):
+        gemm(a, b, **options)
+
+
+def test_any_memory_and_lists(rng):
+    a, b = integers(rng, 3, 4), integers(rng, 4, 5)
+    swapped = [m.astype(m.dtype.newbyteorder()) for m in (a, b)]
+    assert (gemm(*swapped) == a @ b).all()
+    unaligned = np.zeros(a.nbytes + 1, np.uint8)[1:].view(np.float64).reshape(a.shape)
+    unaligned[...] = a
+    assert (gemm(unaligned, b) == a @ b).all()
+    assert (gemm(a.tolist(), b.tolist(), bias=[1.0] * 5) == a @ b + 1).all()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_many_sizes(rng, dtype):
+    for _ in range(400):
+        rows, cols, depth = (int(n) for n in np.exp(rng.uniform(0, 6.5, 3)))
+        a, b = integers(rng, rows, depth, dtype=dtype), integers(rng, depth, cols, dtype=dtype)
+        a, b = (np.asfortranarray(m) if rng.random() < 0.5 else m for m in (a, b))
+        assert (gemm(a, b) == a @ b).all(), (rows, cols, depth)
