@@ -268,9 +268,12 @@ def _planar(name: str, taps: int, stride: int) -> Any:
     """The launcher for channels first: ``taps`` kernel rows at a time, ``stride`` slab rows apart."""
 
     @separate(name=f"{name}_block")
-    def block_body(block, worker, work, groups, per_part, source, x_group, target, y_group, geometry, steps, depths, pieces, at, wt, x, w, w_group, w_out, w_row, y, bias, activation, space, each):  # type: ignore[no-untyped-def]
+    def block_body(  # type: ignore[no-untyped-def]
+        block, worker, work, groups, per_part, source, x_group, target, y_group, geometry, steps, depths, pieces, at,
+        wt, x, w, w_group, w_out, w_row, y, bias, activation, space, each,
+    ):  # fmt: skip
         image, od, i0, q0, part = _place(block, work)
-        slices, parts, row_strips, strip_rows, col_strips, strip_cols = work
+        strip_rows, col_strips, strip_cols = work[3], work[4], work[5]
         stride_h, stride_w, pitch = geometry[1], geometry[2], geometry[8]
         step_d, step_h, step_w, coarse_h, coarse_w, few = steps
         _, n_stride, d_stride, c_stride, p_stride, height, width, outs = target
@@ -345,8 +348,14 @@ def _planar(name: str, taps: int, stride: int) -> Any:
                             activate(activation, y, y0 + r * width + c0, c1 - c0)
 
     @launcher(name=name)
-    def launch(threads, blocks, work, groups, per_part, source, x_group, target, y_group, geometry, steps, depths, pieces, at, wt, x, w, w_group, w_out, w_row, y, bias, activation, space, each):  # type: ignore[no-untyped-def]
-        parallel(block_body, blocks, threads, (work, groups, per_part, source, x_group, target, y_group, geometry, steps, depths, pieces, at, wt, x, w, w_group, w_out, w_row, y, bias, activation, space, each))
+    def launch(  # type: ignore[no-untyped-def]
+        threads, blocks, work, groups, per_part, source, x_group, target, y_group, geometry, steps, depths, pieces,
+        at, wt, x, w, w_group, w_out, w_row, y, bias, activation, space, each,
+    ):  # fmt: skip
+        parallel(block_body, blocks, threads, (
+            work, groups, per_part, source, x_group, target, y_group, geometry, steps, depths, pieces, at, wt, x, w,
+            w_group, w_out, w_row, y, bias, activation, space, each,
+        ))  # fmt: skip
 
     return launch
 
@@ -363,7 +372,10 @@ def _pixelwise(name: str, taps: int, stride: int) -> Any:
     """The launcher for channels last, one input channel for each output channel."""
 
     @separate(name=f"{name}_block")
-    def block_body(block, worker, work, channels, per_part, source, target, geometry, steps, depths, pieces, at, wt, x, w, kernel, w_row, y, bias, activation, space, each):  # type: ignore[no-untyped-def]
+    def block_body(  # type: ignore[no-untyped-def]
+        block, worker, work, channels, per_part, source, target, geometry, steps, depths, pieces, at, wt, x, w,
+        kernel, w_row, y, bias, activation, space, each,
+    ):  # fmt: skip
         image, od, i0, q0, part = _place(block, work)
         strip_rows, strip_cols = work[3], work[5]
         stride_h, stride_w, pitch = geometry[1], geometry[2], geometry[8]
@@ -386,7 +398,10 @@ def _pixelwise(name: str, taps: int, stride: int) -> Any:
         for c in range(c0, c1, count):
             some = min(count, c1 - c)
             _turn_weights(w, c * kernel, some, kernel, space, k0)
-            _fill_pixels(x, image * source[1] + c, some, c == c0, space, s0, slab_slices, coarse_d, i0, i1, q0, q1, source, geometry, before, dilation)
+            _fill_pixels(
+                x, image * source[1] + c, some, c == c0, space, s0, slab_slices, coarse_d, i0, i1, q0, q1, source, geometry,
+                before, dilation,
+            )  # fmt: skip
             shift = zero
             if bias.size > 0:
                 shift = load_part(bias, c, some)
@@ -422,8 +437,14 @@ def _pixelwise(name: str, taps: int, stride: int) -> Any:
                         activate(activation, y, y0 + (r * width + q) * p_stride + c0, c1 - c0)
 
     @launcher(name=name)
-    def launch(threads, blocks, work, channels, per_part, source, target, geometry, steps, depths, pieces, at, wt, x, w, kernel, w_row, y, bias, activation, space, each):  # type: ignore[no-untyped-def]
-        parallel(block_body, blocks, threads, (work, channels, per_part, source, target, geometry, steps, depths, pieces, at, wt, x, w, kernel, w_row, y, bias, activation, space, each))
+    def launch(  # type: ignore[no-untyped-def]
+        threads, blocks, work, channels, per_part, source, target, geometry, steps, depths, pieces, at, wt, x, w,
+        kernel, w_row, y, bias, activation, space, each,
+    ):  # fmt: skip
+        parallel(block_body, blocks, threads, (
+            work, channels, per_part, source, target, geometry, steps, depths, pieces, at, wt, x, w, kernel, w_row, y,
+            bias, activation, space, each,
+        ))  # fmt: skip
 
     return launch
 
@@ -436,7 +457,10 @@ def _planar_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
     vectors = taps * unroll
 
     @separate(name=f"{name}_block")
-    def block_body(block, worker, work, items, per_chunk, groups, per_part, source, x_group, target, y_group, geometry, depth, at, number, order, in_order, few, x, dy, dw, w_group, w_out, chunk_stride, space, each):  # type: ignore[no-untyped-def]
+    def block_body(  # type: ignore[no-untyped-def]
+        block, worker, work, items, per_chunk, groups, per_part, source, x_group, target, y_group, geometry, depth,
+        at, number, order, in_order, few, x, dy, dw, w_group, w_out, chunk_stride, space, each,
+    ):  # fmt: skip
         slices, parts, row_strips, strip_rows, col_strips, strip_cols = work
         part, chunk = block % parts, block // parts
         stride_h, stride_w, pitch = geometry[1], geometry[2], geometry[8]
@@ -482,7 +506,9 @@ def _planar_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
                             while q < cols:
                                 where = offsets(at, j, row0 + q, unroll)
                                 if p_stride > 1:
-                                    t = load_tile_part(space, gathered0 + i * gathered_row + q, count if few else gathered_row, _TILE, left, cols - q, fall)
+                                    t = load_tile_part(
+                                        space, gathered0 + i * gathered_row + q, count if few else gathered_row, _TILE, left, cols - q, fall,
+                                    )  # fmt: skip
                                 elif left >= _TILE and not few:
                                     t = load_tile_part(dy, y0 + i * width + q, width, _TILE, _TILE, cols - q, 0)
                                 else:
@@ -514,9 +540,15 @@ def _planar_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
                     to += w_out
 
     @launcher(name=name)
-    def launch(threads, chunks, work, items, per_chunk, groups, per_part, source, x_group, target, y_group, geometry, depth, at, number, order, in_order, few, x, dy, partial, dw, w_group, w_out, space, each):  # type: ignore[no-untyped-def]
+    def launch(  # type: ignore[no-untyped-def]
+        threads, chunks, work, items, per_chunk, groups, per_part, source, x_group, target, y_group, geometry, depth,
+        at, number, order, in_order, few, x, dy, partial, dw, w_group, w_out, space, each,
+    ):  # fmt: skip
         result = dw if chunks == 1 else partial
-        parallel(block_body, work[1] * chunks, threads, (work, items, per_chunk, groups, per_part, source, x_group, target, y_group, geometry, depth, at, number, order, in_order, few, x, dy, result, w_group, w_out, dw.size, space, each))
+        parallel(block_body, work[1] * chunks, threads, (
+            work, items, per_chunk, groups, per_part, source, x_group, target, y_group, geometry, depth, at, number,
+            order, in_order, few, x, dy, result, w_group, w_out, dw.size, space, each,
+        ))  # fmt: skip
         _add_chunks(chunks, partial, dw)
 
     return launch
@@ -537,7 +569,10 @@ def _pixelwise_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
     vectors = taps * unroll
 
     @separate(name=f"{name}_block")
-    def block_body(block, worker, work, items, per_chunk, channels, per_part, source, target, geometry, depth, at, number, order, few, x, dy, dw, kernel, chunk_stride, space, each):  # type: ignore[no-untyped-def]
+    def block_body(  # type: ignore[no-untyped-def]
+        block, worker, work, items, per_chunk, channels, per_part, source, target, geometry, depth, at, number, order,
+        few, x, dy, dw, kernel, chunk_stride, space, each,
+    ):  # fmt: skip
         slices, parts, row_strips, strip_rows, col_strips, strip_cols = work
         part, chunk = block % parts, block // parts
         stride_h, stride_w, pitch = geometry[1], geometry[2], geometry[8]
@@ -587,9 +622,15 @@ def _pixelwise_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
                     dw[chunk * chunk_stride + c * kernel + order[i]] = space[sums0 + ((c - c0) // count * row_sums + i) * count + (c - c0) % count]
 
     @launcher(name=name)
-    def launch(threads, chunks, work, items, per_chunk, channels, per_part, source, target, geometry, depth, at, number, order, few, x, dy, partial, dw, kernel, space, each):  # type: ignore[no-untyped-def]
+    def launch(  # type: ignore[no-untyped-def]
+        threads, chunks, work, items, per_chunk, channels, per_part, source, target, geometry, depth, at, number,
+        order, few, x, dy, partial, dw, kernel, space, each,
+    ):  # fmt: skip
         result = dw if chunks == 1 else partial
-        parallel(block_body, work[1] * chunks, threads, (work, items, per_chunk, channels, per_part, source, target, geometry, depth, at, number, order, few, x, dy, result, kernel, dw.size, space, each))
+        parallel(block_body, work[1] * chunks, threads, (
+            work, items, per_chunk, channels, per_part, source, target, geometry, depth, at, number, order, few, x, dy,
+            result, kernel, dw.size, space, each,
+        ))  # fmt: skip
         _add_chunks(chunks, partial, dw)
 
     return launch
@@ -771,9 +812,8 @@ class _Convolution:
         # Kernel rows in the order of the slab's: turned for a gradient.
         self.w_row = (-1 if turned else 1) * spec.kernel[2] * unit
         at, wt, pieces, depths = [], [], [], []
-        for d, rem_d in enumerate(range(len(axes[0].phases))):
-            slices = axes[0].phases[rem_d][1]
-            depths += [slices, axes[0].phases[rem_d][2], axes[0].phases[rem_d][3]]
+        for d, (_, slices, before, dilation, _) in enumerate(axes[0].phases):
+            depths += [slices, before, dilation]
             for rem_h, rem_w in grid_of(range(axes[1].step), range(axes[2].step)):
                 first = len(at)
                 if rem_h < len(axes[1].phases) and rem_w < len(axes[2].phases):
@@ -844,7 +884,8 @@ class _WeightGradient:
         unroll = _UNROLL[slab.taps]
         at, order = [], []
         rows = axes[1].places(0)
-        for c, (t, _), (u, r), (v, s) in grid_of(range(ins), axes[0].places(0) and enumerate(range(slices)), rows[:1] if slab.taps > 1 else rows, axes[2].places(0)):
+        down = rows[:1] if slab.taps > 1 else rows
+        for c, t, (u, r), (v, s) in grid_of(range(ins), range(slices), down, axes[2].places(0)):
             at.append(slab.place(c, slices, t, u, v))
             order.append([c * taps + (t * spec.kernel[1] + r + i) * spec.kernel[2] + s for i in range(slab.taps)])
         while len(at) % unroll:
@@ -895,7 +936,8 @@ class _WeightGradient:
             return
         self.kernel(
             threads, self.chunks, self.work, self.items, self.per_chunk, self.groups, self.per_part, self.x.dims, self.x.group, self.y.dims, self.y.group,
-            (*slab.geometry, slab.lead), self.depth, self.at, self.number, self.order, int(self.in_order), int(slab.few), x, dy, partial, dw, self.w_group, self.w_out, space, self.each,
+            (*slab.geometry, slab.lead), self.depth, self.at, self.number, self.order, int(self.in_order),
+            int(slab.few), x, dy, partial, dw, self.w_group, self.w_out, space, self.each,
         )  # fmt: skip
 
 
