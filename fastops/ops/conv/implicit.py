@@ -23,6 +23,7 @@ This is the idea of implicit GEMM (S. Chetlur et al., "cuDNN: Efficient Primitiv
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product as grid_of
 from math import prod
 from typing import NamedTuple
@@ -477,6 +478,7 @@ _SUMS_BYTES = 256 << 10
 # Weights beyond this are packed panel by panel inside the blocks when these are few.
 _SHARED_WEIGHTS_BYTES = 2 << 20
 _CHUNK_BYTES = 4 << 20
+_PACKED_BYTES = 8 << 20
 
 
 class _Window(NamedTuple):
@@ -568,8 +570,12 @@ class _Convolution:
             self.format = ("implicit", spec.dtype, direction, spec.weight_shape, spec.groups)
         self.ins, self.outs = self.source.channels, self.target.channels
         self.lanes, self.width = LANES[spec.dtype], panel_width(spec.dtype)
-        self.panels = -(-self.outs // self.width)
-        self.weights = self.panels * self.width * self.ins * sum(len(p.chosen) for p in phases)
+        # Weights are packed for as many output channels at a time as _PACKED_BYTES hold.
+        taps_used = max(1, sum(len(p.chosen) for p in phases))
+        panel_bytes = self.width * self.ins * taps_used * spec.itemsize
+        self.part = min(self.outs, max(1, _PACKED_BYTES // panel_bytes) * self.width)
+        self.panels = -(-self.part // self.width)
+        self.weights = self.panels * self.width * self.ins * taps_used
         self.work_ns = spec.flops / 150 * (spec.itemsize / 4)
         self.pack_space = up(taps, self.lanes) * self.lanes
         self.total = spec.batch * self.window.out[0] * self.window.out[1]
@@ -640,23 +646,30 @@ class _Convolution:
         packed = 0 if self.lazy else self.weights
         return self.itemsize * (packed + threads * self._each(self._split(threads), self.lazy)) + 8 * threads * self.rows * self.cols
 
-    def _pack(self, threads: int, w: np.ndarray, group: int, u: np.ndarray, space: np.ndarray) -> None:
-        w0 = group * self.w_group
-        if self.turned:
-            _pack_phases(threads, w, w0, self.k_stride, self.c_stride, self.taps, self.pack_rows, self.chosen, self.outs, self.ins, u, space, self.pack_space)
-        else:
-            _pack_forward(threads, w, w0, self.k_stride, self.ins * self.taps, self.outs, u)
+    def _parts(self) -> Iterator[tuple[int, int, int]]:
+        """(group, first output channel, output channels) of each part, in the order of prepared weights."""
+        for group in range(self.groups):
+            for k0 in range(0, self.outs, self.part):
+                yield group, k0, min(self.part, self.outs - k0)
 
-    def transform(self, w: np.ndarray) -> np.ndarray:
-        """Packed weights, a row for each group."""
+    def _pack(self, threads: int, w: np.ndarray, group: int, k0: int, outs: int, u: np.ndarray, space: np.ndarray) -> None:
+        w0 = group * self.w_group + k0 * self.k_stride
+        if self.turned:
+            _pack_phases(threads, w, w0, self.k_stride, self.c_stride, self.taps, self.pack_rows, self.chosen, outs, self.ins, u, space, self.pack_space)
+        else:
+            _pack_forward(threads, w, w0, self.k_stride, self.ins * self.taps, outs, u)
+
+    def transform(self, w: np.ndarray) -> list[np.ndarray]:
+        """Packed weights, an array for each part."""
         threads = _threads.threads_for(w.size)
         space = np.empty(threads * self.pack_space, self.dtype)
-        made = np.zeros((self.groups, self.weights), self.dtype)
-        for group in range(self.groups):
-            self._pack(threads, w.reshape(-1), group, made[group], space)
+        made = []
+        for group, k0, outs in self._parts():
+            made.append(np.zeros(self.weights, self.dtype))
+            self._pack(threads, w.reshape(-1), group, k0, outs, made[-1], space)
         return made
 
-    def run(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: np.ndarray | None = None) -> None:
+    def run(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: list[np.ndarray] | None = None) -> None:
         x, w, y = x.reshape(-1), w.reshape(-1), y.reshape(-1)
         threads = _threads.threads_for(self.work_ns)
         lazy = self.lazy and prepared is None
@@ -667,17 +680,17 @@ class _Convolution:
         tables_each = self.rows * self.cols
         tables = scratch(threads * tables_each, "int64")
         u, space = memory[:packed], memory[packed:]
-        tasks = self.pixel_blocks * -(-self.panels // panels)
-        for group in range(self.groups):
+        for i, (group, k0, outs) in enumerate(self._parts()):
             if prepared is not None:
-                u = prepared[group]
+                u = prepared[i]
             elif packed:
-                self._pack(threads, w, group, u, space)
+                self._pack(threads, w, group, k0, outs, u, space)
+            tasks = self.pixel_blocks * -(-(-(-outs // self.width)) // panels)
             _forward(
-                threads, tasks, self.column_blocks, panels, self.rows, self.cols, self.total,
-                self.source.dims, self.target.dims, self.window.window, self.window.grid, *self.slab, self.c_chunk,
-                x, group * self.source.group, self.phases, self.steps, u, w, group * self.w_group, self.k_stride,
-                y, group * self.target.group, bias, group * self.outs, self.activation, space, each, tables, tables_each,
+                threads, tasks, self.column_blocks, panels, self.rows, self.cols, self.total, self.source.dims, (*self.target.dims[:7], outs),
+                self.window.window, self.window.grid, *self.slab, self.c_chunk, x, group * self.source.group, self.phases, self.steps,
+                u, w, group * self.w_group + k0 * self.k_stride, self.k_stride, y, group * self.target.group + k0 * self.target.dims[3],
+                bias, group * self.outs + k0, self.activation, space, each, tables, tables_each,
             )  # fmt: skip
 
 

@@ -632,7 +632,8 @@ _CHOICE = {
 # Scratch: with all of it in L2 the fused order runs best; transformed weights beyond _SHARED go panel by panel.
 _FUSED_BYTES = 1 << 20
 _SHARED_WEIGHTS_BYTES = 4 << 20
-_TILES_BYTES = 12 << 20
+_TILES_BYTES = 8 << 20
+_ROW_BYTES = 8 << 20
 _C_CHUNK = 64
 
 
@@ -841,6 +842,14 @@ class _KernelGradient:
             implicit.STRATEGY.grad_weight(self.spec)(*arguments)
 
 
+def _row_bytes(spec: ConvSpec, direction: str) -> int:
+    """Memory of the shortest piece of work, one row of tiles: before and after the products."""
+    variant = _VARIANTS[_CHOICE[spec.kernel[1:], spec.precision]][0]
+    width = spec.size[2] if direction == "grad_input" else spec.out_size[2]
+    channels = sum(up(n // spec.groups, panel_width(spec.dtype)) for n in (spec.channels, spec.out_channels))
+    return variant.alpha_h * variant.alpha_w * -(-width // variant.out_w) * channels * spec.itemsize
+
+
 def _accepts(spec: ConvSpec, direction: str) -> str | None:
     if spec.kernel[0] != 1 or spec.stride[0] != 1 or spec.padding[0] != (0, 0):
         return "the kernel must be flat in depth"
@@ -848,6 +857,8 @@ def _accepts(spec: ConvSpec, direction: str) -> str | None:
         return "the stride must be 1"
     if spec.dilation != (1, 1, 1):
         return "the dilation must be 1"
+    if (spec.kernel[1:], spec.precision) in _CHOICE and _row_bytes(spec, direction) > _ROW_BYTES:
+        return f"a row of transformed tiles must fit {_ROW_BYTES >> 20} MB"
     if (spec.kernel[1:], spec.precision) not in _CHOICE:
         kernels = ", ".join(f"{r}x{s}" for (r, s), precision in _CHOICE if precision == spec.precision)
         return f"the kernel must be one of {kernels} at precision {spec.precision!r}"
