@@ -786,7 +786,7 @@ def _nanoseconds(spec: ConvSpec, direction: str) -> float:
     if direction == "grad_weight":
         each = 1.1 * each + per_group * (30.0 + 8.0 * tiles)
     if spec.channels_last and not pixelwise:
-        each += prod(size[1:]) * 4.0
+        each += prod(size[1:]) * 8.0
     source = (spec.out_channels * prod(spec.out_size)) if turned else spec.channels * prod(spec.size)
     return float(planes * (20.0 + each) + spec.batch * source / lanes_ * (1.0 if spec.stride[2] == 1 or turned else 2.5))
 
