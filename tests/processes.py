@@ -31,6 +31,6 @@ def finish_python(process: subprocess.Popen[str], seconds: float = 240) -> str:
     return out
 
 
-def run_python(code: str, *, root: Path = ROOT, **environment: object) -> str:
+def run_python(code: str, *, root: Path = ROOT, seconds: float = 240, **environment: object) -> str:
     """Run ``code`` to its end."""
-    return finish_python(start_python(code, root=root, **environment))
+    return finish_python(start_python(code, root=root, **environment), seconds)
