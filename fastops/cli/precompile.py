@@ -23,18 +23,20 @@ Work = tuple[str, Callable[[], None]]
 # channels, size, out_channels, kernel, stride, padding, groups: between them they reach every kernel of every strategy.
 # They are large enough for the cost models to wake a second thread, for the parallel forms are what most calls use.
 _CONVOLUTIONS = (
-    (32, (32, 32), 32, (3, 3), 1, (1, 1), 1),
-    (512, (7, 7), 512, (3, 3), 1, (1, 1), 1),
+    # the kernels that Winograd has a variant for, with the transformed weights shared, and panel by panel
+    *(
+        (channels, size, channels, kernel, 1, (kernel[0] // 2, kernel[1] // 2), 1)
+        for channels, size in ((32, (32, 32)), (512, (7, 7)))
+        for kernel in ((3, 3), (5, 5), (1, 3), (3, 1), (1, 5), (5, 1))
+    ),
+    # products: strided, grouped, 1x1, small
     (32, (32, 32), 32, (3, 3), 2, (1, 1), 1),
-    (32, (32, 32), 32, (5, 5), 1, (2, 2), 1),
-    (32, (32, 32), 32, (1, 7), 1, (0, 3), 1),
-    (32, (32, 32), 32, (7, 1), 1, (3, 0), 1),
+    (64, (32, 32), 64, (3, 3), 1, (1, 1), 2),
     (128, (32, 32), 128, (1, 1), 1, (0, 0), 1),
     (128, (32, 32), 128, (1, 1), 2, (0, 0), 1),
-    (128, (32, 32), 128, (3, 3), 1, (1, 1), 128),
-    (128, (32, 32), 128, (3, 3), 2, (1, 1), 128),
-    (64, (32, 32), 64, (3, 3), 1, (1, 1), 2),
     (8, (8, 8), 8, (3, 3), 1, (1, 1), 1),
+    # depthwise: kernels of 3 and of 5 rows are taken whole, others row by row
+    *((128, (32, 32), 128, (k, k), stride, (k // 2, k // 2), 128) for k in (3, 5, 7) for stride in (1, 2)),
 )
 
 
