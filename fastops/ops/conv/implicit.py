@@ -685,7 +685,7 @@ class _Convolution:
                 u = prepared[i]
             elif packed:
                 self._pack(threads, w, group, k0, outs, u, space)
-            tasks = self.pixel_blocks * -(-(-(-outs // self.width)) // panels)
+            tasks = self.pixel_blocks * (up(outs, panels * self.width) // (panels * self.width))
             _forward(
                 threads, tasks, self.column_blocks, panels, self.rows, self.cols, self.total, self.source.dims, (*self.target.dims[:7], outs),
                 self.window.window, self.window.grid, *self.slab, self.c_chunk, x, group * self.source.group, self.phases, self.steps,

@@ -308,10 +308,8 @@ def _kernel_gradient_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
 # ---- blocks of work
 
 
-def _work(name: str, variant: Any) -> Any:
-    """The blocks of a convolution by one variant; see the module's docstring for the two orders of work."""
-    to_tiles, to_image, to_weights = variant.to_tiles, variant.to_image, variant.to_weights
-    count_e = variant.alpha_h * variant.alpha_w
+def _tiles_of(stage: Any) -> Any:
+    """The walk over rows of tiles that may belong to several images."""
 
     @function
     def tiles_of(g0, g1, th, tiles, top, left, source, x, x0, c0, v, v0, e_stride, t_stride, space, s0):
@@ -323,8 +321,36 @@ def _work(name: str, variant: Any) -> Any:
             row1 = min(th, row0 + g1 - g)
             base = x0 + image // depth * n_stride + image % depth * d_stride
             to = v0 + (g - g0) * tiles * t_stride
-            call(to_tiles, (x, base, c_stride, p_stride, height, width, channels, c0, top, left, row0, row1, tiles, v, to, e_stride, t_stride, space, s0))
+            call(stage, (x, base, c_stride, p_stride, height, width, channels, c0, top, left, row0, row1, tiles, v, to, e_stride, t_stride, space, s0))
             g += row1 - row0
+
+    return tiles_of
+
+
+def _tiles_block(stage: Any, name: str) -> Any:
+    """A block that transforms tiles and nothing else."""
+    tiles_of = _tiles_of(stage)
+
+    @separate(name=name)
+    def tiles_block(block, worker, rows, first, total, th, tiles, top, left, source, x, x0, v, t_stride, space, each):
+        """Some rows of tiles, a vector of their channels."""
+        count = lanes(x)
+        groups = (total - first + rows - 1) // rows
+        g0 = first + block % groups * rows
+        g1 = min(total, g0 + rows)
+        c0 = block // groups * count
+        e_stride = skew((total - first) * tiles * t_stride, count)
+        tiles_of(g0, g1, th, tiles, top, left, source, x, x0, c0, v, (g0 - first) * tiles * t_stride, e_stride, t_stride, space, worker * each)
+
+    return tiles_block
+
+
+def _work(name: str, variant: Any) -> Any:
+    """The blocks of a convolution by one variant; see the module's docstring for the two orders of work."""
+    to_tiles, to_image, to_weights = variant.to_tiles, variant.to_image, variant.to_weights
+    count_e = variant.alpha_h * variant.alpha_w
+
+    tiles_of = _tiles_of(to_tiles)
 
     @function
     def image_of(g0, g1, th, tiles, m, m0, e_stride, t_stride, target, y, y0, k0, bias, bias0, activation, flags, space, s0):
@@ -387,17 +413,6 @@ def _work(name: str, variant: Any) -> Any:
         for k0 in range(0, outs, count):
             image_of(g0, g1, th, tiles, space, m0 + k0, m_stride, outs_up, target, y, y0, k0, bias, bias0, activation, flags, space, s0)
 
-    @separate(name=f"_{name}_tiles_block")
-    def tiles_block(block, worker, rows, first, total, th, tiles, top, left, source, x, x0, v, t_stride, space, each):
-        """Transforms some rows of tiles, a vector of their channels."""
-        count = lanes(x)
-        groups = (total - first + rows - 1) // rows
-        g0 = first + block % groups * rows
-        g1 = min(total, g0 + rows)
-        c0 = block // groups * count
-        e_stride = skew((total - first) * tiles * t_stride, count)
-        tiles_of(g0, g1, th, tiles, top, left, source, x, x0, c0, v, (g0 - first) * tiles * t_stride, e_stride, t_stride, space, worker * each)
-
     @separate(name=f"_{name}_panel_block")
     def panel_block(
         block, worker, first, total, th, tiles, ins, c_chunk, target, v, ins_up, w, w0, k_stride, c_stride, turn, u, y,
@@ -436,37 +451,13 @@ def _work(name: str, variant: Any) -> Any:
         for lane in range(0, cols, count):
             image_of(first, total, th, tiles, space, m0 + lane, m_stride, width, target, y, y0, k0 + lane, bias, bias0, activation, flags, space, s0)
 
-    return weights_block, fused_block, tiles_block, panel_block
+    return weights_block, fused_block, panel_block
 
 
 def _gradient_work(name: str, variant: Any) -> Any:
-    """The blocks of the gradient with respect to the weights."""
-    x_tiles, dy_tiles, back = variant.to_tiles, variant.gradient_tiles, variant.to_kernel
+    """The block of the gradient with respect to the weights, once x and dy are transformed."""
+    back = variant.to_kernel
     count_e = variant.alpha_h * variant.alpha_w
-
-    def _tiles_block(stage: Any, block_name: str) -> Any:
-        @separate(name=block_name)
-        def tiles_block(block, worker, rows, first, total, th, tiles, top, left, source, x, x0, v, t_stride, space, each):
-            count = lanes(x)
-            depth, n_stride, d_stride, c_stride, p_stride, height, width, channels = source
-            groups = (total - first + rows - 1) // rows
-            g0 = first + block % groups * rows
-            g1 = min(total, g0 + rows)
-            c0 = block // groups * count
-            e_stride = skew((total - first) * tiles * t_stride, count)
-            g = g0
-            while g < g1:
-                image, row0 = g // th, g % th
-                row1 = min(th, row0 + g1 - g)
-                base = x0 + image // depth * n_stride + image % depth * d_stride
-                to = (g - first) * tiles * t_stride
-                call(
-                    stage,
-                    (x, base, c_stride, p_stride, height, width, channels, c0, top, left, row0, row1, tiles, v, to, e_stride, t_stride, space, worker * each),
-                )
-                g += row1 - row0
-
-        return tiles_block
 
     @separate(name=f"_{name}_kernel_block")
     def kernel_block(block, worker, k_rows, c_cols, outs, ins, t, left, left_up, right, right_up, dw, dw0, k_stride, taps, accumulate, flags, space, each):
@@ -498,7 +489,7 @@ def _gradient_work(name: str, variant: Any) -> Any:
                     ),
                 )  # fmt: skip
 
-    return _tiles_block(x_tiles, f"_{name}_x_block"), _tiles_block(dy_tiles, f"_{name}_dy_block"), kernel_block
+    return kernel_block
 
 
 class _Variant(NamedTuple):
@@ -541,10 +532,11 @@ class _Launchers(NamedTuple):
 
 
 def _launchers(variant: _Variant) -> _Launchers:
-    weights_block, fused_block, tiles_block, panel_block = _work(variant.name, variant)
-    x_block, dy_block, kernel_block = _gradient_work(variant.name, variant)
-    blocks = (weights_block, fused_block, tiles_block, panel_block, x_block, dy_block, kernel_block)
-    for made in (*blocks, *variant[7:]):
+    weights_block, fused_block, panel_block = _work(variant.name, variant)
+    kernel_block = _gradient_work(variant.name, variant)
+    tiles_block = _tiles_block(variant.to_tiles, f"_{variant.name}_tiles_block")
+    dy_block = _tiles_block(variant.gradient_tiles, f"_{variant.name}_dy_block")
+    for made in (weights_block, fused_block, panel_block, kernel_block, tiles_block, dy_block, *variant[7:]):
         globals()[made.py_func.__name__] = made  # where the kernel cache looks for a function by its name
 
     @launcher(name=f"_{variant.name}_weights")
@@ -596,7 +588,10 @@ def _launchers(variant: _Variant) -> _Launchers:
             last = min(total, first + chunk)
             groups = (last - first + rows - 1) // rows
             parallel(
-                x_block, groups * ((ins + count - 1) // count), threads, (rows, first, last, th, tiles, top, left, source, x, x0, right, ins_up, space, each)
+                tiles_block,
+                groups * ((ins + count - 1) // count),
+                threads,
+                (rows, first, last, th, tiles, top, left, source, x, x0, right, ins_up, space, each),
             )
             parallel(dy_block, groups * (outs_up // count), threads, (rows, first, last, th, tiles, 0, 0, target, dy, dy0, lefts, outs_up, space, each))
             parallel(
