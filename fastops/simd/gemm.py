@@ -188,7 +188,7 @@ def gemm(a, b, *, out=None, alpha=1.0, accumulate=False, bias=None, activation=N
 def _for_kernels(m: Any) -> np.ndarray:
     """The array with its bytes in this machine's order, aligned and writeable: others are types of their own to Numba."""
     m = np.asarray(m)
-    return np.require(m, m.dtype.newbyteorder("="), "AW")
+    return np.require(m, m.dtype.newbyteorder("="), ["A", "W"])
 
 
 def _flat(m: np.ndarray, lead: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, int, int]]:

@@ -15,6 +15,7 @@ of the pixel modulo the stride has its own taps (see ``implicit``), and the resu
 gradient with respect to the weights keeps a vector of sums for each tap; a fixed order of blocks, not of threads, decides in
 which order they are added.
 """
+
 from __future__ import annotations
 
 from functools import cache
@@ -72,18 +73,18 @@ _MANY = 16
 
 
 @function
-def _plane_shift(left, f, stride):  # type: ignore[no-untyped-def]
+def _plane_shift(left, f, stride):
     """Zeros on the left of plane f in the first columns; what lies there starts that much before the row's place."""
     return (max(left, 0) - f + stride - 1) // stride
 
 
 @function
-def _first_in_plane(u, f, stride):  # type: ignore[no-untyped-def]
+def _first_in_plane(u, f, stride):
     return max(0, (u - f + stride - 1) // stride)
 
 
 @function
-def _columns(q0, q1, stride, left, reach, width):  # type: ignore[no-untyped-def]
+def _columns(q0, q1, stride, left, reach, width):
     """Under output columns q0..q1: the columns of the padded input, and which of them are inside x."""
     need = (q1 - q0 - 1) * stride + reach
     shift = left - q0 * stride
@@ -92,7 +93,7 @@ def _columns(q0, q1, stride, left, reach, width):  # type: ignore[no-untyped-def
 
 
 @function
-def _clear_edges(space, s0, channels, slices, od, i0, i1, q0, q1, source, geometry, before, dilation):  # type: ignore[no-untyped-def]
+def _clear_edges(space, s0, channels, slices, od, i0, i1, q0, q1, source, geometry, before, dilation):
     """Zeros in the part of a planar slab that lies outside x; copying leaves them alone."""
     depth, height, width = source[0], source[5], source[6]
     stride_d, stride_h, stride_w, top, left, reach_h, reach_w, slab_rows, pitch = geometry
@@ -118,7 +119,7 @@ def _clear_edges(space, s0, channels, slices, od, i0, i1, q0, q1, source, geomet
 
 
 @function
-def _copies(i0, i1, q0, q1, source, geometry):  # type: ignore[no-untyped-def]
+def _copies(i0, i1, q0, q1, source, geometry):
     """What _fill does for each channel alike: divisions are too slow to be made again for each."""
     _, stride_h, stride_w, top, left, reach_h, reach_w, _, pitch = geometry
     _, inside0, inside1 = _columns(q0, q1, stride_w, left, reach_w, source[6])
@@ -132,7 +133,7 @@ def _copies(i0, i1, q0, q1, source, geometry):  # type: ignore[no-untyped-def]
 
 
 @function
-def _copy_rows(x, at, width, space, to, slab_row, rows, n):  # type: ignore[no-untyped-def]
+def _copy_rows(x, at, width, space, to, slab_row, rows, n):
     """Rows of n elements; the last vector of a row is written whole, with zeros behind its end."""
     count = lanes(x)
     # The mask of the last vector is the same in every row: what it comes from must not depend on a loop.
@@ -147,7 +148,7 @@ def _copy_rows(x, at, width, space, to, slab_row, rows, n):  # type: ignore[no-u
 
 
 @function
-def _split_rows(x, at, width, space, to, apart, slab_row, rows, n):  # type: ignore[no-untyped-def]
+def _split_rows(x, at, width, space, to, apart, slab_row, rows, n):
     """As _copy_rows; the odd elements go ``apart`` from the even ones."""
     count = lanes(x)
     whole = n // (2 * count) * (2 * count)
@@ -162,7 +163,7 @@ def _split_rows(x, at, width, space, to, apart, slab_row, rows, n):  # type: ign
 
 
 @function
-def _scatter_rows(x, at, width, p_stride, space, to, slab_row, rows, inside0, inside1, stride_w, left, pitch):  # type: ignore[no-untyped-def]
+def _scatter_rows(x, at, width, p_stride, space, to, slab_row, rows, inside0, inside1, stride_w, left, pitch):
     """As _copy_rows, for any stride and any distance of pixels."""
     for f in range(stride_w):
         n0, n1 = _first_in_plane(inside0, f, stride_w), _first_in_plane(inside1, f, stride_w)
@@ -173,7 +174,7 @@ def _scatter_rows(x, at, width, p_stride, space, to, slab_row, rows, inside0, in
 
 
 @function
-def _fill(x, x0, space, s0, channels, slices, od, copies, source, geometry, before, dilation):  # type: ignore[no-untyped-def]
+def _fill(x, x0, space, s0, channels, slices, od, copies, source, geometry, before, dilation):
     """Copies x under some rows and columns of output slice od into a planar slab.
 
     The slab is (channels, slices, rows, stride_w planes, pitch). Rows are written in ascending order: the last vector of a
@@ -199,7 +200,7 @@ def _fill(x, x0, space, s0, channels, slices, od, copies, source, geometry, befo
 
 
 @function
-def _fill_pixels(x, x0, some, clear, space, s0, slices, od, i0, i1, q0, q1, source, geometry, before, dilation):  # type: ignore[no-untyped-def]
+def _fill_pixels(x, x0, some, clear, space, s0, slices, od, i0, i1, q0, q1, source, geometry, before, dilation):
     """As _fill, a vector of channels for each pixel: (slices, rows, pitch pixels, lanes); with ``clear`` the zeros too."""
     depth, _, d_stride, _, p_stride, height, width, _ = source
     stride_d, stride_h, stride_w, top, left, reach_h, reach_w, slab_rows, pitch = geometry
@@ -229,7 +230,7 @@ def _fill_pixels(x, x0, some, clear, space, s0, slices, od, i0, i1, q0, q1, sour
 
 
 @function
-def _place(block, work):  # type: ignore[no-untyped-def]
+def _place(block, work):
     """(image, output slice, first row, first column, part of the groups) of a block; strips of an image are neighbours."""
     slices, parts, row_strips, strip_rows, col_strips, strip_cols = work
     q0 = block % col_strips * strip_cols
@@ -245,7 +246,7 @@ def _place(block, work):  # type: ignore[no-untyped-def]
 
 
 @function
-def _merge(space, m0, plane, row, rows, cols, y, y0, y_row, step, p_stride):  # type: ignore[no-untyped-def]
+def _merge(space, m0, plane, row, rows, cols, y, y0, y_row, step, p_stride):
     """Writes ``step`` planes of rows to y, taking their elements in turns; ``cols`` elements a row of y."""
     count = lanes(y)
     for i in range(rows):
@@ -268,7 +269,7 @@ def _planar(name: str, taps: int, stride: int) -> Any:
     """The launcher for channels first: ``taps`` kernel rows at a time, ``stride`` slab rows apart."""
 
     @separate(name=f"{name}_block")
-    def block_body(  # type: ignore[no-untyped-def]
+    def block_body(
         block, worker, work, groups, per_part, source, x_group, target, y_group, geometry, steps, depths, pieces, at,
         wt, x, w, w_group, w_out, w_row, y, bias, activation, space, each,
     ):  # fmt: skip
@@ -348,7 +349,7 @@ def _planar(name: str, taps: int, stride: int) -> Any:
                             activate(activation, y, y0 + r * width + c0, c1 - c0)
 
     @launcher(name=name)
-    def launch(  # type: ignore[no-untyped-def]
+    def launch(
         threads, blocks, work, groups, per_part, source, x_group, target, y_group, geometry, steps, depths, pieces,
         at, wt, x, w, w_group, w_out, w_row, y, bias, activation, space, each,
     ):  # fmt: skip
@@ -361,7 +362,7 @@ def _planar(name: str, taps: int, stride: int) -> Any:
 
 
 @function
-def _turn_weights(w, w0, some, taps, space, s0):  # type: ignore[no-untyped-def]
+def _turn_weights(w, w0, some, taps, space, s0):
     """The kernels of some channels, (channels, taps), as a vector of channels for each tap."""
     count = lanes(w)
     for i in range(0, taps, count):
@@ -372,7 +373,7 @@ def _pixelwise(name: str, taps: int, stride: int) -> Any:
     """The launcher for channels last, one input channel for each output channel."""
 
     @separate(name=f"{name}_block")
-    def block_body(  # type: ignore[no-untyped-def]
+    def block_body(
         block, worker, work, channels, per_part, source, target, geometry, steps, depths, pieces, at, wt, x, w,
         kernel, w_row, y, bias, activation, space, each,
     ):  # fmt: skip
@@ -437,7 +438,7 @@ def _pixelwise(name: str, taps: int, stride: int) -> Any:
                         activate(activation, y, y0 + (r * width + q) * p_stride + c0, c1 - c0)
 
     @launcher(name=name)
-    def launch(  # type: ignore[no-untyped-def]
+    def launch(
         threads, blocks, work, channels, per_part, source, target, geometry, steps, depths, pieces, at, wt, x, w,
         kernel, w_row, y, bias, activation, space, each,
     ):  # fmt: skip
@@ -457,7 +458,7 @@ def _planar_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
     vectors = taps * unroll
 
     @separate(name=f"{name}_block")
-    def block_body(  # type: ignore[no-untyped-def]
+    def block_body(
         block, worker, work, items, per_chunk, groups, per_part, source, x_group, target, y_group, geometry, depth,
         at, number, order, in_order, few, x, dy, dw, w_group, w_out, chunk_stride, space, each,
     ):  # fmt: skip
@@ -540,7 +541,7 @@ def _planar_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
                     to += w_out
 
     @launcher(name=name)
-    def launch(  # type: ignore[no-untyped-def]
+    def launch(
         threads, chunks, work, items, per_chunk, groups, per_part, source, x_group, target, y_group, geometry, depth,
         at, number, order, in_order, few, x, dy, partial, dw, w_group, w_out, space, each,
     ):  # fmt: skip
@@ -555,7 +556,7 @@ def _planar_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
 
 
 @function
-def _add_chunks(chunks, partial, dw):  # type: ignore[no-untyped-def]
+def _add_chunks(chunks, partial, dw):
     if chunks > 1:
         for i in range(dw.size):
             dw[i] = partial[i]
@@ -569,7 +570,7 @@ def _pixelwise_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
     vectors = taps * unroll
 
     @separate(name=f"{name}_block")
-    def block_body(  # type: ignore[no-untyped-def]
+    def block_body(
         block, worker, work, items, per_chunk, channels, per_part, source, target, geometry, depth, at, number, order,
         few, x, dy, dw, kernel, chunk_stride, space, each,
     ):  # fmt: skip
@@ -622,7 +623,7 @@ def _pixelwise_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
                     dw[chunk * chunk_stride + c * kernel + order[i]] = space[sums0 + ((c - c0) // count * row_sums + i) * count + (c - c0) % count]
 
     @launcher(name=name)
-    def launch(  # type: ignore[no-untyped-def]
+    def launch(
         threads, chunks, work, items, per_chunk, channels, per_part, source, target, geometry, depth, at, number,
         order, few, x, dy, partial, dw, kernel, space, each,
     ):  # fmt: skip
@@ -644,7 +645,7 @@ _UNROLL = {1: 8, 3: 3, 5: 3}
 def _kernel(form: str, taps: int, stride: int) -> Any:
     """Compiled for each number of kernel rows and stride as they turn up."""
     name = f"_{form}_{taps}_{stride}"
-    makers = {"planar": _planar, "pixelwise": _pixelwise, "planar_gradient": _planar_gradient, "pixelwise_gradient": _pixelwise_gradient}
+    makers: dict[str, Any] = {"planar": _planar, "pixelwise": _pixelwise, "planar_gradient": _planar_gradient, "pixelwise_gradient": _pixelwise_gradient}
     unroll = (_UNROLL[taps],) if form.endswith("gradient") else ()
     return makers[form](name, taps, stride, *unroll)
 
@@ -811,7 +812,10 @@ class _Convolution:
         unit = slab.lanes if self.pixelwise else 1
         # Kernel rows in the order of the slab's: turned for a gradient.
         self.w_row = (-1 if turned else 1) * spec.kernel[2] * unit
-        at, wt, pieces, depths = [], [], [], []
+        at: list[int] = []
+        wt: list[int] = []
+        pieces: list[int] = []
+        depths: list[int] = []
         for d, (_, slices, before, dilation, _) in enumerate(axes[0].phases):
             depths += [slices, before, dilation]
             for rem_h, rem_w in grid_of(range(axes[1].step), range(axes[2].step)):
@@ -882,18 +886,19 @@ class _WeightGradient:
         self.w_group, self.w_out = outs * ins * taps, ins * taps
         slices = spec.kernel[0]
         unroll = _UNROLL[slab.taps]
-        at, order = [], []
+        at: list[int] = []
+        by_step: list[list[int]] = []
         rows = axes[1].places(0)
         down = rows[:1] if slab.taps > 1 else rows
         for c, t, (u, r), (v, s) in grid_of(range(ins), range(slices), down, axes[2].places(0)):
             at.append(slab.place(c, slices, t, u, v))
-            order.append([c * taps + (t * spec.kernel[1] + r + i) * spec.kernel[2] + s for i in range(slab.taps)])
+            by_step.append([c * taps + (t * spec.kernel[1] + r + i) * spec.kernel[2] + s for i in range(slab.taps)])
         while len(at) % unroll:
             at.append(at[-1])
-            order.append([-1] * slab.taps)
+            by_step.append([-1] * slab.taps)
         self.number = len(at)
         # The sums of some steps: kernel row by kernel row, in each a sum for every step.
-        order = [order[j + u][i] for j in range(0, len(at), unroll) for i in range(slab.taps) for u in range(unroll)]
+        order = [by_step[j + u][i] for j in range(0, len(at), unroll) for i in range(slab.taps) for u in range(unroll)]
         self.in_order = order == list(range(ins * taps))
         self.at, self.order = np.array(at, np.intp), np.array(order, np.intp)
         self.depth = (slices, spec.padding[0][0], spec.dilation[0])
