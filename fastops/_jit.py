@@ -125,7 +125,7 @@ def launcher(py_func: Callable[..., Any] | None = None, *, name: str | None = No
 def separate(py_func: Callable[..., Any] | None = None, *, name: str | None = None) -> Any:
     """A heavy function with machine code of its own; other compiled code reaches it with ``call`` or ``parallel``.
 
-    A function made by a factory gives the ``name`` of the module's variable that will hold it.
+    A function made by a factory gives a ``name`` that no other function of its module has: it is cached under it.
     """
     if py_func is None:
         return lambda f: separate(f, name=name)

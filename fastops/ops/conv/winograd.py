@@ -536,8 +536,6 @@ def _launchers(variant: _Variant) -> _Launchers:
     kernel_block = _gradient_work(variant.name, variant)
     tiles_block = _tiles_block(variant.to_tiles, f"_{variant.name}_tiles_block")
     dy_block = _tiles_block(variant.gradient_tiles, f"_{variant.name}_dy_block")
-    for made in (weights_block, fused_block, panel_block, kernel_block, tiles_block, dy_block, *variant[7:]):
-        globals()[made.py_func.__name__] = made  # where the kernel cache looks for a function by its name
 
     @launcher(name=f"_{variant.name}_weights")
     def weights(threads, w, w0, k_stride, c_stride, turn, outs, ins, c_chunk, u, space, each):
@@ -602,8 +600,6 @@ def _launchers(variant: _Variant) -> _Launchers:
             )
 
     variant_taps = variant.taps_h * variant.taps_w
-    for made in (weights, fused, panels, gradient):
-        globals()[made.__name__] = made
     return _Launchers(weights, fused, panels, gradient)
 
 
