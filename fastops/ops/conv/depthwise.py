@@ -8,7 +8,9 @@ output rows, and a vector of the slab, loaded once, serves all the output rows t
 
 Data with channels first: lanes run along a row. A stride along the row is taken apart while copying: column j of a
 stride s goes to plane j % s, and inside a plane neighbours are neighbours again. Channels last, one input channel for each
-output channel: lanes run over channels, and no element needs to move.
+output channel: lanes run over channels, and no element needs to move. Small images with channels first would leave lanes
+idle at the end of each row: the planes of as many channels as a vector has lanes are turned, pixel by pixel a vector of
+channels, go through the stencil for channels last, and the result is turned back.
 
 The gradient with respect to x is the same computation on dy with the kernel turned; for a stride above 1 each remainder
 of the pixel modulo the stride has its own taps (see ``implicit``), and the results are interleaved on the way out. The
@@ -18,7 +20,7 @@ which order they are added.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from itertools import product as grid_of
 from math import prod
 from typing import Any, NamedTuple
@@ -52,6 +54,7 @@ from fastops.simd.vector import (
     store,
     store_column_part,
     store_part,
+    store_square_part,
     store_tile,
     tile_add,
     transpose,
@@ -66,7 +69,10 @@ _FEW_ROWS = 4
 _SLAB_BYTES = 24 << 10
 _LARGEST_SLAB_BYTES = 256 << 10
 _SUMS_BYTES = 128 << 10
+_TURNED_BYTES = 192 << 10
 _MANY = 16
+# So few pixels are turned one by one.
+_FEW_PIXELS = 3
 
 
 # ---- the slab
@@ -369,8 +375,48 @@ def _turn_weights(w, w0, some, taps, space, s0):
         store_tile(space, s0 + i * count, count, transpose(load_square_part(w, w0 + i, taps, some, taps - i)))
 
 
+def _pixel_stencil(taps: int, stride: int) -> Any:
+    """The stencil for a vector of channels in each pixel."""
+
+    @function
+    def stencil(space, s0, k0, shift, i0, i1, q0, q1, phase, geometry, steps, pieces, at, wt, w_row, y, y0, p_stride, width, some):
+        """From a filled slab and turned weights to the rows i0..i1 and columns q0..q1 of every phase, in y[y0 ...]."""
+        stride_h, stride_w, pitch = geometry[1], geometry[2], geometry[8]
+        _, step_h, step_w, _, _, few = steps
+        count = lanes(y)
+        slab_row = pitch * count
+        tile_row = stride_w * count if few else (slab_row if taps > 1 else stride_h * slab_row)
+        row_step, col_step = (1, _TILE) if few else (_TILE, 1)
+        y_row = step_w * p_stride if few else step_h * width * p_stride
+        for rem_h in range(step_h):
+            for rem_w in range(step_w):
+                piece = 4 * ((phase * step_h + rem_h) * step_w + rem_w)
+                first, last = pieces[piece], pieces[piece + 1]
+                rows, cols = min(i1, pieces[piece + 2]) - i0, min(q1, pieces[piece + 3]) - q0
+                i = 0
+                while i < rows:
+                    row0 = s0 + i * stride_h * slab_row
+                    to = y0 + (((i0 + i) * step_h + rem_h) * width + q0 * step_w + rem_w) * p_stride
+                    q = 0
+                    while q < cols:
+                        t = tile_add(zero_tile(y, _TILE, 1), shift)
+                        for j in range(first, last):
+                            x_at, w_at = offsets(at, j, row0 + q * stride_w * count, 1)[0], offsets(wt, j, k0, 1)[0]
+                            t = slide_lanes(t, space, x_at, tile_row, taps, stride, space, w_at, w_row)
+                        left = cols - q if few else rows - i
+                        if left >= _TILE and some == count:
+                            store_tile(y, to + q * step_w * p_stride, y_row, t)
+                        else:
+                            store_column_part(y, to + q * step_w * p_stride, y_row, t, left, some, 0)
+                        q += col_step
+                    i += row_step
+
+    return stencil
+
+
 def _pixelwise(name: str, taps: int, stride: int) -> Any:
     """The launcher for channels last, one input channel for each output channel."""
+    stencil = _pixel_stencil(taps, stride)
 
     @separate(name=f"{name}_block")
     def block_body(
@@ -379,8 +425,7 @@ def _pixelwise(name: str, taps: int, stride: int) -> Any:
     ):  # fmt: skip
         image, od, i0, q0, part = _place(block, work)
         strip_rows, strip_cols = work[3], work[5]
-        stride_h, stride_w, pitch = geometry[1], geometry[2], geometry[8]
-        step_d, step_h, step_w, coarse_h, coarse_w, few = steps
+        step_d, step_h, step_w, coarse_h, coarse_w, _ = steps
         _, n_stride, d_stride, _, p_stride, height, width, _ = target
         count = lanes(y)
         i1, q1 = min(coarse_h, i0 + strip_rows), min(coarse_w, q0 + strip_cols)
@@ -388,10 +433,6 @@ def _pixelwise(name: str, taps: int, stride: int) -> Any:
         slab_slices, before, dilation = depths[3 * phase], depths[3 * phase + 1], depths[3 * phase + 2]
         k0 = worker * each
         s0 = k0 + (kernel + count) * count
-        slab_row = pitch * count
-        tile_row = stride_w * count if few else (slab_row if taps > 1 else stride_h * slab_row)
-        row_step, col_step = (1, _TILE) if few else (_TILE, 1)
-        y_row = step_w * p_stride if few else step_h * width * p_stride
         y0 = image * n_stride + od * d_stride
         zero = splat(y, y.dtype.type(0))
         c0 = part * per_part * count
@@ -406,28 +447,10 @@ def _pixelwise(name: str, taps: int, stride: int) -> Any:
             shift = zero
             if bias.size > 0:
                 shift = load_part(bias, c, some)
-            for rem_h in range(step_h):
-                for rem_w in range(step_w):
-                    piece = 4 * ((phase * step_h + rem_h) * step_w + rem_w)
-                    first, last = pieces[piece], pieces[piece + 1]
-                    rows, cols = min(i1, pieces[piece + 2]) - i0, min(q1, pieces[piece + 3]) - q0
-                    i = 0
-                    while i < rows:
-                        row0 = s0 + i * stride_h * slab_row
-                        to = y0 + (((i0 + i) * step_h + rem_h) * width + q0 * step_w + rem_w) * p_stride + c
-                        q = 0
-                        while q < cols:
-                            t = tile_add(zero_tile(y, _TILE, 1), shift)
-                            for j in range(first, last):
-                                x_at, w_at = offsets(at, j, row0 + q * stride_w * count, 1)[0], offsets(wt, j, k0, 1)[0]
-                                t = slide_lanes(t, space, x_at, tile_row, taps, stride, space, w_at, w_row)
-                            left = cols - q if few else rows - i
-                            if left >= _TILE and some == count:
-                                store_tile(y, to + q * step_w * p_stride, y_row, t)
-                            else:
-                                store_column_part(y, to + q * step_w * p_stride, y_row, t, left, some, 0)
-                            q += col_step
-                        i += row_step
+            stencil(
+                space, s0, k0, shift, i0, i1, q0, q1, phase, geometry, steps, pieces, at, wt, w_row, y, image * n_stride + od * d_stride + c,
+                p_stride, width, some,
+            )  # fmt: skip
         if activation[1] != 0:
             for r in range(i0 * step_h, min(height, i1 * step_h)):
                 left, right = q0 * step_w, min(width, q1 * step_w)
@@ -445,6 +468,88 @@ def _pixelwise(name: str, taps: int, stride: int) -> Any:
         parallel(block_body, blocks, threads, (
             work, channels, per_part, source, target, geometry, steps, depths, pieces, at, wt, x, w, kernel, w_row, y,
             bias, activation, space, each,
+        ))  # fmt: skip
+
+    return launch
+
+
+@function
+def _turn_planes(x, at, plane, some, space, to):
+    """Some channels, one plane after the other, as a vector of channels for each pixel; writes up to a square more."""
+    count = lanes(x)
+    if some < count or plane < count:
+        for i in range(0, plane, count):
+            store_tile(space, to + i * count, count, transpose(load_square_part(x, at + i, plane, some, plane - i)))
+        return
+    whole = plane if plane % count > _FEW_PIXELS else plane // count * count
+    for i in range(0, whole, count):
+        # The last square moves back over pixels that are done.
+        j = min(i, plane - count)
+        store_tile(space, to + j * count, count, transpose(load_square(x, at + j, plane)))
+    for i in range(whole, plane):
+        for c in range(count):
+            space[to + i * count + c] = x[at + c * plane + i]
+
+
+@function
+def _turn_back(space, at, y, to, plane, some):
+    """The reverse of _turn_planes; reads up to a square more."""
+    count = lanes(y)
+    if some < count or plane < count:
+        for i in range(0, plane, count):
+            store_square_part(y, to + i, plane, transpose(load_square(space, at + i * count, count)), some, plane - i)
+        return
+    whole = plane if plane % count > _FEW_PIXELS else plane // count * count
+    for i in range(0, whole, count):
+        j = min(i, plane - count)
+        store_tile(y, to + j, plane, transpose(load_square(space, at + j * count, count)))
+    for i in range(whole, plane):
+        for c in range(count):
+            y[to + c * plane + i] = space[at + i * count + c]
+
+
+def _turned(name: str, taps: int, stride: int) -> Any:
+    """The launcher for small images with channels first, one input channel for each output channel."""
+    stencil = _pixel_stencil(taps, stride)
+
+    @separate(name=f"{name}_block")
+    def block_body(
+        block, worker, per_block, images, channels, source, target, geometry, steps, pieces, at, wt, x, w, kernel, w_row, y,
+        bias, activation, space, each,
+    ):  # fmt: skip
+        count = lanes(y)
+        plane_in, plane_out = source[3], target[3]
+        coarse_h, coarse_w = steps[3], steps[4]
+        k0 = worker * each
+        x0 = k0 + (kernel + count) * count
+        y0 = x0 + (plane_in + count) * count
+        s0 = y0 + (plane_out + count) * count
+        pixels = (1, 0, 0, 1, count, source[5], source[6], count)
+        units = (channels + count - 1) // count * images
+        first = block * per_block
+        shift = splat(y, y.dtype.type(0))
+        for unit in range(first, min(units, first + per_block)):
+            image, c = unit % images, unit // images * count
+            some = min(count, channels - c)
+            if unit == first or image == 0:
+                _turn_weights(w, c * kernel, some, kernel, space, k0)
+                if bias.size > 0:
+                    shift = load_part(bias, c, some)
+            _turn_planes(x, image * source[1] + c * plane_in, plane_in, some, space, x0)
+            _fill_pixels(space, x0, count, unit == first, space, s0, 1, 0, 0, coarse_h, 0, coarse_w, pixels, geometry, 0, 1)
+            stencil(space, s0, k0, shift, 0, coarse_h, 0, coarse_w, 0, geometry, steps, pieces, at, wt, w_row, space, y0, count, target[6], count)
+            to = image * target[1] + c * plane_out
+            _turn_back(space, y0, y, to, plane_out, some)
+            activate(activation, y, to, some * plane_out)
+
+    @launcher(name=name)
+    def launch(
+        threads, blocks, per_block, images, channels, source, target, geometry, steps, pieces, at, wt, x, w, kernel, w_row, y,
+        bias, activation, space, each,
+    ):  # fmt: skip
+        parallel(block_body, blocks, threads, (
+            per_block, images, channels, source, target, geometry, steps, pieces, at, wt, x, w, kernel, w_row, y, bias,
+            activation, space, each,
         ))  # fmt: skip
 
     return launch
@@ -565,39 +670,50 @@ def _add_chunks(chunks, partial, dw):
                 dw[i] += partial[c * dw.size + i]
 
 
-def _pixelwise_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
-    """The launcher for channels last, one input channel for each output channel."""
+def _pixelwise_gradient(name: str, taps: int, stride: int, unroll: int, turned: bool = False) -> Any:
+    """The launcher for channels last, one input channel for each output channel; ``turned``: as in _turned."""
     vectors = taps * unroll
 
     @separate(name=f"{name}_block")
     def block_body(
         block, worker, work, items, per_chunk, channels, per_part, source, target, geometry, depth, at, number, order,
-        few, x, dy, dw, kernel, chunk_stride, space, each,
+        in_order, few, x, dy, dw, kernel, chunk_stride, space, each,
     ):  # fmt: skip
         slices, parts, row_strips, strip_rows, col_strips, strip_cols = work
         part, chunk = block % parts, block // parts
         stride_h, stride_w, pitch = geometry[1], geometry[2], geometry[8]
         slab_slices, before, dilation = depth
-        _, n_stride, d_stride, _, p_stride, height, width, _ = target
+        _, n_stride, d_stride, c_stride, p_stride, height, width, _ = target
         count = lanes(dw)
         sums0 = worker * each
         row_sums = number * taps
-        s0 = sums0 + (per_part * row_sums + count) * count
+        x0 = sums0 + (per_part * row_sums + count) * count
+        dy0 = x0 + (source[3] + count) * count
+        s0 = dy0 + (c_stride + count) * count if turned else x0
         c0 = part * per_part * count
         c1 = min(channels, c0 + per_part * count)
         zero_run(space, sums0, per_part * row_sums * count)
         slab_row = pitch * count
         tile_row = stride_w * count if few else (slab_row if taps > 1 else stride_h * slab_row)
         row_step, col_step = (1, _TILE) if few else (_TILE, 1)
+        if turned:
+            p_stride = count
         y_row = p_stride if few else width * p_stride
+        pixels = (1, 0, 0, 1, count, source[5], source[6], count)
         for item in range(chunk * per_chunk, min(items, (chunk + 1) * per_chunk)):
             image, od, i0, q0, _ = _place(item, (slices, 1, row_strips, strip_rows, col_strips, strip_cols))
             i1, q1 = min(height, i0 + strip_rows), min(width, q0 + strip_cols)
             rows, cols = i1 - i0, q1 - q0
             for c in range(c0, c1, count):
                 some = min(count, c1 - c)
-                _fill_pixels(x, image * source[1] + c, some, c == c0, space, s0, slab_slices, od, i0, i1, q0, q1, source, geometry, before, dilation)
-                y0 = image * n_stride + od * d_stride + (i0 * width + q0) * p_stride + c
+                if turned:
+                    _turn_planes(x, image * source[1] + c * source[3], source[3], some, space, x0)
+                    _turn_planes(dy, image * n_stride + c * c_stride, c_stride, some, space, dy0)
+                    _fill_pixels(space, x0, count, c == c0, space, s0, 1, 0, i0, i1, q0, q1, pixels, geometry, 0, 1)
+                    some, y0, g = count, dy0, space
+                else:
+                    _fill_pixels(x, image * source[1] + c, some, c == c0, space, s0, slab_slices, od, i0, i1, q0, q1, source, geometry, before, dilation)
+                    y0, g = image * n_stride + od * d_stride + (i0 * width + q0) * p_stride + c, dy
                 for j in range(0, number, unroll):
                     sums_at = sums0 + ((c - c0) // count * row_sums + j * taps) * count
                     sums = load_tile(space, sums_at, count, vectors)
@@ -609,14 +725,20 @@ def _pixelwise_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
                             where = offsets(at, j, row0 + q * stride_w * count, unroll)
                             left = cols - q if few else rows - i
                             if left >= _TILE and some == count:
-                                t = load_tile(dy, y0 + (i * width + q) * p_stride, y_row, _TILE)
+                                t = load_tile(g, y0 + (i * width + q) * p_stride, y_row, _TILE)
                                 sums = correlate(sums, t, space, where, tile_row, taps, stride)
                             else:
-                                t = load_tile_part(dy, y0 + (i * width + q) * p_stride, y_row, _TILE, left, some, 0)
+                                t = load_tile_part(g, y0 + (i * width + q) * p_stride, y_row, _TILE, left, some, 0)
                                 sums = correlate_part(sums, t, space, where, tile_row, taps, stride, min(left, _TILE), some, 0)
                             q += col_step
                         i += row_step
                     store_tile(space, sums_at, count, sums)
+        if in_order:
+            for c in range(c0, c1, count):
+                for i in range(0, kernel, count):
+                    t = transpose(load_square(space, sums0 + ((c - c0) // count * row_sums + i) * count, count))
+                    store_square_part(dw, chunk * chunk_stride + c * kernel + i, kernel, t, min(count, c1 - c), kernel - i)
+            return
         for c in range(c0, c1):
             for i in range(row_sums):
                 if order[i] >= 0:
@@ -625,12 +747,12 @@ def _pixelwise_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
     @launcher(name=name)
     def launch(
         threads, chunks, work, items, per_chunk, channels, per_part, source, target, geometry, depth, at, number,
-        order, few, x, dy, partial, dw, kernel, space, each,
+        order, in_order, few, x, dy, partial, dw, kernel, space, each,
     ):  # fmt: skip
         result = dw if chunks == 1 else partial
         parallel(block_body, work[1] * chunks, threads, (
-            work, items, per_chunk, channels, per_part, source, target, geometry, depth, at, number, order, few, x, dy,
-            result, kernel, dw.size, space, each,
+            work, items, per_chunk, channels, per_part, source, target, geometry, depth, at, number, order, in_order, few, x,
+            dy, result, kernel, dw.size, space, each,
         ))  # fmt: skip
         _add_chunks(chunks, partial, dw)
 
@@ -645,7 +767,11 @@ _UNROLL = {1: 8, 3: 3, 5: 3}
 def _kernel(form: str, taps: int, stride: int) -> Any:
     """Compiled for each number of kernel rows and stride as they turn up."""
     name = f"_{form}_{taps}_{stride}"
-    makers: dict[str, Any] = {"planar": _planar, "pixelwise": _pixelwise, "planar_gradient": _planar_gradient, "pixelwise_gradient": _pixelwise_gradient}
+    makers: dict[str, Any] = {
+        "planar": _planar, "pixelwise": _pixelwise, "turned": _turned,
+        "planar_gradient": _planar_gradient, "pixelwise_gradient": _pixelwise_gradient,
+        "turned_gradient": partial(_pixelwise_gradient, turned=True),
+    }  # fmt: skip
     unroll = (_UNROLL[taps],) if form.endswith("gradient") else ()
     return makers[form](name, taps, stride, *unroll)
 
@@ -699,7 +825,7 @@ def _axes(spec: ConvSpec, turned: bool) -> list[_Axis]:
 class _Slab:
     """How a direction cuts its work, and where taps and weights lie."""
 
-    def __init__(self, spec: ConvSpec, axes: list[_Axis], ins: int, outs: int, pixelwise: bool) -> None:
+    def __init__(self, spec: ConvSpec, axes: list[_Axis], ins: int, outs: int, pixelwise: bool, whole: bool = False) -> None:
         depth, rows, cols = axes
         self.lanes = LANES[spec.dtype]
         self.axes, self.ins = axes, ins
@@ -707,8 +833,8 @@ class _Slab:
         self.slices = max(p[1] for p in depth.phases)
         stride = rows.stride
         steep = [p[1] for p in rows.phases] + [p[3] for p in rows.phases]
-        whole = len(rows.phases) == 1 and not self.few and steep[0] in _UNROLL and steep[1] == 1 and stride <= 2
-        self.taps = steep[0] if whole and steep[0] > 1 else 1
+        descends = len(rows.phases) == 1 and not self.few and steep[0] in _UNROLL and steep[1] == 1 and stride <= 2
+        self.taps = steep[0] if descends and steep[0] > 1 else 1
         self.stride = stride if self.taps > 1 else 1
         self.pixelwise = pixelwise
         unit = self.lanes if pixelwise else 1
@@ -724,7 +850,7 @@ class _Slab:
         fits = _TILE
         while fits + _TILE < rows.coarse and size(fits + _TILE, self.strip_cols) <= _SLAB_BYTES:
             fits += _TILE
-        if size(rows.coarse, self.strip_cols) > _SLAB_BYTES:
+        if size(rows.coarse, self.strip_cols) > _SLAB_BYTES and not whole:
             strips = -(-rows.coarse // fits)
             self.strip_rows = min(rows.coarse, up(-(-rows.coarse // strips), _TILE))
         self.row_strips, self.col_strips = -(-rows.coarse // self.strip_rows), -(-cols.coarse // self.strip_cols)
@@ -766,23 +892,59 @@ def _is_pixelwise(spec: ConvSpec) -> bool:
     return spec.channels_last and spec.groups == spec.channels == spec.out_channels
 
 
+def _turned_pixels(spec: ConvSpec, direction: str) -> int | None:
+    """Vectors of channels that a block of ``_turned`` holds; None where that form does not apply."""
+    depth = (spec.size[0], spec.kernel[0], spec.out_size[0], spec.stride[0])
+    if spec.channels_last or not spec.groups == spec.channels == spec.out_channels or depth != (1, 1, 1, 1) or spec.padding[0] != (0, 0):
+        return None
+    slab = 1
+    for n, k, out, s, d in zip(spec.size[1:], spec.kernel[1:], spec.out_size[1:], spec.stride[1:], spec.dilation[1:]):
+        slab *= -(-n // s) + (k - 1) * d // s + 2 if direction == "grad_input" else (out - 1) * s + (k - 1) * d + 1
+    return prod(spec.size) + prod(spec.out_size) + slab
+
+
+def _is_turned(spec: ConvSpec, direction: str) -> bool:
+    """Whether to turn small planes to channels last: where that is faster and fits in L2."""
+    pixels = _turned_pixels(spec, direction)
+    if pixels is None or pixels * LANES[spec.dtype] * spec.itemsize > _TURNED_BYTES:
+        return False
+    return _turned_nanoseconds(spec, direction) < _rows_nanoseconds(spec, direction)
+
+
+def _tiles(spec: ConvSpec, direction: str, across: int) -> tuple[int, float]:
+    """Tiles of a plane with ``across`` columns in a vector, of all phases, and the time of a multiply-add of a tile's row."""
+    turned = direction == "grad_input"
+    size, strided = (spec.size, spec.stride) if turned else (spec.out_size, (1, 1, 1))
+    rows, cols = (-(-n // s) for n, s in zip(size[1:], strided[1:]))
+    tiles = rows * -(-cols // (_TILE * across)) if rows < _FEW_ROWS else -(-rows // _TILE) * -(-cols // across)
+    steep = spec.kernel[1] in _UNROLL and spec.dilation[1] == 1 and spec.stride[1] <= (1 if turned else 2) and rows >= _FEW_ROWS
+    return prod(min(s, n) for s, n in zip(strided[1:], size[1:])) * tiles, 0.16 if steep else 0.28
+
+
+def _turned_nanoseconds(spec: ConvSpec, direction: str) -> float:
+    """As _rows_nanoseconds, of the form that turns planes."""
+    tiles, each = _tiles(spec, direction, 1)
+    pixels = prod(spec.size) + prod(spec.out_size)
+    inside = spec.flops / 2 / max(1, spec.batch * spec.channels * prod(spec.size if direction == "grad_input" else spec.out_size))
+    units = spec.batch * -(-spec.channels // LANES[spec.dtype])
+    return float(units * (100.0 + 1.4 * pixels + tiles * (8.0 + 1.25 * each * _TILE * inside)))
+
+
 def _nanoseconds(spec: ConvSpec, direction: str) -> float:
+    """Time of one thread, of the form that is chosen."""
+    return _turned_nanoseconds(spec, direction) if _is_turned(spec, direction) else _rows_nanoseconds(spec, direction)
+
+
+def _rows_nanoseconds(spec: ConvSpec, direction: str) -> float:
     """Time of one thread, from measured times of a tile, of a multiply-add in it and of a plane."""
     turned = direction == "grad_input"
     size, outs = (spec.size, spec.channels) if turned else (spec.out_size, spec.out_channels)
-    strided = spec.stride if turned else (1, 1, 1)
-    rows, cols = (-(-n // s) for n, s in zip(size[1:], strided[1:]))
     lanes_ = LANES[spec.dtype]
     pixelwise = _is_pixelwise(spec)
-    if rows < _FEW_ROWS:
-        tiles = rows * -(-cols // (_TILE if pixelwise else _TILE * lanes_))
-    else:
-        tiles = -(-rows // _TILE) * (cols if pixelwise else -(-cols // lanes_))
-    phases = prod(min(s, n) for s, n in zip(strided[1:], size[1:]))
-    steep = spec.kernel[1] in _UNROLL and spec.dilation[1] == 1 and spec.stride[1] <= (1 if turned else 2) and rows >= _FEW_ROWS
+    tiles, row = _tiles(spec, direction, 1 if pixelwise else lanes_)
     inside = spec.flops / 2 / max(1, spec.batch * outs * prod(size))
     planes = spec.batch * size[0] * (-(-outs // lanes_) if pixelwise else outs)
-    each = phases * tiles * (15.0 + (0.16 if steep else 0.28) * _TILE * inside)
+    each = tiles * (15.0 + row * _TILE * inside)
     per_group = spec.channels // spec.groups
     if direction == "grad_weight":
         each = 1.1 * each + per_group * (30.0 + 8.0 * tiles)
@@ -801,8 +963,9 @@ class _Convolution:
         self.source, self.target = (y, x) if turned else (x, y)
         ins, outs = self.source.channels, self.target.channels
         axes = _axes(spec, turned)
-        self.pixelwise = _is_pixelwise(spec)
-        self.slab = slab = _Slab(spec, axes, ins, outs, self.pixelwise)
+        self.turned = _is_turned(spec, direction)
+        self.pixelwise = self.turned or _is_pixelwise(spec)
+        self.slab = slab = _Slab(spec, axes, ins, outs, self.pixelwise, whole=self.turned)
         self.spec, self.dtype, self.itemsize, self.groups = spec, spec.dtype, spec.itemsize, spec.groups
         self.activation = activation_entry(activation, spec.dtype)
         taps = prod(spec.kernel)
@@ -843,7 +1006,12 @@ class _Convolution:
         parts = -(-units // self.per_part)
         self.work = slab.strips(depth, parts)
         self.blocks = strips * parts
-        if self.pixelwise:
+        if self.turned:
+            # Neighbouring units are images of the same channels: their weights are turned once.
+            self.per_block = _parts(spec.batch * units, most, 1)
+            self.blocks = -(-spec.batch * units // self.per_block)
+            extra = (taps + self.source.dims[3] + self.target.dims[3] + 3 * slab.lanes) * slab.lanes
+        elif self.pixelwise:
             extra = (taps + 2 * slab.lanes) * slab.lanes
         else:
             p_stride = self.target.dims[4]
@@ -851,7 +1019,7 @@ class _Convolution:
             if step_w == 1 and p_stride == 1:
                 extra = 0
         self.each = up(slab.count + extra + 8 * slab.lanes, 16)
-        self.kernel = _kernel("pixelwise" if self.pixelwise else "planar", slab.taps, slab.stride)
+        self.kernel = _kernel("turned" if self.turned else "pixelwise" if self.pixelwise else "planar", slab.taps, slab.stride)
 
     def workspace(self, threads: int) -> int:
         return self.itemsize * threads * self.each
@@ -861,6 +1029,12 @@ class _Convolution:
         threads = min(_threads.threads_for(self.work_ns), self.blocks)
         space = scratch(threads * self.each, self.dtype)
         slab = self.slab
+        if self.turned:
+            self.kernel(
+                threads, self.blocks, self.per_block, self.spec.batch, self.groups, self.source.dims, self.target.dims, slab.geometry, self.steps,
+                self.pieces, self.at, self.wt, x, w, self.taps, self.w_row, y, bias, self.activation, space, self.each,
+            )  # fmt: skip
+            return
         if self.pixelwise:
             self.kernel(
                 threads, self.blocks, self.work, self.groups, self.per_part, self.source.dims, self.target.dims, slab.geometry, self.steps, self.depths,
@@ -879,8 +1053,9 @@ class _WeightGradient:
         self.x, self.y = side(spec, spec.size, spec.channels), side(spec, spec.out_size, spec.out_channels)
         ins, outs = self.x.channels, self.y.channels
         axes = _axes(spec, False)
-        self.pixelwise = _is_pixelwise(spec)
-        self.slab = slab = _Slab(spec, axes, ins, outs, self.pixelwise)
+        self.turned = _is_turned(spec, "grad_weight")
+        self.pixelwise = self.turned or _is_pixelwise(spec)
+        self.slab = slab = _Slab(spec, axes, ins, outs, self.pixelwise, whole=self.turned)
         self.dtype, self.itemsize, self.groups = spec.dtype, spec.itemsize, spec.groups
         self.taps = taps = prod(spec.kernel)
         self.w_group, self.w_out = outs * ins * taps, ins * taps
@@ -918,8 +1093,10 @@ class _WeightGradient:
         self.weights = prod(spec.weight_shape)
         self.channels = spec.channels
         extra = slab.strip_rows * up(slab.strip_cols, slab.lanes) if spec.channels_last and not self.pixelwise else 0
+        if self.turned:
+            extra = (self.x.dims[3] + self.y.dims[3] + 2 * slab.lanes) * slab.lanes
         self.each = up(slab.count + extra + self.per_part * sums + (slab.lanes + 8) * slab.lanes, 16)
-        self.kernel = _kernel("pixelwise_gradient" if self.pixelwise else "planar_gradient", slab.taps, slab.stride)
+        self.kernel = _kernel("turned_gradient" if self.turned else "pixelwise_gradient" if self.pixelwise else "planar_gradient", slab.taps, slab.stride)
 
     def _partial(self) -> int:
         return up(self.chunks * self.weights, 16) if self.chunks > 1 else 0
@@ -936,7 +1113,7 @@ class _WeightGradient:
         if self.pixelwise:
             self.kernel(
                 threads, self.chunks, self.work, self.items, self.per_chunk, self.channels, self.per_part, self.x.dims, self.y.dims, slab.geometry, self.depth,
-                self.at, self.number, self.order, int(slab.few), x, dy, partial, dw, self.taps, space, self.each,
+                self.at, self.number, self.order, int(self.in_order), int(slab.few), x, dy, partial, dw, self.taps, space, self.each,
             )  # fmt: skip
             return
         self.kernel(
