@@ -677,7 +677,7 @@ def _pixelwise_gradient(name: str, taps: int, stride: int, unroll: int, turned: 
     @separate(name=f"{name}_block")
     def block_body(
         block, worker, work, items, per_chunk, channels, per_part, source, target, geometry, depth, at, number, order,
-        in_order, few, x, dy, dw, kernel, chunk_stride, space, each,
+        few, x, dy, dw, kernel, chunk_stride, space, each,
     ):  # fmt: skip
         slices, parts, row_strips, strip_rows, col_strips, strip_cols = work
         part, chunk = block % parts, block // parts
@@ -687,7 +687,8 @@ def _pixelwise_gradient(name: str, taps: int, stride: int, unroll: int, turned: 
         count = lanes(dw)
         sums0 = worker * each
         row_sums = number * taps
-        x0 = sums0 + (per_part * row_sums + count) * count
+        k0 = sums0 + per_part * row_sums * count
+        x0 = k0 + (kernel + count) * count
         dy0 = x0 + (source[3] + count) * count
         s0 = dy0 + (c_stride + count) * count if turned else x0
         c0 = part * per_part * count
@@ -733,25 +734,23 @@ def _pixelwise_gradient(name: str, taps: int, stride: int, unroll: int, turned: 
                             q += col_step
                         i += row_step
                     store_tile(space, sums_at, count, sums)
-        if in_order:
-            for c in range(c0, c1, count):
-                for i in range(0, kernel, count):
-                    t = transpose(load_square(space, sums0 + ((c - c0) // count * row_sums + i) * count, count))
-                    store_square_part(dw, chunk * chunk_stride + c * kernel + i, kernel, t, min(count, c1 - c), kernel - i)
-            return
-        for c in range(c0, c1):
+        to = chunk * chunk_stride
+        for c in range(c0, c1, count):
             for i in range(row_sums):
                 if order[i] >= 0:
-                    dw[chunk * chunk_stride + c * kernel + order[i]] = space[sums0 + ((c - c0) // count * row_sums + i) * count + (c - c0) % count]
+                    store(space, k0 + order[i] * count, load(space, sums0 + ((c - c0) // count * row_sums + i) * count))
+            for i in range(0, kernel, count):
+                t = transpose(load_square(space, k0 + i * count, count))
+                store_square_part(dw, to + c * kernel + i, kernel, t, min(count, c1 - c), kernel - i)
 
     @launcher(name=name)
     def launch(
         threads, chunks, work, items, per_chunk, channels, per_part, source, target, geometry, depth, at, number,
-        order, in_order, few, x, dy, partial, dw, kernel, space, each,
+        order, few, x, dy, partial, dw, kernel, space, each,
     ):  # fmt: skip
         result = dw if chunks == 1 else partial
         parallel(block_body, work[1] * chunks, threads, (
-            work, items, per_chunk, channels, per_part, source, target, geometry, depth, at, number, order, in_order, few, x,
+            work, items, per_chunk, channels, per_part, source, target, geometry, depth, at, number, order, few, x,
             dy, result, kernel, dw.size, space, each,
         ))  # fmt: skip
         _add_chunks(chunks, partial, dw)
@@ -1093,8 +1092,10 @@ class _WeightGradient:
         self.weights = prod(spec.weight_shape)
         self.channels = spec.channels
         extra = slab.strip_rows * up(slab.strip_cols, slab.lanes) if spec.channels_last and not self.pixelwise else 0
+        if self.pixelwise:
+            extra = (taps + slab.lanes) * slab.lanes
         if self.turned:
-            extra = (self.x.dims[3] + self.y.dims[3] + 2 * slab.lanes) * slab.lanes
+            extra += (self.x.dims[3] + self.y.dims[3] + 2 * slab.lanes) * slab.lanes
         self.each = up(slab.count + extra + self.per_part * sums + (slab.lanes + 8) * slab.lanes, 16)
         self.kernel = _kernel("turned_gradient" if self.turned else "pixelwise_gradient" if self.pixelwise else "planar_gradient", slab.taps, slab.stride)
 
@@ -1113,7 +1114,7 @@ class _WeightGradient:
         if self.pixelwise:
             self.kernel(
                 threads, self.chunks, self.work, self.items, self.per_chunk, self.channels, self.per_part, self.x.dims, self.y.dims, slab.geometry, self.depth,
-                self.at, self.number, self.order, int(self.in_order), int(slab.few), x, dy, partial, dw, self.taps, space, self.each,
+                self.at, self.number, self.order, int(slab.few), x, dy, partial, dw, self.taps, space, self.each,
             )  # fmt: skip
             return
         self.kernel(
