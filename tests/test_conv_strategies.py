@@ -115,6 +115,7 @@ def kinds() -> list[dict[str, Any]]:
         conv2d((2, 8, 13, 14), (16, 1, 3, 3), padding=1, groups=8, stride=2),
         conv2d((2, 9, 13, 14), (9, 1, 5, 5), padding=2, groups=9, bias=False),
         conv2d((2, 9, 13, 14), (9, 1, 3, 2), padding=2, groups=9, dilation=2),
+        conv2d((1, 9, 4, 15), (13, 9, 1, 2), padding=1, stride=2, dilation=(3, 1), bias=False),
         conv2d((2, 17, 13, 14), (20, 17, 1, 1)),
         conv2d((2, 17, 13, 14), (20, 17, 1, 1), stride=2, bias=False),
         conv2d((2, 12, 5, 5), (6, 6, 1, 1), groups=2),

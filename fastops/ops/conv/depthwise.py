@@ -867,7 +867,9 @@ class _Slab:
         need = (strip_cols - 1) * cols.stride + cols.reach
         if pixelwise:
             return need
-        return up(-(-need // cols.stride), self.lanes) + (self.lanes if strip_cols < cols.coarse else 0)
+        # The zeros on the left of a row's first plane lie at the end of the last plane of the row before.
+        longest = max(-(-need // cols.stride), need // cols.stride + (cols.before % cols.stride > 0))
+        return up(longest, self.lanes) + (self.lanes if strip_cols < cols.coarse else 0)
 
     def place(self, channel: int, slices: int, t: int, u: int, v: int) -> int:
         """Where the tap with offsets (t, u, v) finds the first output position's input."""
