@@ -34,7 +34,7 @@ from fastops import _threads
 from fastops._jit import call, function, launcher, parallel, separate
 from fastops.ops.conv.layout import side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
-from fastops.simd.blocking import CYCLES_PER_NS, KC, LANES, NV, panel_width
+from fastops.simd.blocking import CYCLES_PER_NS, KC, LANES, MR, NV, panel_width
 from fastops.simd.finish import activate, activation_entry
 from fastops.simd.pack import copy_run, pack_panels
 from fastops.simd.product import table_product
@@ -570,18 +570,22 @@ class _Convolution:
             self.format = ("implicit", spec.dtype, direction, spec.weight_shape, spec.groups)
         self.ins, self.outs = self.source.channels, self.target.channels
         self.lanes, self.width = LANES[spec.dtype], panel_width(spec.dtype)
-        # Weights are packed for as many output channels at a time as _PACKED_BYTES hold.
         taps_used = max(1, sum(len(p.chosen) for p in phases))
-        panel_bytes = self.width * self.ins * taps_used * spec.itemsize
-        self.part = min(self.outs, max(1, _PACKED_BYTES // panel_bytes) * self.width)
-        self.panels = -(-self.part // self.width)
-        self.weights = self.panels * self.width * self.ins * taps_used
+        panel = self.width * self.ins * taps_used
+        self.panels = -(-self.outs // self.width)
         self.work_ns = spec.flops / 150 * (spec.itemsize / 4)
         self.pack_space = up(taps, self.lanes) * self.lanes
         self.total = spec.batch * self.window.out[0] * self.window.out[1]
         self._size_blocks()
+        packed_bytes = self.panels * panel * spec.itemsize
+        self.lazy = not self.turned and self.pixel_blocks <= 2 and packed_bytes > _SHARED_WEIGHTS_BYTES
+        # Weights packed ahead are packed in even parts of output channels, each within _PACKED_BYTES.
+        parts = 1 if self.lazy else -(-packed_bytes // _PACKED_BYTES)
+        self.panels = -(-self.panels // parts)
+        self.part = min(self.outs, self.panels * self.width)
+        self.weights = self.panels * panel
+        self.format = (*self.format, self.part)
         self._make_tables(phases, spec.channels_last)
-        self.lazy = not self.turned and self.pixel_blocks <= 2 and self.weights * spec.itemsize > _SHARED_WEIGHTS_BYTES
 
     def _size_blocks(self) -> None:
         """How many pixels a block has, and for how many channels its slab is filled at a time."""
@@ -720,8 +724,11 @@ class _WeightGradient:
         ins = self.x.channels
         c_count = max(1, min(ins, (256 << 10) // (self.itemsize * (self.plane + self.taps.size * self.width))))
         panels = 1
-        while c_count > 1 and -(-ins // c_count) * self.panels < 3 * threads and threads > 1:
+        # Fewer rows than three register tiles leave the last one half empty: that many stay together.
+        tasks = -(-ins // c_count) * self.panels
+        while c_count > 1 and tasks < 3 * threads and threads > 1 and (tasks < threads or c_count * self.taps.size >= 6 * MR):
             c_count = -(-c_count // 2)
+            tasks = -(-ins // c_count) * self.panels
         if -(-ins // c_count) >= 3 * threads:
             panels = min(self.panels, max(1, (256 << 10) // (self.itemsize * c_count * self.taps.size * self.width)))
         return c_count, panels
