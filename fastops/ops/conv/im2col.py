@@ -334,8 +334,8 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     elements = spec.batch * prod(spec.out_size) * spec.channels * prod(spec.kernel)
     pixels = prod(spec.out_size)
     product = spec.flops / 2 / lanes_ / 2 * 1.3 * up(pixels, panel_width(spec.dtype)) / pixels
-    # Cycles a vector of the matrix, written and read back, and more where its elements are fetched one by one or added.
-    each = 30 if direction == "grad_input" else 18
+    # Cycles a vector of the matrix: written and read back; more where it is added up, turned, or fetched one by one.
+    each = 18 if direction == "forward" else 30
     passes = elements / lanes_ * (each if spec.stride[2] == 1 else each + 3 * lanes_)
     blocks = spec.batch * spec.groups * -(-prod(spec.out_size) // _Windows(spec).block)
     launches = 0 if direction == "forward" else 10_000 * blocks
