@@ -479,6 +479,8 @@ _SUMS_BYTES = 256 << 10
 _SHARED_WEIGHTS_BYTES = 2 << 20
 _CHUNK_BYTES = 4 << 20
 _PACKED_BYTES = 8 << 20
+# A block keeps the sums of all phases of a strided gradient. With so many, windows hardly overlap and im2col does better.
+_PHASES = 64
 
 
 class _Window(NamedTuple):
@@ -759,6 +761,13 @@ class _WeightGradient:
             )  # fmt: skip
 
 
+def _accepts(spec: ConvSpec, direction: str) -> str | None:
+    phases = prod(min(s, n) for s, n in zip(spec.stride, spec.size, strict=True))
+    if direction == "grad_input" and phases > _PHASES:
+        return f"the strides must make at most {_PHASES} phases of the gradient, not {phases}"
+    return None
+
+
 def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     """Cycles, fitted to one core: the product, a pixel's way to the output, packing the weights."""
     lanes_, width = LANES[spec.dtype], panel_width(spec.dtype)
@@ -782,7 +791,7 @@ def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
 
 STRATEGY = Strategy(
     name="implicit",
-    accepts=lambda spec, direction: None,
+    accepts=_accepts,
     cost=_cost,
     workspace=_workspace,
     forward=lambda spec, activation: _Convolution(spec, "forward", activation).plan(),
