@@ -36,7 +36,7 @@ _CONVOLUTIONS = (
     (128, (32, 32), 128, (1, 1), 2, (0, 0), 1),
     (8, (8, 8), 8, (3, 3), 1, (1, 1), 1),
     # depthwise: kernels of 3 and of 5 rows are taken whole, others row by row; small planes are turned
-    *((128, (n, n), 128, (k, k), stride, (k // 2, k // 2), 128) for n in (32, 14) for k in (3, 5, 7) for stride in (1, 2)),
+    *((128, (n, n), 128, (k, k), stride, (k // 2, k // 2), 128) for n in (64, 14) for k in (3, 5, 7) for stride in (1, 2)),
 )
 
 
