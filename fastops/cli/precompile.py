@@ -21,12 +21,12 @@ from typing import Any
 Work = tuple[str, Callable[[], None]]
 
 # channels, size, out_channels, kernel, stride, padding, groups: between them they reach every kernel of every strategy.
-# They are large enough for the cost models to wake a second thread, for the parallel forms are what most calls use.
+# Most are large enough for the cost models to wake a second thread, for the parallel forms are what most calls use.
 _CONVOLUTIONS = (
     # the kernels that Winograd has a variant for, with the transformed weights shared, and panel by panel
     *(
         (channels, size, channels, kernel, 1, (kernel[0] // 2, kernel[1] // 2), 1)
-        for channels, size in ((32, (32, 32)), (512, (7, 7)))
+        for channels, size in ((32, (32, 32)), (256, (2, 8)))
         for kernel in ((3, 3), (5, 5), (1, 3), (3, 1), (1, 5), (5, 1))
     ),
     # products: strided, grouped, 1x1, small
