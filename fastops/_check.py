@@ -22,6 +22,7 @@ Pair = tuple[int, int]
 
 FLOAT16 = np.dtype(np.float16)
 FLOAT32 = np.dtype(np.float32)
+_COMPILED = (FLOAT32, np.dtype(np.float64))
 
 
 def as_array(op: str, name: str, value: Any) -> Array:
@@ -35,6 +36,8 @@ def as_array(op: str, name: str, value: Any) -> Array:
     Traceback (most recent call last):
     TypeError: relu: input must have dtype float16, float32 or float64, got int64
     """
+    if type(value) is np.ndarray and value.dtype in _COMPILED and value.flags.carray:
+        return value  # the usual case, in 0.15 us
     array = value if type(value) is np.ndarray else _to_ndarray(op, name, value)
     dtype = array.dtype
     if dtype.char not in "efd":
@@ -68,6 +71,18 @@ def as_arrays(op: str, *, optional: str | None = None, **values: Any) -> tuple[l
     if first[1] == FLOAT16:
         arrays = [None if array is None else array.astype(FLOAT32) for array in arrays]
     return arrays, first[1]
+
+
+def shape_of(op: str, name: str, value: Any, dtype: np.dtype[Any]) -> tuple[int, ...]:
+    """The shape of an argument whose values do not matter; nothing is copied. It must have the given dtype.
+
+    >>> shape_of("fold_backward", "input", np.broadcast_to(np.float32(0), (2, 3)), np.dtype("f4"))
+    (2, 3)
+    """
+    array = value if isinstance(value, np.ndarray) else _to_ndarray(op, name, value)
+    if array.dtype.newbyteorder("=") != dtype:
+        raise TypeError(f"{op}: {name} must have the dtype of grad_output, {dtype}, got {array.dtype}")
+    return array.shape
 
 
 def _to_ndarray(op: str, name: str, value: Any) -> Array:

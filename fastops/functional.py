@@ -1,49 +1,28 @@
-"""Every operation under one roof: ``import fastops.functional as F``. Names and arguments are ``torch.nn.functional``'s."""
+"""Every operation under one roof: ``import fastops.functional as F``. Names and arguments are ``torch.nn.functional``'s.
+
+The names stand in ``functional.pyi`` beside this file, a line each, where type checkers and editors read them too. A family
+is imported when one of its names is first used: all of them together would add half a second to the first call.
+"""
 
 from __future__ import annotations
 
-from fastops.ops.conv.conv import (
-    conv1d,
-    conv1d_backward,
-    conv2d,
-    conv2d_backward,
-    conv3d,
-    conv3d_backward,
-    prepare_conv2d,
-)
-from fastops.ops.conv.explain import explain
-from fastops.ops.conv.fold import fold, fold_backward, unfold, unfold_backward
-from fastops.ops.conv.separable import corr2d, corr2d_backward, separable_conv2d, separable_conv2d_backward
-from fastops.ops.conv.transpose import (
-    conv_transpose1d,
-    conv_transpose1d_backward,
-    conv_transpose2d,
-    conv_transpose2d_backward,
-    conv_transpose3d,
-    conv_transpose3d_backward,
-)
+from importlib import import_module
+from pathlib import Path
 
-__all__ = [
-    "conv1d",
-    "conv1d_backward",
-    "conv2d",
-    "conv2d_backward",
-    "conv3d",
-    "conv3d_backward",
-    "conv_transpose1d",
-    "conv_transpose1d_backward",
-    "conv_transpose2d",
-    "conv_transpose2d_backward",
-    "conv_transpose3d",
-    "conv_transpose3d_backward",
-    "corr2d",
-    "corr2d_backward",
-    "explain",
-    "fold",
-    "fold_backward",
-    "prepare_conv2d",
-    "separable_conv2d",
-    "separable_conv2d_backward",
-    "unfold",
-    "unfold_backward",
-]
+# "from fastops.ops.pool import max_pool2d as max_pool2d"
+_LINES = (line.split() for line in Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8").splitlines())
+_MODULES = {words[3]: words[1] for words in _LINES if words and words[0] == "from"}
+
+__all__ = sorted(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'fastops.functional' has no attribute {name!r}")
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value  # found directly from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -20,6 +20,7 @@ import fastops
 from fastops import _op, _threads
 
 Arguments = dict[str, Any]
+Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -31,24 +32,29 @@ def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 class Row:
     """One way to call an operation.
 
+    An operation with several results counts as one whose result is all of them in a row, flat.
+
     Attributes:
         name: names the row in test reports.
         op: the operation's public name.
-        shapes: the shape of each array argument, by its name; None for an optional one that is not given.
+        shapes: the shape of each array argument, by its name; None for an optional one that is not given; a list of shapes
+            for an argument that is a list of arrays, which the checks see as ``name.0``, ``name.1`` and so on.
         reference: ``reference(**arrays, **options)`` in NumPy and float64.
-        options: the other arguments.
+        options: the other arguments. One that is a function of a random generator stands for what it returns: indices,
+            targets, masks.
         batched: the array arguments whose first axis is the batch; none when the call has no batch.
-        draw: ``draw(rng, shape)`` gives values in the operation's domain and away from kinks, in float64.
+        draw: ``draw(rng, shape)`` gives values in the operation's domain and away from kinks, in float64; or a
+            mapping from names of arguments to such functions.
         tolerance: error of a float32 result relative to its largest element; float64 gets the same number of ulp.
     """
 
     name: str
     op: str
-    shapes: Mapping[str, tuple[int, ...] | None]
+    shapes: Mapping[str, Any]
     reference: Callable[..., np.ndarray]
     options: Mapping[str, Any] = field(default_factory=dict)
     batched: tuple[str, ...] = ("input",)
-    draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray] = normal
+    draw: Draw | Mapping[str, Draw] = normal
     tolerance: float = 2e-5
 
     def __str__(self) -> str:
@@ -59,32 +65,81 @@ class Row:
         """Random numbers that belong to the row: the same in every process."""
         return np.random.default_rng(zlib.crc32(str(self).encode()))
 
-    def arguments(self, dtype: type = np.float64, **shapes: tuple[int, ...]) -> Arguments:
-        """The array arguments; ``shapes`` replaces some of their shapes."""
-        rng = self.rng
-        return {name: None if shape is None else self.draw(rng, shape).astype(dtype) for name, shape in {**self.shapes, **shapes}.items()}
+    def arguments(self, dtype: type = np.float64) -> Arguments:
+        """The array arguments, lists taken apart."""
+        rng, values = self.rng, {}
+        for name, shape in self.shapes.items():
+            draw = self.draw.get(name, normal) if isinstance(self.draw, Mapping) else self.draw
+            for key, one in [(f"{name}.{i}", s) for i, s in enumerate(shape)] if isinstance(shape, list) else [(name, shape)]:
+                values[key] = None if one is None else draw(rng, one).astype(dtype)
+        return values
+
+    def together(self, arguments: Arguments) -> dict[str, Any]:
+        """The arguments of a call: lists as lists again, and the options."""
+        call: dict[str, Any] = {}
+        for key, value in arguments.items():
+            name, _, index = key.partition(".")
+            if index:
+                call.setdefault(name, []).append(value)
+            else:
+                call[name] = value
+        return {**call, **{n: v(np.random.default_rng(5)) if inspect.isfunction(v) else v for n, v in self.options.items()}}
 
     def forward(self, arguments: Arguments, **extra: Any) -> np.ndarray:
         """The operation itself."""
-        return getattr(fastops, self.op)(**arguments, **self.options, **extra)
+        return in_a_row(getattr(fastops, self.op)(**self.together(arguments), **extra))
 
     def expected(self, arguments: Arguments) -> np.ndarray:
         """The reference."""
-        return self.reference(**arguments, **self.options)
+        return in_a_row(self.reference(**self.together(arguments)))
 
     @property
     def has_gradient(self) -> bool:
         """Whether the backward function takes all the options of this row (a fused activation has no gradient)."""
-        return set(self.options) <= set(inspect.signature(_op.get(self.op).backward).parameters)
+        backward = _op.get(self.op).backward
+        return backward is not None and set(self.options) <= set(inspect.signature(backward).parameters)
 
     def backward(self, grad_output: np.ndarray, arguments: Arguments, **extra: Any) -> dict[str, np.ndarray | None]:
-        """The gradient of each input, by name."""
+        """The gradient of each input, by name, lists taken apart; what the forward pass keeps for it comes from there."""
         op = _op.get(self.op)
-        gradients = op.backward(grad_output, **arguments, **self.options, **extra)
+        call = self.together(arguments)
+        output, kept = op.record(**call) if op.record else (getattr(fastops, self.op)(**call), {})
+        gradients = op.backward(apart(grad_output, output), **{**call, **kept}, **extra)
         if len(op.inputs) == 1:
             gradients = (gradients,)
         assert len(gradients) == len(op.inputs)
-        return dict(zip(op.inputs, gradients))
+        found: dict[str, np.ndarray | None] = {}
+        for name, gradient in zip(op.inputs, gradients):
+            if isinstance(self.shapes.get(name), list):
+                count = len(self.shapes[name])
+                found.update({f"{name}.{i}": g for i, g in enumerate([None] * count if gradient is None else gradient)})
+            elif name in self.shapes:
+                found[name] = gradient
+        return found
+
+
+def in_a_row(output: Any) -> np.ndarray:
+    """One array as it is; several, however nested, flat and one after the other (those of floats: indices have no error)."""
+    if not isinstance(output, tuple):
+        return output
+    return np.concatenate([part.ravel() for part in map(in_a_row, output) if part.dtype.kind == "f"])
+
+
+def apart(flat: np.ndarray, output: Any) -> Any:
+    """The reverse of ``in_a_row``: the numbers in the structure of ``output``; None stands in for integers."""
+    if not isinstance(output, tuple):
+        return flat
+    parts, start = [], 0
+    for one in output:
+        size = in_a_row(one).size
+        if isinstance(one, np.ndarray):
+            is_float = one.dtype.kind == "f"
+            parts.append(flat[start : start + size].reshape(one.shape) if is_float else None)
+            start += size if is_float else 0
+        else:
+            parts.append(apart(flat[start : start + size], one))
+            start += size
+    return tuple(parts)
 
 
 def assert_close(found: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
@@ -287,10 +342,10 @@ def masks_choose_gradients(row: Row) -> None:
     arguments = row.arguments()
     grad_output = row.rng.standard_normal(row.expected(arguments).shape)
     everything = row.backward(grad_output, arguments)
-    for chosen in op.inputs:
+    for chosen in (name for name in op.inputs if name in row.shapes):
         mask = tuple(name == chosen for name in op.inputs)
         for name, gradient in row.backward(grad_output, arguments, output_mask=mask).items():
-            if name == chosen and arguments[name] is not None:
+            if name.partition(".")[0] == chosen and arguments[name] is not None:
                 assert_same_bits(gradient, everything[name])
             else:
                 assert gradient is None

@@ -22,8 +22,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # Public names of functional that are no operations.
 HELPERS = frozenset({"explain", "prepare_conv2d"})
 
-# Operations without a gradient: none so far. They give numbers of things, or choices among things.
-NO_GRADIENT: frozenset[str] = frozenset()
+for public_name in functional.__all__:
+    getattr(functional, public_name)  # families are imported when one of their names is used
+
+# Operations without a gradient: they give numbers of things, or choices among things.
+NO_GRADIENT = frozenset({"batched_nms", "box_iou", "nms", "one_hot"})
 
 # Operations that only rearrange their arguments for another one, whose benchmark is theirs.
 MEASURED_AS = {

@@ -1,11 +1,16 @@
-"""What every benchmark file uses: the best-of clock and the settings that go with it."""
+"""What every benchmark file uses: the best-of clock and the settings that go with it, and the table-driven benchmark."""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
+
+import numpy as np
 
 # The smoke run replaces every shape with a small one and every burst with a single call.
 TINY = os.environ.get("FASTOPS_BENCH_TINY") == "1"
@@ -55,3 +60,106 @@ def one_thread() -> None:
     import fastops
 
     fastops.set_num_threads(1)
+
+
+Make = Callable[[np.random.Generator], Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call to be measured.
+
+    Attributes:
+        op: the operation's public name.
+        arrays: its array arguments by name: a shape (normal numbers), a list of shapes, or ``make(rng)`` for anything else.
+        options: its other arguments.
+        tiny: what replaces entries of ``arrays`` and ``options`` in the smoke run; None cuts every extent down to 16.
+        torch: the same call in PyTorch for ``python -m asv_bench.beside``: ``torch(F, tensors, options)``; by default
+            ``getattr(F, op)(**tensors, **options)``; None where PyTorch has no such operation.
+    """
+
+    op: str
+    arrays: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    tiny: Mapping[str, Any] | None = None
+    torch: Callable[..., Any] | str | None = "same"
+
+    def arguments(self, dtype: str = "float32") -> tuple[dict[str, Any], dict[str, Any]]:
+        """Arrays and options."""
+        tiny = (self.tiny or {}) if TINY else {}
+        rng = np.random.default_rng(0)
+
+        def make(name: str, value: Any) -> Any:
+            if callable(value):
+                made = value(rng)
+                return made.astype(dtype) if isinstance(made, np.ndarray) and made.dtype.kind == "f" else made
+            if isinstance(value, list):
+                return [make(name, one) for one in value]
+            shape = tuple(min(n, 16) for n in value) if TINY and self.tiny is None else value
+            return rng.standard_normal(shape).astype(dtype)
+
+        arrays = {name: make(name, tiny.get(name, value)) for name, value in self.arrays.items()}
+        return arrays, {name: tiny.get(name, value) for name, value in self.options.items()}
+
+
+def calls(case: Case, dtype: str = "float32") -> tuple[Callable[[], Any], Callable[[], Any] | None]:
+    """The forward and the backward call of fastops; the second None where there is no gradient."""
+    import fastops
+    from fastops import _op
+
+    arrays, options = case.arguments(dtype)
+    forward = getattr(fastops, case.op)
+    op = _op.get(forward)
+    if op.backward is None:
+        return (lambda: forward(**arrays, **options)), None
+    output, kept = op.record(**arrays, **options) if op.record else (forward(**arrays, **options), {})
+    rng = np.random.default_rng(1)
+
+    def cotangent(y: Any) -> Any:
+        if isinstance(y, tuple):
+            return tuple(cotangent(one) for one in y)
+        return rng.standard_normal(y.shape).astype(y.dtype) if y.dtype.kind == "f" else None
+
+    grad_output, backward = cotangent(output), op.backward
+    given = {**arrays, **options, **kept}
+    return (lambda: forward(**arrays, **options)), (lambda: backward(grad_output, **given))
+
+
+def benchmarks(cases: Mapping[str, Case]) -> tuple[type, type]:
+    """The classes ``Forward`` and ``Backward`` of a family: one benchmark for each named case."""
+
+    @cache
+    def warm(name: str) -> tuple[Callable[[], Any], Callable[[], Any] | None]:
+        one_thread()
+        forward, backward = calls(cases[name])
+        forward()
+        if backward is not None:
+            backward()
+        return forward, backward
+
+    class Forward(Timed):
+        param_names = ("case",)
+        params = (tuple(cases),)
+
+        def setup(self, case: str) -> None:
+            self.run = warm(case)[0]
+
+        def time_forward(self, case: str) -> None:
+            self.timer.run(self.run)
+
+    class Backward(Timed):
+        param_names = ("case",)
+        params = (tuple(cases),)
+
+        def setup(self, case: str) -> None:
+            backward = warm(case)[1]
+            if backward is None:
+                raise NotImplementedError("no gradient")
+            self.run = backward
+
+        def time_backward(self, case: str) -> None:
+            self.timer.run(self.run)
+
+    module = sys._getframe(1).f_globals["__name__"]  # asv takes classes from the module that they say they are of
+    Forward.__module__ = Backward.__module__ = module
+    return Forward, Backward

@@ -15,12 +15,13 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from fastops._check import Array
-from fastops._op import Op, register
+from fastops._op import operation, register
 from fastops.ops.conv.explain import flops
 from fastops.ops.conv.prepare import PreparedConv2d
 from fastops.ops.conv.ready import Gradients, Integers, Padding, Precision, convolve, differentiate
 
 
+@operation
 def conv1d(
     input: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, stride: Integers = 1, padding: Padding = 0,
     dilation: Integers = 1, groups: int = 1, *, strategy: str = "auto", precision: Precision = "default",
@@ -62,6 +63,7 @@ def conv1d_backward(
     )  # fmt: skip
 
 
+@operation
 def conv2d(
     input: ArrayLike, weight: ArrayLike | PreparedConv2d, bias: ArrayLike | None = None, stride: Integers = 1,
     padding: Padding = 0, dilation: Integers = 1, groups: int = 1, *, strategy: str = "auto",
@@ -156,6 +158,7 @@ def conv2d_backward(
     )  # fmt: skip
 
 
+@operation
 def conv3d(
     input: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, stride: Integers = 1, padding: Padding = 0,
     dilation: Integers = 1, groups: int = 1, *, strategy: str = "auto", precision: Precision = "default",
@@ -224,14 +227,11 @@ def prepare_conv2d(
 
 def _register(forward: Any, backward: Any) -> None:
     register(
-        Op(
-            forward.__name__,
-            forward,
-            backward,
-            inputs=("input", "weight", "bias"),
-            saved=("input", "weight"),
-            flops=lambda *args, **kwargs: flops(forward, *args, **kwargs),
-        )
+        forward,
+        backward,
+        inputs=("input", "weight", "bias"),
+        saved=("input", "weight"),
+        flops=lambda *args, **kwargs: flops(forward, *args, **kwargs),
     )
 
 

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from fastops import _check, _shapes
 from fastops._check import Array, Pair
 from fastops._jit import launcher, parallel, separate
-from fastops._op import Op, register
+from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.conv.naive import meeting
 from fastops.ops.conv.ready import Integers, Pads
@@ -176,6 +176,7 @@ def _matrix_windows(op: str, shape: tuple[int, ...], itemsize: int, output_size:
     return windows
 
 
+@operation
 def unfold(
     input: ArrayLike, kernel_size: Integers, dilation: Integers = 1, padding: Pads = 0, stride: Integers = 1, *,
     out: Array | None = None,
@@ -219,13 +220,14 @@ def unfold_backward(
             [1., 2., 1.]]])
     """
     op = "unfold_backward"
-    (dy, x), dtype = _check.as_arrays(op, grad_output=grad_output, input=input)
-    w = _image_windows(op, x.shape, x.itemsize, kernel_size, dilation, padding, stride)
+    (dy,), dtype = _check.as_arrays(op, grad_output=grad_output)
+    w = _image_windows(op, _check.shape_of(op, "input", input, dtype), dy.itemsize, kernel_size, dilation, padding, stride)
     if dy.shape != w.matrix_shape:
         raise ValueError(f"{op}: grad_output must have the shape of the output, {w.matrix_shape}, got {dy.shape}")
     return _run(op, _fold, dy, w, w.columns, w.image, w.image_shape, dtype, None)
 
 
+@operation
 def fold(
     input: ArrayLike, output_size: Integers, kernel_size: Integers, dilation: Integers = 1, padding: Pads = 0,
     stride: Integers = 1, *, out: Array | None = None,
@@ -267,20 +269,12 @@ def fold_backward(
     array([0., 1., 3., 4.])
     """
     op = "fold_backward"
-    (dy, x), dtype = _check.as_arrays(op, grad_output=grad_output, input=input)
-    w = _matrix_windows(op, x.shape, x.itemsize, output_size, kernel_size, dilation, padding, stride)
+    (dy,), dtype = _check.as_arrays(op, grad_output=grad_output)
+    w = _matrix_windows(op, _check.shape_of(op, "input", input, dtype), dy.itemsize, output_size, kernel_size, dilation, padding, stride)
     if dy.shape != w.image_shape:
         raise ValueError(f"{op}: grad_output must have the shape of the output, {w.image_shape}, got {dy.shape}")
     return _run(op, _unfold, dy, w, w.image, w.columns, w.matrix_shape, dtype, None)
 
 
-def _unfold_flops(input: ArrayLike, *attributes: Any, **options: Any) -> int:
-    return 0
-
-
-def _fold_flops(input: ArrayLike, *attributes: Any, **options: Any) -> int:
-    return int(np.size(input))
-
-
-register(Op("unfold", unfold, unfold_backward, inputs=("input",), saved=("input",), flops=_unfold_flops))
-register(Op("fold", fold, fold_backward, inputs=("input",), saved=("input",), flops=_fold_flops))
+register(unfold, unfold_backward, inputs=("input",), saved=())
+register(fold, fold_backward, inputs=("input",), saved=())

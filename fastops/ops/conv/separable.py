@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import Array
-from fastops._op import Op, register
+from fastops._op import operation, register
 from fastops.ops.conv import strategies
 from fastops.ops.conv.ready import (
     COMPOSED,
@@ -27,6 +27,7 @@ from fastops.ops.conv.ready import (
 from fastops.ops.conv.spec import Options, check_bias
 
 
+@operation
 def separable_conv2d(
     input: ArrayLike,
     depthwise_weight: ArrayLike,
@@ -243,6 +244,7 @@ def _separable_flops(
     return sum(stage.problem.spec.flops for stage in stages)
 
 
+@operation
 def corr2d(
     input: ArrayLike,
     kernel: ArrayLike,
@@ -369,22 +371,16 @@ def _corr2d_flops(input: ArrayLike, kernel: ArrayLike, **options: Any) -> int:
 
 
 register(
-    Op(
-        "separable_conv2d",
-        separable_conv2d,
-        separable_conv2d_backward,
-        inputs=("input", "depthwise_weight", "pointwise_weight", "bias"),
-        saved=("input", "depthwise_weight", "pointwise_weight"),
-        flops=_separable_flops,
-    )
+    separable_conv2d,
+    separable_conv2d_backward,
+    inputs=("input", "depthwise_weight", "pointwise_weight", "bias"),
+    saved=("input", "depthwise_weight", "pointwise_weight"),
+    flops=_separable_flops,
 )
 register(
-    Op(
-        "corr2d",
-        corr2d,
-        corr2d_backward,
-        inputs=("input", "kernel"),
-        saved=("input", "kernel"),
-        flops=_corr2d_flops,
-    )
+    corr2d,
+    corr2d_backward,
+    inputs=("input", "kernel"),
+    saved=("input", "kernel"),
+    flops=_corr2d_flops,
 )

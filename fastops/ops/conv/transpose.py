@@ -14,11 +14,12 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from fastops._check import Array
-from fastops._op import Op, register
+from fastops._op import operation, register
 from fastops.ops.conv.explain import flops
 from fastops.ops.conv.ready import Gradients, Integers, Pads, Precision, convolve, differentiate
 
 
+@operation
 def conv_transpose1d(
     input: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, stride: Integers = 1, padding: Pads = 0,
     output_padding: Integers = 0, groups: int = 1, dilation: Integers = 1, *, strategy: str = "auto",
@@ -61,6 +62,7 @@ def conv_transpose1d_backward(
     )  # fmt: skip
 
 
+@operation
 def conv_transpose2d(
     input: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, stride: Integers = 1, padding: Pads = 0,
     output_padding: Integers = 0, groups: int = 1, dilation: Integers = 1, *, strategy: str = "auto",
@@ -126,6 +128,7 @@ def conv_transpose2d_backward(
     )  # fmt: skip
 
 
+@operation
 def conv_transpose3d(
     input: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, stride: Integers = 1, padding: Pads = 0,
     output_padding: Integers = 0, groups: int = 1, dilation: Integers = 1, *, strategy: str = "auto",
@@ -170,14 +173,11 @@ def conv_transpose3d_backward(
 
 def _register(forward: Any, backward: Any) -> None:
     register(
-        Op(
-            forward.__name__,
-            forward,
-            backward,
-            inputs=("input", "weight", "bias"),
-            saved=("input", "weight"),
-            flops=lambda *args, **kwargs: flops(forward, *args, **kwargs),
-        )
+        forward,
+        backward,
+        inputs=("input", "weight", "bias"),
+        saved=("input", "weight"),
+        flops=lambda *args, **kwargs: flops(forward, *args, **kwargs),
     )
 
 

@@ -1,0 +1,149 @@
+"""PyTorch's own sample inputs: every call that its test suite makes of an operation gives the same numbers and gradients here.
+
+The samples come from the table that PyTorch ships for testing its backends (``op_db``), corner cases included. Operations that
+draw random numbers are compared by shape alone: the two libraries have different generators.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastops
+from fastops import _op, functional
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("expecttest")
+
+from torch.testing._internal.common_methods_invocations import op_db  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+PREFIX = "nn.functional."
+
+# Names under which the table has an operation of ours: top-level functions of torch that are not in nn.functional.
+ALSO = {"addmm", "baddbmm", "cdist", "log_softmax", "matmul", "sigmoid", "softmax", "tanh"}
+
+RANDOM = {"alpha_dropout", "dropout", "dropout2d", "dropout3d", "feature_alpha_dropout"}
+
+# Samples that differ on purpose, by operation: (test of the sample's arguments, the reason).
+EXCEPTIONS: dict[str, list[tuple[Any, str]]] = {}
+
+
+def name_of(info: Any) -> str | None:
+    """Our name of an entry of the table; None for what fastops does not have."""
+    if info.name.startswith(PREFIX):
+        name = info.name.removeprefix(PREFIX)
+    else:
+        name = info.name if info.name in ALSO else ""
+    return name if name in functional.__all__ else None
+
+
+INFOS = [info for info in op_db if name_of(info)]
+
+
+def to_numpy(value: Any) -> Any:
+    if torch.is_tensor(value):
+        return value.detach().numpy()
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(to_numpy, value))
+    return value
+
+
+def to_leaf(value: Any) -> Any:
+    if torch.is_tensor(value):
+        leaf = value.detach().clone()
+        return leaf.requires_grad_(True) if leaf.is_floating_point() else leaf
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(to_leaf, value))
+    return value
+
+
+def results(output: Any) -> list[Any]:
+    return [r for one in output for r in results(one)] if isinstance(output, (tuple, list)) else [output]
+
+
+def assert_agree(found: np.ndarray, expected: Any, what: str) -> None:
+    expected = expected.detach().numpy()
+    assert found.shape == expected.shape, what
+    assert found.dtype == expected.dtype, what
+    if expected.dtype.kind in "biu":
+        np.testing.assert_array_equal(found, expected, err_msg=what)
+        return
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected), err_msg=what)
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(found[~finite], expected[~finite], err_msg=what)
+    if finite.any():
+        scale = np.abs(expected[finite]).max()
+        error = np.abs(found[finite] - expected[finite]).max()
+        assert error <= 200 * np.finfo(expected.dtype).eps * max(scale, 1e-30), f"{what}: {error:.3g} where the largest element is {scale:.3g}"
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("info", INFOS, ids=lambda info: f"{name_of(info)}{'-' + info.variant_test_name if info.variant_test_name else ''}")
+def test_samples(info, dtype):
+    name = name_of(info)
+    function, op = getattr(fastops, name), _op.get(name)
+    kind = getattr(torch, dtype)
+    if kind not in info.supported_dtypes("cpu"):
+        pytest.skip(f"PyTorch does not do this in {dtype}")
+    for number, sample in enumerate(info.sample_inputs("cpu", kind, requires_grad=False)):
+        if any(test(sample) for test, _ in EXCEPTIONS.get(name, ())):
+            continue
+        what = f"sample {number}: {sample.summary()}"
+        leaves = to_leaf((sample.input, *sample.args)), {k: to_leaf(v) for k, v in sample.kwargs.items()}
+        try:
+            expected = info.op(*leaves[0], **leaves[1])
+        except RuntimeError as refused:
+            if "not implemented" in str(refused):
+                continue
+            raise
+        arguments = to_numpy((sample.input, *sample.args)), {k: to_numpy(v) for k, v in sample.kwargs.items()}
+        signature = inspect.signature(function)
+        bound = signature.bind(*arguments[0], **arguments[1]).arguments
+        output, kept = op.record(**bound) if op.record else (function(*arguments[0], **arguments[1]), {})
+        if name in RANDOM:
+            assert output.shape == tuple(expected.shape), what
+            continue
+        for found, wanted in zip(results(output), results(expected), strict=True):
+            assert_agree(found, wanted, what)
+        if op.backward is None:
+            continue
+        compare_gradients(op, bound, kept, output, signature.bind(*leaves[0], **leaves[1]).arguments, expected, what)
+
+
+def compare_gradients(op: Any, bound: dict, kept: dict, output: Any, leaves: dict, expected: Any, what: str) -> None:
+    followed = [r for r in results(expected) if torch.is_tensor(r) and r.requires_grad]
+    if not followed:
+        return
+    rng = np.random.default_rng(0)
+    grads = iter([torch.from_numpy(np.asarray(rng.standard_normal(r.shape))).to(r.dtype) for r in followed])
+    given = [next(grads) if torch.is_tensor(r) and r.requires_grad else None for r in results(expected)]
+    wanted = [value for name in op.inputs for value in results(leaves.get(name))]
+    wanted = [v if torch.is_tensor(v) and v.requires_grad else None for v in wanted]
+    grad_output = tuple(None if g is None else g.numpy() for g in given) if isinstance(output, tuple) else given[0].numpy()
+    parameters = inspect.signature(op.backward).parameters
+    found = op.backward(grad_output, **{k: v for k, v in {**bound, **kept}.items() if k in parameters})
+    found = [g for one in (found if len(op.inputs) > 1 else (found,)) for g in results(one)]
+    exist = [v for v in wanted if v is not None]
+    truth = iter(torch.autograd.grad(followed, exist, [g for g in given if g is not None], allow_unused=True))
+    for number, (gradient, leaf) in enumerate(zip(found, wanted, strict=True)):
+        if leaf is not None:
+            true = next(truth)
+            assert_agree(gradient, torch.zeros_like(leaf) if true is None else true, f"{what}, gradient {number}")
+
+
+@pytest.mark.parametrize("info", [i for i in INFOS if i.error_inputs_func], ids=name_of)
+def test_refusals(info):
+    """What PyTorch refuses, fastops refuses."""
+    function = getattr(fastops, name_of(info))
+    for error in info.error_inputs("cpu"):
+        sample = error.sample_input
+        values = [v for v in (sample.input, *sample.args, *sample.kwargs.values()) if torch.is_tensor(v)]
+        if any(v.is_complex() or v.dtype == torch.bfloat16 for v in values):
+            continue
+        with pytest.raises((TypeError, ValueError, IndexError)):
+            function(*to_numpy((sample.input, *sample.args)), **{k: to_numpy(v) for k, v in sample.kwargs.items()})
