@@ -32,6 +32,9 @@ RANDOM = {"alpha_dropout", "dropout", "dropout2d", "dropout3d", "feature_alpha_d
 # Samples that differ on purpose, by operation: (test of the sample's arguments, the reason).
 EXCEPTIONS: dict[str, list[tuple[Any, str]]] = {}
 
+# Refusals of PyTorch (the beginning of its message) for what fastops does.
+DONE_HERE = ("padding='same' is not supported for strided convolutions",)
+
 
 def name_of(info: Any) -> str | None:
     """Our name of an entry of the table; None for what fastops does not have."""
@@ -143,7 +146,7 @@ def test_refusals(info):
     for error in info.error_inputs("cpu"):
         sample = error.sample_input
         values = [v for v in (sample.input, *sample.args, *sample.kwargs.values()) if torch.is_tensor(v)]
-        if any(v.is_complex() or v.dtype == torch.bfloat16 for v in values):
+        if any(v.is_complex() or v.dtype == torch.bfloat16 for v in values) or error.error_regex.startswith(DONE_HERE):
             continue
         with pytest.raises((TypeError, ValueError, IndexError)):
             function(*to_numpy((sample.input, *sample.args)), **{k: to_numpy(v) for k, v in sample.kwargs.items()})
