@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastops._jit import function
+from fastops._jit import formula
 
 _ROUNDS = 13
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
@@ -91,13 +91,13 @@ def words32(typing_context: Any, seed: Any, index: Any) -> Any:
     return types.UniTuple(types.uint32, 2)(types.int64, types.int64), codegen
 
 
-@function
+@formula
 def bits32(seed, index):
     """32 random bits (uint32), the same ones for the same seed (0 <= seed < 2**63) and index."""
     return words32(seed, index)[0]
 
 
-@function
+@formula
 def uniform32(seed, index):
     """A float32 in [0, 1), a multiple of 2**-24."""
     # 24 bits are a positive int32 too, and those alone have a packed conversion everywhere
