@@ -178,6 +178,53 @@ def integers(op: str, name: str, value: Any, count: int, minimum: int) -> tuple[
     return numbers if len(numbers) == count else numbers * count
 
 
+def real(op: str, name: str, value: Any) -> float:
+    """One real number, NaN and infinities included.
+
+    >>> real("elu", "alpha", np.float32(2)), real("elu", "alpha", 1)
+    (2.0, 1.0)
+    >>> real("elu", "alpha", "1")
+    Traceback (most recent call last):
+    TypeError: elu: alpha must be a real number, got '1'
+    """
+    if type(value) is float:
+        return value
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        return float(value)
+    if getattr(value, "shape", None) == () and np.asarray(value).dtype.kind in "iuf":  # an array without axes
+        return float(value)
+    raise TypeError(f"{op}: {name} must be a real number, got {value!r}")
+
+
+def probability(op: str, name: str, value: Any) -> float:
+    """One number from 0 to 1.
+
+    >>> probability("dropout", "p", 1.5)
+    Traceback (most recent call last):
+    ValueError: dropout: p must be from 0 to 1, got 1.5
+    """
+    p = real(op, name, value)
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"{op}: {name} must be from 0 to 1, got {value!r}")
+    return p
+
+
+def axis(op: str, name: str, value: Any, shape: tuple[int, ...]) -> int:
+    """The number of an axis, counted from the first; negative ones count from the end. Of a scalar, 0 and -1 are taken.
+
+    >>> axis("softmax", "dim", -1, (2, 3))
+    1
+    >>> axis("softmax", "dim", 2, (2, 3))
+    Traceback (most recent call last):
+    ValueError: softmax: dim must be an axis of shape (2, 3), from -2 to 1, got 2
+    """
+    count = max(len(shape), 1)
+    number = integer(op, name, value, minimum=-(1 << 63))
+    if not -count <= number < count:
+        raise ValueError(f"{op}: {name} must be an axis of shape {shape}, from {-count} to {count - 1}, got {value!r}")
+    return number % count
+
+
 def paddings(op: str, name: str, value: Any, count: int, words: Sequence[str] = ()) -> tuple[Pair, ...] | str:
     """Padding before and after each axis, or one of ``words`` as it is.
 
