@@ -584,10 +584,10 @@ print(round(float(y.flat[0]), 6))
     (root / "fastops" / "sample.py").write_text(SAMPLE)
     assert run_python(code, root=root, FASTOPS_CACHE_DIR=folder).strip() == "-0.01"
     before = state(folder)
-    epilogue = root / "fastops" / "simd" / "epilogue.py"
-    text = epilogue.read_text()
+    formulas = root / "fastops" / "simd" / "activations.py"
+    text = formulas.read_text()
     assert text.count("LEAKY_RELU_SLOPE = 0.01\n") == 1
-    epilogue.write_text(text.replace("LEAKY_RELU_SLOPE = 0.01\n", "LEAKY_RELU_SLOPE = 0.25\n"))
+    formulas.write_text(text.replace("LEAKY_RELU_SLOPE = 0.01\n", "LEAKY_RELU_SLOPE = 0.25\n"))
     assert run_python(code, root=root, FASTOPS_CACHE_DIR=folder).strip() == "-0.25"
     written = {name.partition("-")[0] for name, version in state(folder).items() if before.get(name) != version}
     assert "apply" in written

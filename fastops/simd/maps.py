@@ -40,6 +40,7 @@ _ELEMENTS = {"f": types.float32, "d": types.float64}
 def _loop(name: str, formula: Any, operands: int) -> Any:
     """y[y0 + i] = formula(x[x0 + i], a, b), or formula(x[x0 + i], z[x0 + i], a, b), for ``count`` elements of flat arrays."""
     # The slices start at index 0, which needs no test for being negative: so the loops vectorise.
+    loop: Any
     if operands == 1:
 
         def loop(x, x0, y, y0, count, a, b):
