@@ -20,6 +20,9 @@ from fastops.ops.conv.transpose import conv_transpose2d as conv_transpose2d
 from fastops.ops.conv.transpose import conv_transpose2d_backward as conv_transpose2d_backward
 from fastops.ops.conv.transpose import conv_transpose3d as conv_transpose3d
 from fastops.ops.conv.transpose import conv_transpose3d_backward as conv_transpose3d_backward
+from fastops.ops.layout import one_hot as one_hot
+from fastops.ops.layout import pad as pad
+from fastops.ops.layout import pad_backward as pad_backward
 from fastops.ops.norm.batch import batch_norm as batch_norm
 from fastops.ops.norm.batch import batch_norm_backward as batch_norm_backward
 from fastops.ops.norm.batch import group_norm as group_norm
