@@ -1,0 +1,1 @@
+"""Normalisation: one core for statistics, result and gradient, and the operations made of it."""

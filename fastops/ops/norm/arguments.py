@@ -1,0 +1,63 @@
+"""Checks of the arguments that all normalisations have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastops import _check
+from fastops._check import FLOAT16, FLOAT32, Array
+
+Mask = tuple[bool, bool, bool]
+
+
+def arrays(op: str, first: tuple[str, ArrayLike], **others: ArrayLike | None) -> tuple[list[Any], np.dtype[Any]]:
+    """An array and others of its dtype or None, ready for kernels; and that dtype, which float32 stands in for if it is float16."""
+    x = _check.as_array(op, *first)
+    dtype = x.dtype
+    ready: list[Any] = [x]
+    for name, value in others.items():
+        array = None if value is None else _check.as_array(op, name, value)
+        if array is not None and array.dtype != dtype:
+            raise TypeError(f"{op}: {name} must have the dtype of {first[0]}, {dtype}, got {array.dtype}")
+        ready.append(array)
+    if dtype == FLOAT16:
+        ready = [None if a is None else a.astype(FLOAT32) for a in ready]
+    return ready, dtype
+
+
+def check_shape(op: str, name: str, array: Array | None, shape: tuple[int, ...]) -> None:
+    """The shape of an optional argument."""
+    if array is not None and array.shape != shape:
+        raise ValueError(f"{op}: {name} must have shape {shape}, got {array.shape}")
+
+
+def check_eps(op: str, eps: float, positive: bool = False) -> None:
+    """A number of at least 0, or above."""
+    if not isinstance(eps, (int, float, np.floating, np.integer)):
+        raise TypeError(f"{op}: eps must be a number, got {eps!r}")
+    if eps < 0 or (positive and eps == 0):
+        raise ValueError(f"{op}: eps must be {'positive' if positive else 'at least 0'}, got {eps!r}")
+
+
+def running(op: str, name: str, value: Any, channels: int) -> Array:
+    """A running statistic, as it is: it may have to be updated in place."""
+    if not isinstance(value, np.ndarray) or value.dtype.char not in "efd":
+        kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+        raise TypeError(f"{op}: {name} must be a NumPy array of float16, float32 or float64, got {kind}")
+    check_shape(op, name, value, (channels,))
+    return value
+
+
+def given(op: str, name: str, value: ArrayLike, count: int) -> Array:
+    """Statistics that the forward pass has kept."""
+    array = np.ascontiguousarray(value, np.float64)
+    check_shape(op, name, array, (count,))
+    return array
+
+
+def pick(gradients: tuple[Array | None, ...], mask: tuple[bool, ...], dtype: np.dtype[Any]) -> Any:
+    """The gradients asked for, in their dtype."""
+    return tuple(g.astype(dtype, copy=False) if wanted and g is not None else None for g, wanted in zip(gradients, mask))

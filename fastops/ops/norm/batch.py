@@ -1,0 +1,334 @@
+"""batch_norm, instance_norm and group_norm: statistics over channels, a weight and a bias for each channel.
+
+    y = (x - mean) / sqrt(var + eps) weight + bias
+
+with the biased variance. The formulas of the gradient are in ``core.py``. The forward pass keeps mean and var of each group.
+
+Source: Ioffe, Szegedy, "Batch Normalization" (2015); Ulyanov, Vedaldi, Lempitsky, "Instance Normalization" (2016);
+Wu, He, "Group Normalization" (2018), equation 7.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastops import _check
+from fastops._check import Array
+from fastops._op import operation, register
+from fastops.ops.norm import core
+from fastops.ops.norm.arguments import Mask, arrays, check_eps, check_shape, given, pick, running
+from fastops.ops.norm.core import Groups
+
+_AXES = "axes (N, C, ...)"
+
+
+class _Call:
+    """A checked call: arrays, groups, and the statistics if they are not those of the input."""
+
+    def __init__(
+        self, op: str, first: tuple[str, ArrayLike], weight: ArrayLike | None, bias: ArrayLike | None, eps: float,
+        input: ArrayLike | None = None, training: bool = False,
+    ) -> None:  # fmt: skip
+        others = {"weight": weight, "bias": bias} if input is None else {"input": input, "weight": weight}
+        ready, self.dtype = arrays(op, first, **others)
+        self.dy, self.x, self.weight = (None, *ready[:2]) if input is None else ready
+        self.bias = ready[2] if input is None else None
+        shape = self.x.shape
+        if len(shape) < 2:
+            raise ValueError(f"{op}: input must have {_AXES}, got shape {shape}")
+        if self.dy is not None and self.dy.shape != shape:
+            raise ValueError(f"{op}: grad_output must have the shape of input, {shape}, got {self.dy.shape}")
+        self.batch, self.channels, self.length = shape[0], shape[1], prod(shape[2:])
+        check_shape(op, "weight", self.weight, (self.channels,))
+        check_shape(op, "bias", self.bias, (self.channels,))
+        check_eps(op, eps, positive=training)
+        self.eps = float(eps)
+
+    def forward(self, groups: Groups, statistics: tuple[Array, Array] | None, only_statistics: bool = False) -> tuple[Array, Array, Array]:
+        y = np.empty(0 if only_statistics else self.x.shape, self.x.dtype)
+        mean, var = np.empty((2, groups.groups)) if statistics is None else statistics
+        if self.x.size:
+            core.forward(self.x, groups, self.eps, self.weight, self.bias, mean, var, statistics is not None, y)
+        return y.astype(self.dtype, copy=False), mean, var
+
+    def backward(self, groups: Groups, statistics: tuple[Array, Array], fixed: bool, bias: Any, output_mask: Mask) -> Any:
+        mask = (output_mask[0], output_mask[1] and self.weight is not None, output_mask[2] and bias is not None)
+        dx, dw, db = None, np.zeros(self.channels), np.zeros(self.channels)
+        if self.x.size:
+            assert self.dy is not None
+            dx, dw, db = core.backward(self.dy, self.x, groups, self.eps, self.weight, *statistics, fixed, mask[0])
+            dw, db = (a.reshape(-1, self.channels).sum(axis=0) for a in (dw, db))
+        elif mask[0]:
+            dx = np.zeros_like(self.x)
+        return pick((dx, dw, db), mask, self.dtype)
+
+
+def _fixed_statistics(op: str, mean: Any, var: Any, channels: int, wanted: str) -> tuple[Array, Array]:
+    for name, value in (("running_mean", mean), ("running_var", var)):
+        if value is None:
+            raise ValueError(f"{op}: {name} must be given unless {wanted}")
+    mean, var = running(op, "running_mean", mean, channels), running(op, "running_var", var, channels)
+    return np.ascontiguousarray(mean, np.float64), np.ascontiguousarray(var, np.float64)
+
+
+def _check_running(op: str, mean: Any, var: Any, channels: int, momentum: Any) -> None:
+    for name, value in (("running_mean", mean), ("running_var", var)):
+        if value is not None and not running(op, name, value, channels).flags.writeable:
+            raise ValueError(f"{op}: {name} must be writeable, got a read-only array")
+    if not isinstance(momentum, (int, float, np.floating)):
+        raise TypeError(f"{op}: momentum must be a number, got {momentum!r}")
+
+
+def _update(running_mean: Any, running_var: Any, mean: Array, var: Array, count: int, momentum: float) -> None:
+    """running += momentum (new - running), with the unbiased variance."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if running_mean is not None:
+            running_mean[...] = (1 - momentum) * running_mean + momentum * mean
+        if running_var is not None:
+            running_var[...] = (1 - momentum) * running_var + momentum * (var * np.float64(count) / (count - 1))
+
+
+def _batch_norm(
+    op: str, input: ArrayLike, running_mean: Array | None, running_var: Array | None, weight: ArrayLike | None, bias: ArrayLike | None,
+    training: bool, momentum: float, eps: float,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    c = _Call(op, ("input", input), weight, bias, eps, training=training)
+    groups = core.channels(c.batch, c.channels, c.length)
+    if not training:
+        return c.forward(groups, _fixed_statistics(op, running_mean, running_var, c.channels, "training"))
+    count = c.batch * c.length
+    if count == 1:
+        raise ValueError(f"{op}: input must have more than one value a channel in training, got shape {c.x.shape}")
+    _check_running(op, running_mean, running_var, c.channels, momentum)
+    y, mean, var = c.forward(groups, None)
+    if c.x.size:
+        _update(running_mean, running_var, mean, var, count, momentum)
+    return y, mean, var
+
+
+@operation
+def batch_norm(
+    input: ArrayLike, running_mean: Array | None, running_var: Array | None, weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Array:  # fmt: skip
+    """Normalise each channel over the batch: ``torch.nn.functional.batch_norm``.
+
+    Args:
+        input: (N, C, ...).
+        running_mean, running_var: (C,), NumPy arrays, the statistics to use unless ``training``. In training they are
+            updated in place, by ``momentum`` of the batch's mean and unbiased variance; None: they are not.
+        weight, bias: (C,) or None.
+        training: use the mean and the biased variance of the batch.
+        momentum: weight of the new in the running statistics.
+        eps: what is added to the variance.
+
+    Returns:
+        The shape and the dtype of the input (float16, float32 or float64).
+
+    Raises:
+        TypeError, ValueError: an argument is of a wrong kind, or has a wrong value or shape; one value a channel in
+            training; no running statistics otherwise.
+
+    >>> import numpy as np
+    >>> mean, var = np.zeros(2), np.ones(2)
+    >>> y = batch_norm([[1.0, 2.0], [3.0, 6.0]], mean, var, training=True)
+    >>> y.round(3), mean.round(3), var.round(3)
+    (array([[-1., -1.],
+           [ 1.,  1.]]), array([0.2, 0.4]), array([1.1, 1.7]))
+    """
+    return _batch_norm("batch_norm", input, running_mean, running_var, weight, bias, training, momentum, eps)[0]
+
+
+def _record_batch_norm(
+    input: ArrayLike, running_mean: Array | None, running_var: Array | None, weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> tuple[Array, dict[str, Array]]:  # fmt: skip
+    y, mean, var = _batch_norm("batch_norm", input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return y, {"mean": mean, "var": var}
+
+
+def batch_norm_backward(
+    grad_output: ArrayLike, input: ArrayLike, running_mean: Array | None, running_var: Array | None,
+    weight: ArrayLike | None = None, bias: ArrayLike | None = None, training: bool = False, momentum: float = 0.1,
+    eps: float = 1e-5, *, mean: ArrayLike | None = None, var: ArrayLike | None = None, output_mask: Mask = (True, True, True),
+) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
+    """Gradients of :func:`batch_norm` with respect to input, weight and bias; running statistics stay as they are.
+
+    Args:
+        grad_output: (N, C, ...).
+        mean, var: (C,), what the input was normalised with, if it is known.
+        output_mask: which gradients to compute; the others are None.
+
+    >>> import numpy as np
+    >>> batch_norm_backward([[1.0], [2.0]], [[3.0], [5.0]], None, None, np.ones(1), np.zeros(1), training=True)[1:]
+    (array([0.999995]), array([3.]))
+    """
+    op = "batch_norm_backward"
+    c = _Call(op, ("grad_output", grad_output), weight, None, eps, input, training)
+    groups = core.channels(c.batch, c.channels, c.length)
+    if mean is not None and var is not None:
+        statistics = given(op, "mean", mean, c.channels), given(op, "var", var, c.channels)
+    elif training:
+        statistics = c.forward(groups, None, only_statistics=True)[1:]
+    else:
+        statistics = _fixed_statistics(op, running_mean, running_var, c.channels, "training")
+    return c.backward(groups, statistics, not training, bias, output_mask)
+
+
+def _instance_groups(c: _Call, use_input_stats: bool) -> Groups:
+    return core.channel_groups(c.batch, c.channels, c.length, c.channels) if use_input_stats else core.channels(c.batch, c.channels, c.length)
+
+
+def _instance_norm(
+    op: str, input: ArrayLike, running_mean: Array | None, running_var: Array | None, weight: ArrayLike | None, bias: ArrayLike | None,
+    use_input_stats: bool, momentum: float, eps: float,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    c = _Call(op, ("input", input), weight, bias, eps)
+    if c.x.ndim < 3:
+        raise ValueError(f"{op}: input must have axes (N, C, ...) and at least one more, got shape {c.x.shape}")
+    groups = _instance_groups(c, use_input_stats)
+    if not use_input_stats:
+        return c.forward(groups, _fixed_statistics(op, running_mean, running_var, c.channels, "use_input_stats"))
+    if c.length == 1:
+        raise ValueError(f"{op}: input must have more than one value in each channel of an image, got shape {c.x.shape}")
+    _check_running(op, running_mean, running_var, c.channels, momentum)
+    y, mean, var = c.forward(groups, None)
+    if c.x.size and not (running_mean is None and running_var is None):
+        _update(running_mean, running_var, *(a.reshape(c.batch, -1).mean(axis=0) for a in (mean, var)), c.length, momentum)
+    return y, mean, var
+
+
+@operation
+def instance_norm(
+    input: ArrayLike, running_mean: Array | None = None, running_var: Array | None = None, weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None, use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
+) -> Array:  # fmt: skip
+    """Normalise each channel of each image: ``torch.nn.functional.instance_norm``.
+
+    Args:
+        input: (N, C, L), (N, C, H, W) or more.
+        running_mean, running_var: as for :func:`batch_norm`; the means over the batch go into them.
+        weight, bias: (C,) or None.
+        use_input_stats: use the mean and the variance of the image, not the running statistics.
+        momentum, eps: as for :func:`batch_norm`.
+
+    Returns:
+        The shape and the dtype of the input.
+
+    Raises:
+        TypeError, ValueError: as :func:`batch_norm`; one value in each channel of an image.
+
+    >>> instance_norm([[[1.0, 3.0], [5.0, 5.0]]]).round(3)
+    array([[[-1.,  1.],
+            [ 0.,  0.]]])
+    """
+    return _instance_norm("instance_norm", input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)[0]
+
+
+def _record_instance_norm(
+    input: ArrayLike, running_mean: Array | None = None, running_var: Array | None = None, weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None, use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
+) -> tuple[Array, dict[str, Array]]:  # fmt: skip
+    y, mean, var = _instance_norm("instance_norm", input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+    return y, {"mean": mean, "var": var}
+
+
+def instance_norm_backward(
+    grad_output: ArrayLike, input: ArrayLike, running_mean: Array | None = None, running_var: Array | None = None,
+    weight: ArrayLike | None = None, bias: ArrayLike | None = None, use_input_stats: bool = True, momentum: float = 0.1,
+    eps: float = 1e-5, *, mean: ArrayLike | None = None, var: ArrayLike | None = None, output_mask: Mask = (True, True, True),
+) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
+    """Gradients of :func:`instance_norm` with respect to input, weight and bias; arguments as for :func:`batch_norm_backward`.
+
+    ``mean`` and ``var`` are (N C,), or (C,) without ``use_input_stats``.
+
+    >>> instance_norm_backward([[[1.0, 1.0]]], [[[3.0, 5.0]]])[0]
+    array([[[0., 0.]]])
+    """
+    op = "instance_norm_backward"
+    c = _Call(op, ("grad_output", grad_output), weight, None, eps, input)
+    groups = _instance_groups(c, use_input_stats)
+    if mean is not None and var is not None:
+        statistics = given(op, "mean", mean, groups.groups), given(op, "var", var, groups.groups)
+    elif use_input_stats:
+        statistics = c.forward(groups, None, only_statistics=True)[1:]
+    else:
+        statistics = _fixed_statistics(op, running_mean, running_var, c.channels, "use_input_stats")
+    return c.backward(groups, statistics, not use_input_stats, bias, output_mask)
+
+
+def _group_norm_groups(op: str, c: _Call, num_groups: int) -> Groups:
+    num_groups = _check.integer(op, "num_groups", num_groups, minimum=1)
+    if c.channels % num_groups:
+        raise ValueError(f"{op}: num_groups must divide the channels of input, {c.channels}, got {num_groups}")
+    return core.channel_groups(c.batch, c.channels, c.length, num_groups)
+
+
+def _group_norm(
+    op: str, input: ArrayLike, num_groups: int, weight: ArrayLike | None, bias: ArrayLike | None, eps: float,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    c = _Call(op, ("input", input), weight, bias, eps)
+    groups = _group_norm_groups(op, c, num_groups)
+    if c.batch * groups.parts * c.length == 1:
+        raise ValueError(f"{op}: input must have more than one value a group, got shape {c.x.shape} and num_groups {num_groups}")
+    return c.forward(groups, None)
+
+
+@operation
+def group_norm(input: ArrayLike, num_groups: int, weight: ArrayLike | None = None, bias: ArrayLike | None = None, eps: float = 1e-5) -> Array:
+    """Normalise groups of channels of each image: ``torch.nn.functional.group_norm``.
+
+    Args:
+        input: (N, C, ...).
+        num_groups: into how many groups the channels are divided.
+        weight, bias: (C,) or None.
+        eps: what is added to the variance.
+
+    Returns:
+        The shape and the dtype of the input (float16, float32 or float64).
+
+    Raises:
+        TypeError, ValueError: an argument is of a wrong kind, or has a wrong value or shape; one value in all.
+
+    >>> group_norm([[[1.0], [3.0], [5.0], [9.0]]], 2).round(3).ravel()
+    array([-1.,  1., -1.,  1.])
+    """
+    return _group_norm("group_norm", input, num_groups, weight, bias, eps)[0]
+
+
+def _record_group_norm(
+    input: ArrayLike, num_groups: int, weight: ArrayLike | None = None, bias: ArrayLike | None = None, eps: float = 1e-5,
+) -> tuple[Array, dict[str, Array]]:  # fmt: skip
+    y, mean, var = _group_norm("group_norm", input, num_groups, weight, bias, eps)
+    return y, {"mean": mean, "var": var}
+
+
+def group_norm_backward(
+    grad_output: ArrayLike, input: ArrayLike, num_groups: int, weight: ArrayLike | None = None, bias: ArrayLike | None = None,
+    eps: float = 1e-5, *, mean: ArrayLike | None = None, var: ArrayLike | None = None, output_mask: Mask = (True, True, True),
+) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
+    """Gradients of :func:`group_norm` with respect to input, weight and bias; arguments as for :func:`batch_norm_backward`.
+
+    ``mean`` and ``var`` are (N num_groups,).
+
+    >>> import numpy as np
+    >>> group_norm_backward([[2.0, 2.0]], [[3.0, 5.0]], 1, np.ones(2), np.zeros(2))[2]
+    array([2., 2.])
+    """
+    op = "group_norm_backward"
+    c = _Call(op, ("grad_output", grad_output), weight, None, eps, input)
+    groups = _group_norm_groups(op, c, num_groups)
+    if mean is not None and var is not None:
+        statistics = given(op, "mean", mean, groups.groups), given(op, "var", var, groups.groups)
+    else:
+        statistics = c.forward(groups, None, only_statistics=True)[1:]
+    return c.backward(groups, statistics, False, bias, output_mask)
+
+
+register(batch_norm, batch_norm_backward, inputs=("input", "weight", "bias"), saved=("input", "weight"), record=_record_batch_norm)
+register(instance_norm, instance_norm_backward, inputs=("input", "weight", "bias"), saved=("input", "weight"), record=_record_instance_norm)
+register(group_norm, group_norm_backward, inputs=("input", "weight", "bias"), saved=("input", "weight"), record=_record_group_norm)

@@ -1,0 +1,336 @@
+"""What every normalisation shares: y = (x - mean) / sqrt(var + eps), scaled and shifted, over groups of elements.
+
+A group is ``parts`` spans of ``length`` elements each:
+
+    ==============  =============  ========================================  ==============
+    operation       a group        its parts                                 weight and bias
+    ==============  =============  ========================================  ==============
+    batch_norm      a channel      that channel of every image, C L apart    one a group
+    group_norm      (n, channels)  its channels, one behind the other        one a part
+    instance_norm   (n, c)         one                                       one a group
+    layer_norm      a row          one                                       one an element (``rows.py``)
+    ==============  =============  ========================================  ==============
+
+The mean and the variance are computed in two passes, while the group is in cache: the variance about the mean itself does
+not suffer when the mean is large. Both are kept in float64, and so is the difference between the mean and the nearest number
+of the array's format, which is subtracted from every element: with a mean of 10^4 and unit variance, float32 results are as
+exact as with a mean of 0.
+
+With x^ = (x - mean) rstd and g = dy weight, and sums over the group of n elements,
+
+    dx = rstd (g - sum(g) / n - x^ sum(g x^) / n),    dweight = sum(dy x^),    dbias = sum(dy)
+
+and dx = rstd g where the statistics were given. The backward pass needs the input and the two numbers of each group.
+
+Source: Ioffe, Szegedy, "Batch Normalization" (2015), algorithm 1 and the equations of section 3.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from fastops._check import Array
+from fastops._jit import REDUCTION_FLAGS, function, launcher, parallel, separate
+from fastops._threads import threads_for
+from fastops.simd.reduce import BLOCK, span_moments, span_sum
+
+# Small groups are handed to a thread in bundles of so many elements.
+BUNDLE = 1 << 14
+# Columns of a matrix that one thread takes, and rows whose moments are added in their own format.
+_COLUMNS = 64
+_ROWS = 128
+
+NS_FORWARD, NS_BACKWARD = 0.3, 0.5
+
+any_order = njit(**REDUCTION_FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+class Groups(NamedTuple):
+    """Where groups lie in a flat array.
+
+    Part i of group g starts at ``g * group_step + i * part_step``; its weight is number ``g % period * affine_step + i *
+    affine_part``.
+    """
+
+    groups: int
+    parts: int
+    length: int
+    group_step: int
+    part_step: int
+    period: int
+    affine_step: int
+    affine_part: int
+    together: int
+
+
+def channels(batch: int, count: int, length: int) -> Groups:
+    """Statistics of each channel, over the batch: an array (batch, count, length)."""
+    return Groups(count, batch, length, length, count * length, count, 1, 0, max(1, BUNDLE // max(1, batch * length)))
+
+
+def channel_groups(batch: int, count: int, length: int, groups: int) -> Groups:
+    """Statistics of ``groups`` groups of channels in each image: an array (batch, count, length)."""
+    parts = count // groups
+    step = parts * length
+    return Groups(batch * groups, parts, length, step, length, groups, parts, 1, max(1, BUNDLE // max(1, step)))
+
+
+@function
+def statistics(x, start, parts, part_step, length):
+    """Mean and biased variance of a group."""
+    count = parts * length
+    total = 0.0
+    for i in range(parts):
+        total += span_sum(x, start + i * part_step, length)
+    near = x.dtype.type(total / count)
+    first = second = 0.0
+    for i in range(parts):
+        one, two = span_moments(x, start + i * part_step, length, near)
+        first += one
+        second += two
+    rest = first / count
+    return near + rest, second / count - rest * rest
+
+
+@any_order
+def _add_gradients(dy, x, near):
+    first = second = x.dtype.type(0)
+    for i in range(x.size):
+        first += dy[i]
+        second += dy[i] * (x[i] - near)
+    return first, second
+
+
+@function
+def _gradient_sums(dy, x, start, length, near):
+    """The sums of dy and of dy (x - near) over a span."""
+    first = second = 0.0
+    for begin in range(start, start + length, BLOCK):
+        end = min(begin + BLOCK, start + length)
+        one, two = _add_gradients(dy[begin:end], x[begin:end], near)
+        first += one
+        second += two
+    return first, second
+
+
+@separate
+def _forward_groups(block, worker, x, shape, given, eps, weight, bias, mean, var, y):
+    """y, and unless they are given mean and var, of some groups; weight and bias may be empty, and y."""
+    groups, parts, length, group_step, part_step, period, affine_step, affine_part, together = shape
+    number = x.dtype.type
+    for group in range(block * together, min((block + 1) * together, groups)):
+        base = group * group_step
+        if not given:
+            mean[group], var[group] = statistics(x, base, parts, part_step, length)
+        if y.size == 0:
+            continue
+        near = number(mean[group])
+        rstd = 1 / np.sqrt(var[group] + eps)
+        for i in range(parts):
+            at = group % period * affine_step + i * affine_part
+            scale = rstd * weight[at] if weight.size > 0 else rstd
+            shift = (near - mean[group]) * scale + (bias[at] if bias.size > 0 else 0.0)
+            factor, summand = number(scale), number(shift)
+            start = base + i * part_step
+            source, target = x[start : start + length], y[start : start + length]
+            for j in range(length):
+                target[j] = (source[j] - near) * factor + summand
+
+
+@separate
+def _backward_groups(block, worker, dy, x, shape, given, eps, weight, mean, var, dx, dw, db):
+    """dx unless it is empty; dw and db in float64, one for each group or part (not yet summed over images)."""
+    groups, parts, length, group_step, part_step, period, affine_step, affine_part, together = shape
+    number = x.dtype.type
+    count = parts * length
+    for group in range(block * together, min((block + 1) * together, groups)):
+        base = group * group_step
+        near = number(mean[group])
+        away = mean[group] - near
+        rstd = 1 / np.sqrt(var[group] + eps)
+        sum_g = sum_gx = sum_dy = sum_dyx = 0.0
+        for i in range(parts):
+            at = group % period * affine_step + i * affine_part
+            factor = weight[at] if weight.size > 0 else 1.0
+            first, second = _gradient_sums(dy, x, base + i * part_step, length, near)
+            second = (second - away * first) * rstd
+            sum_g += factor * first
+            sum_gx += factor * second
+            sum_dy += first
+            sum_dyx += second
+            if affine_part == 1:
+                dw[group * parts + i], db[group * parts + i] = second, first
+        if affine_part == 0:
+            dw[group], db[group] = sum_dyx, sum_dy
+        if dx.size == 0:
+            continue
+        slope = 0.0 if given else -rstd * rstd * sum_gx / count
+        shift = 0.0 if given else -rstd * sum_g / count - slope * away
+        for i in range(parts):
+            at = group % period * affine_step + i * affine_part
+            factor = number(rstd * weight[at] if weight.size > 0 else rstd)
+            tilt, summand = number(slope), number(shift)
+            start = base + i * part_step
+            gradient, source, target = dy[start : start + length], x[start : start + length], dx[start : start + length]
+            for j in range(length):
+                target[j] = gradient[j] * factor + ((source[j] - near) * tilt + summand)
+
+
+@launcher
+def _forward(threads, x, shape, given, eps, weight, bias, mean, var, y):
+    parallel(_forward_groups, (shape[0] + shape[8] - 1) // shape[8], threads, (x, shape, given, eps, weight, bias, mean, var, y))
+
+
+@launcher
+def _backward(threads, dy, x, shape, given, eps, weight, mean, var, dx, dw, db):
+    blocks = (shape[0] + shape[8] - 1) // shape[8]
+    parallel(_backward_groups, blocks, threads, (dy, x, shape, given, eps, weight, mean, var, dx, dw, db))
+
+
+# ---- channels of a matrix (N, C): a group is a column, and its neighbours are the lanes
+
+
+@function
+def _column_moments(x, row, rows, first, columns, near, one, two):
+    """one, two = the sums of x - near and its square over rows of a chunk, for each column."""
+    one[:columns] = x.dtype.type(0)
+    two[:columns] = x.dtype.type(0)
+    for n in range(row, row + rows):
+        source = x[n, first : first + columns]
+        for j in range(columns):
+            deviation = source[j] - near[j]
+            one[j] += deviation
+            two[j] += deviation * deviation
+
+
+@separate
+def _forward_columns(block, worker, x, given, eps, weight, bias, mean, var, lanes, y):
+    """As _forward_groups, for a block of columns of x (N, C); lanes (threads, 4, columns)."""
+    N, C = x.shape
+    first = block * _COLUMNS
+    columns = min(_COLUMNS, C - first)
+    near, one, two, summand = lanes[worker, 0], lanes[worker, 1], lanes[worker, 2], lanes[worker, 3]
+    mean, var = mean[first : first + columns], var[first : first + columns]
+    number = x.dtype.type
+    if not given:
+        near[:columns] = number(0)
+        for chunk in range(2):  # about zero for the mean, then about the mean
+            mean[:], var[:] = 0.0, 0.0
+            for row in range(0, N, _ROWS):
+                _column_moments(x, row, min(_ROWS, N - row), first, columns, near, one, two)
+                for j in range(columns):
+                    mean[j] += one[j]
+                    var[j] += two[j]
+            for j in range(columns):
+                rest = mean[j] / N
+                mean[j] = near[j] + rest
+                var[j] = var[j] / N - rest * rest
+                near[j] = number(mean[j])
+    if y.size == 0:
+        return
+    for j in range(columns):
+        scale = 1 / np.sqrt(var[j] + eps)
+        scale *= weight[first + j] if weight.size > 0 else 1.0
+        near[j] = number(mean[j])
+        one[j] = number(scale)
+        summand[j] = number((near[j] - mean[j]) * scale + (bias[first + j] if bias.size > 0 else 0.0))
+    for n in range(N):
+        source, target = x[n, first : first + columns], y[n, first : first + columns]
+        for j in range(columns):
+            target[j] = (source[j] - near[j]) * one[j] + summand[j]
+
+
+@separate
+def _backward_columns(block, worker, dy, x, given, eps, weight, mean, var, lanes, dx, dw, db):
+    """As _backward_groups, for a block of columns of x (N, C)."""
+    N, C = x.shape
+    first = block * _COLUMNS
+    columns = min(_COLUMNS, C - first)
+    near, one, two, factor = lanes[worker, 0], lanes[worker, 1], lanes[worker, 2], lanes[worker, 3]
+    mean, var, dw, db = mean[first : first + columns], var[first : first + columns], dw[first : first + columns], db[first : first + columns]
+    number = x.dtype.type
+    for j in range(columns):
+        near[j] = number(mean[j])
+    dw[:], db[:] = 0.0, 0.0
+    for row in range(0, N, _ROWS):
+        one[:], two[:] = number(0), number(0)
+        for n in range(row, min(row + _ROWS, N)):
+            gradient, source = dy[n, first : first + columns], x[n, first : first + columns]
+            for j in range(columns):
+                one[j] += gradient[j]
+                two[j] += gradient[j] * (source[j] - near[j])
+        for j in range(columns):
+            db[j] += one[j]
+            dw[j] += two[j]
+    for j in range(columns):
+        rstd = 1 / np.sqrt(var[j] + eps)
+        away = mean[j] - near[j]
+        dw[j] = (dw[j] - away * db[j]) * rstd
+        scale = rstd * weight[first + j] if weight.size > 0 else rstd
+        slope = 0.0 if given else -scale * rstd * dw[j] / N
+        factor[j] = number(scale)
+        one[j] = number(slope)
+        two[j] = number(0.0 if given else -scale * db[j] / N - slope * away)
+    if dx.size == 0:
+        return
+    for n in range(N):
+        gradient, source, target = dy[n, first : first + columns], x[n, first : first + columns], dx[n, first : first + columns]
+        for j in range(columns):
+            target[j] = gradient[j] * factor[j] + ((source[j] - near[j]) * one[j] + two[j])
+
+
+@launcher
+def _forward_matrix(threads, x, given, eps, weight, bias, mean, var, lanes, y):
+    blocks = (x.shape[1] + _COLUMNS - 1) // _COLUMNS
+    parallel(_forward_columns, blocks, threads, (x, given, eps, weight, bias, mean, var, lanes, y))
+
+
+@launcher
+def _backward_matrix(threads, dy, x, given, eps, weight, mean, var, lanes, dx, dw, db):
+    blocks = (x.shape[1] + _COLUMNS - 1) // _COLUMNS
+    parallel(_backward_columns, blocks, threads, (dy, x, given, eps, weight, mean, var, lanes, dx, dw, db))
+
+
+# ---- from arrays to kernels
+
+
+def _is_matrix(shape: Groups) -> bool:
+    return shape.length == 1 and shape.affine_part == 0
+
+
+def forward(
+    x: Array, shape: Groups, eps: float, weight: Array | None, bias: Array | None, mean: Array, var: Array, given: bool, y: Array,
+) -> None:  # fmt: skip
+    """Write y, and unless they are given ``mean`` and ``var`` (float64, one a group). An empty y asks for those alone."""
+    threads = threads_for(x.size * NS_FORWARD)
+    weight, bias = (mean[:0].astype(x.dtype) if a is None else a for a in (weight, bias))
+    if _is_matrix(shape):
+        lanes = np.empty((threads, 4, _COLUMNS), x.dtype)
+        x = x.reshape(shape.parts, shape.groups)
+        _forward_matrix(threads, x, given, eps, weight, bias, mean, var, lanes, y.reshape(x.shape) if y.size else y.reshape(0, 0))
+    else:
+        _forward(threads, x.reshape(-1), tuple(shape), given, eps, weight, bias, mean, var, y.reshape(-1))
+
+
+def backward(
+    dy: Array, x: Array, shape: Groups, eps: float, weight: Array | None, mean: Array, var: Array, given: bool, wants_dx: bool,
+) -> tuple[Array | None, Array, Array]:  # fmt: skip
+    """dx or None; dweight and dbias in float64, one for each group or, where weights go with parts, for each part."""
+    threads = threads_for(x.size * NS_BACKWARD)
+    dx = np.empty(x.shape if wants_dx else 0, x.dtype)
+    dw, db = np.empty((2, shape.groups * (shape.parts if shape.affine_part else 1)))
+    if weight is None:
+        weight = np.empty(0, x.dtype)
+    if _is_matrix(shape):
+        lanes = np.empty((threads, 4, _COLUMNS), x.dtype)
+        matrix = shape.parts, shape.groups
+        _backward_matrix(
+            threads, dy.reshape(matrix), x.reshape(matrix), given, eps, weight, mean, var, lanes,
+            dx.reshape(matrix if wants_dx else (0, 0)), dw, db,
+        )  # fmt: skip
+    else:
+        _backward(threads, dy.reshape(-1), x.reshape(-1), tuple(shape), given, eps, weight, mean, var, dx.reshape(-1), dw, db)
+    return dx if wants_dx else None, dw, db
