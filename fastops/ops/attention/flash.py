@@ -1,0 +1,521 @@
+"""softmax(scale Q K^T + mask) V, tile by tile, and its gradient: no matrix of queries by keys is ever made.
+
+Forward, for a block of queries, over the blocks of keys in order (m the running maximum, l the running sum of a row):
+
+    S = scale Q K^T + mask,  m' = max(m, max S),  P = e^(S - m'),  l' = e^(m - m') l + sum P,  O' = e^(m - m') O + P V
+
+and at the end O / l. Kept for the gradient are O and the logarithm of the sum of exponentials, lse = m + log l, from which
+any tile of probabilities comes back as P = e^(S - lse). With W = P times the dropout factor and D = rowsum(dO * O):
+
+    dV = W^T dO,  dW = dO V^T,  dS = P (factor dW - D),  dQ = scale dS K,  dK = scale dS^T Q,  dmask = dS
+
+Source: Dao, Fu, Ermon, Rudra, Re, "FlashAttention" (2022), algorithms 1 and 4; Milakov, Gimelshein, "Online normalizer
+calculation for softmax" (2018). A row without any key to attend to gives 0 and has no gradient: its lse is +inf.
+
+The forward pass computes tiles turned, keys by queries: lanes are queries, so that maxima and sums go down the rows, K and V
+are read where they lie, and only the block of queries is packed. The gradient needs neither maxima nor sums; its tiles are
+queries by keys, K^T and V^T packed once for all the queries that pass by.
+
+Every element of every result is summed in one order, whoever computes it: keys ascending for O and dQ, heads and then
+queries ascending for dK and dV.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastops._check import Array
+from fastops._jit import call, function, launcher, parallel, separate
+from fastops._threads import threads_for
+from fastops.simd.blocking import LANES, panel_width
+from fastops.simd.pack import copy_run, pack_panels
+from fastops.simd.product import block_product
+from fastops.simd.random import bits32
+from fastops.simd.reduce import maximum, span_dot
+from fastops.simd.vector import lanes, load, load_square, splat, store, store_tile, tile_add, transpose
+from fastops.simd.vmath import exp, log
+from fastops.simd.workspace import scratch
+
+# Queries and keys of a tile: with heads of 64 a tile and its rows of Q, K and V take 100 KB of L2.
+_QUERIES = 64
+_KEYS = 128
+# Rows of Q whose inner products with their gradient make a block.
+_ROWS = 256
+
+
+@function
+def _padded(x, x0, row, count, size, spare, padded_size):
+    """Rows of x that may be read a whole panel at a time: the array, where they start, and their distance."""
+    if size == padded_size:
+        return x, x0, row
+    for i in range(count):
+        copy_run(x, x0 + i * row, spare, i * padded_size, size)
+    return spare, 0, padded_size
+
+
+@function
+def _pack_turned(x, x0, row, count, depth, factor, packed, width):
+    """packed = factor * x^T in panels: element (k, j) is x[j, k]."""
+    panels = (count + width - 1) // width
+    for panel in range(panels):
+        call(pack_panels, (panel, 0, x, x0, 1, row, depth, count, packed))
+    if factor != 1:
+        by = splat(packed, factor)
+        for i in range(0, panels * width * depth, lanes(packed)):
+            store(packed, i, load(packed, i) * by)
+
+
+@function
+def _mask_row(mask, allowed, start, step, count, out):
+    """One row of the mask, as numbers to be added."""
+    row = out[:count]
+    zero, never = out.dtype.type(0), out.dtype.type(-np.inf)
+    if allowed.size:
+        if step == 1:
+            bits = allowed[start : start + count]
+            for j in range(count):
+                row[j] = zero if bits[j] else never
+        else:
+            for j in range(count):
+                row[j] = zero if allowed[start + j * step] else never
+    elif step == 1:
+        row[:] = mask[start : start + count]
+    else:
+        for j in range(count):
+            row[j] = mask[start + j * step]
+
+
+@function
+def _add_mask_turned(mask, allowed, start, mask_row, mask_col, queries, keys, rows, tile):
+    """tile[j, i] += mask[i, j]; ``rows`` is memory for the mask's rows."""
+    for i in range(queries):
+        if i == 0 or mask_row != 0:
+            _mask_row(mask, allowed, start + i * mask_row, mask_col, keys, rows[i * _KEYS :])
+    step = lanes(tile)
+    for j in range(0, keys, step):
+        if mask_row == 0:
+            for k in range(j, min(j + step, keys)):
+                value = splat(tile, rows[k])
+                for i in range(0, queries, step):
+                    store(tile, k * _QUERIES + i, load(tile, k * _QUERIES + i) + value)
+            continue
+        for i in range(0, queries, step):
+            to = j * _QUERIES + i
+            turned = transpose(load_square(rows, i * _KEYS + j, _KEYS))
+            store_tile(tile, to, _QUERIES, tile_add(load_square(tile, to, _QUERIES), turned))
+
+
+@function
+def _softmax_step(tile, keys, queries, top, total, shift, rescale):
+    """Turns scores into e^(score - maximum) and brings maxima, sums and the factors of earlier tiles up to date.
+
+    Whether any factor differs from 1.
+    """
+    zero, lowest = tile.dtype.type(0), tile.dtype.type(-np.inf)
+    for i in range(queries):
+        shift[i] = top[i]
+    for j in range(keys):
+        row = tile[j * _QUERIES : j * _QUERIES + queries]
+        for i in range(queries):
+            shift[i] = row[i] if row[i] > shift[i] else shift[i]
+    changed = False
+    for i in range(queries):
+        changed |= shift[i] != top[i]
+        # where nothing has been attended to, e^(-inf - 0) is the 0 that e^(-inf + inf) is not
+        above = shift[i] if shift[i] > lowest else zero
+        rescale[i] = exp(top[i] - above)
+        top[i] = shift[i]
+        shift[i] = above
+    for i in range(queries):
+        total[i] *= rescale[i]
+    for j in range(keys):
+        row = tile[j * _QUERIES : j * _QUERIES + queries]
+        for i in range(queries):
+            p = exp(row[i] - shift[i])
+            row[i] = p
+            total[i] += p
+    return changed
+
+
+@function
+def _drop(row, count, start, step, seed, threshold, factor):
+    """Elements whose number (start, start + step, ...) draws less than the threshold become 0, others grow by the factor."""
+    part, zero = row[:count], row.dtype.type(0)
+    for i in range(count):
+        part[i] = part[i] * factor if bits32(seed, start + i * step) >= threshold else zero
+
+
+@separate
+def _attend_block(block, worker, q, q_at, k, k_at, v, v_at, sizes, masks, causal, scale, drop, space, each, out, out_at, lse):
+    """out and lse for one head and block of queries.
+
+    q, k, v, out flat, rows at b * at[0] + head * at[1] + t * at[2]; sizes (heads, group, L, S, D, E); lse (B heads L).
+    """
+    heads, group, L, S, D, E = sizes
+    mask, allowed, starts, mask_row, mask_col = masks
+    seed, threshold, factor = drop
+    blocks = (L + _QUERIES - 1) // _QUERIES
+    head = block // blocks
+    i0 = (blocks - 1 - block % blocks) * _QUERIES  # causal: the longest first
+    queries = min(_QUERIES, L - i0)
+    width = 2 * lanes(q)
+    whole = (queries + width - 1) // width * width
+    E_up = (E + width - 1) // width * width
+
+    own = space[worker * each : (worker + 1) * each]
+    packed, own = own[: D * _QUERIES], own[D * _QUERIES :]
+    tile, own = own[: _KEYS * _QUERIES], own[_KEYS * _QUERIES :]
+    top, total, shift, rescale = own[:_QUERIES], own[_QUERIES:], own[2 * _QUERIES :], own[3 * _QUERIES :]
+    own = own[4 * _QUERIES :]
+    spare, rows = own[: _KEYS * E_up], own[_KEYS * E_up :]
+
+    b, h = head // heads, head % heads
+    _pack_turned(q, b * q_at[0] + h * q_at[1] + i0 * q_at[2], q_at[2], queries, D, scale, packed, width)
+    for i in range(whole):
+        top[i] = q.dtype.type(-np.inf)
+        total[i] = q.dtype.type(0)
+    o0 = b * out_at[0] + h * out_at[1] + i0 * out_at[2]
+    end = min(S, i0 + queries) if causal else S
+    for j0 in range(0, end, _KEYS):
+        keys = min(_KEYS, end - j0)
+        k0 = b * k_at[0] + h // group * k_at[1] + j0 * k_at[2]
+        call(block_product, (keys, whole, D, k, k0, k_at[2], 1, packed, 0, width, width * D, tile, 0, _QUERIES, False))
+        if starts.size:
+            start = starts[head] + i0 * mask_row + j0 * mask_col
+            _add_mask_turned(mask, allowed, start, mask_row, mask_col, queries, keys, rows, tile)
+        if causal and j0 + keys > i0:
+            for j in range(max(0, i0 - j0), keys):
+                tile[j * _QUERIES : j * _QUERIES + min(queries, j0 + j - i0)] = q.dtype.type(-np.inf)
+        changed = _softmax_step(tile, keys, whole, top, total, shift, rescale)
+        if threshold > 0:
+            for j in range(keys):
+                _drop(tile[j * _QUERIES :], queries, (head * L + i0) * S + j0 + j, S, seed, threshold, factor)
+        if changed and j0 > 0:
+            for i in range(queries):
+                row, by = out[o0 + i * out_at[2] : o0 + i * out_at[2] + E], rescale[i]
+                for e in range(E):
+                    row[e] *= by
+        values, v0, v_row = _padded(v, b * v_at[0] + h // group * v_at[1] + j0 * v_at[2], v_at[2], keys, E, spare, E_up)
+        call(block_product, (queries, E, keys, tile, 0, 1, _QUERIES, values, v0, v_row, width, out, o0, out_at[2], j0 > 0))
+    for i in range(queries):
+        row, sum_ = out[o0 + i * out_at[2] : o0 + i * out_at[2] + E], total[i]
+        if sum_ == 0:
+            row[:] = q.dtype.type(0)
+            lse[head * L + i0 + i] = q.dtype.type(np.inf)
+            continue
+        by = 1 / sum_
+        for e in range(E):
+            row[e] *= by
+        lse[head * L + i0 + i] = top[i] + log(sum_)
+
+
+@launcher
+def _attend(threads, batch, q, q_at, k, k_at, v, v_at, sizes, masks, causal, scale, drop, space, each, out, out_at, lse):
+    blocks = batch * sizes[0] * ((sizes[2] + _QUERIES - 1) // _QUERIES)
+    parallel(_attend_block, blocks, threads, (q, q_at, k, k_at, v, v_at, sizes, masks, causal, scale, drop, space, each, out, out_at, lse))
+
+
+@separate
+def _inner_block(block, worker, out, dout, out_at, sizes, delta):
+    """delta = rowsum(dout * out) for some rows of one head."""
+    heads, _, L, _, _, E = sizes
+    blocks = (L + _ROWS - 1) // _ROWS
+    head, i0 = block // blocks, block % blocks * _ROWS
+    start = head // heads * out_at[0] + head % heads * out_at[1]
+    for i in range(i0, min(i0 + _ROWS, L)):
+        row = start + i * out_at[2]
+        delta[head * L + i] += span_dot(out, row, dout, row, E)
+
+
+@function
+def _part(size, unit, number, parts):
+    """First and end of part ``number`` of so many, cut at multiples of the unit."""
+    units = (size + unit - 1) // unit
+    return units * number // parts * unit, min(size, units * (number + 1) // parts * unit)
+
+
+@function
+def _clear(x, x0, row, count, size):
+    if x.size:
+        for i in range(count):
+            x[x0 + i * row : x0 + i * row + size] = x.dtype.type(0)
+
+
+@function
+def _gradient_row(s, dp, count, lse, delta, scale):
+    """s: scores to probabilities; dp: the gradient of the probabilities to that of the scores, times the scale."""
+    for j in range(count):
+        p = exp(s[j] - lse)
+        s[j] = p
+        dp[j] = p * (dp[j] - delta) * scale
+
+
+@separate
+def _gradient_block(
+    block, worker, q, q_at, k, k_at, v, v_at, dout, out_at, lse, delta, extra, extra_at, sizes, masks, causal, scale, drop,
+    order, owners, parts, space, each, dq, dk, dv, dmask,
+):  # fmt: skip
+    """Gradients for the heads order[owners[o]:owners[o + 1]] of one owner o.
+
+    parts = (part of the keys, of the queries): how many blocks share the owner's work, and each takes its part of either.
+    Gradients of size 0 are left out. ``extra`` is added to the gradient of the probabilities.
+    """
+    heads, group, L, S, D, E = sizes
+    mask, allowed, starts, mask_row, mask_col = masks
+    seed, threshold, factor = drop
+    key_parts, query_parts = parts
+    owner, part = block // (key_parts * query_parts), block % (key_parts * query_parts)
+    j_first, j_end = _part(S, _KEYS, part // query_parts, key_parts)
+    i_first, i_end = _part(L, _QUERIES, part % query_parts, query_parts)
+    width = 2 * lanes(q)
+    D_up, E_up = (D + width - 1) // width * width, (E + width - 1) // width * width
+    one = q.dtype.type(1)
+
+    own = space[worker * each : (worker + 1) * each]
+    k_turned, own = own[: D * _KEYS], own[D * _KEYS :]
+    v_turned, own = own[: E * _KEYS], own[E * _KEYS :]
+    s, own = own[: _QUERIES * _KEYS], own[_QUERIES * _KEYS :]
+    dp, own = own[: _QUERIES * _KEYS], own[_QUERIES * _KEYS :]
+    row, own = own[:_KEYS], own[_KEYS:]
+    k_spare, own = own[: _KEYS * D_up], own[_KEYS * D_up :]
+    q_spare, do_spare = own[: _QUERIES * D_up], own[_QUERIES * D_up :]
+
+    for j0 in range(j_first, j_end, _KEYS):
+        keys = min(_KEYS, j_end - j0)
+        whole = (keys + width - 1) // width * width
+        packed = -1
+        for place in range(owners[owner], owners[owner + 1]):
+            head = order[place]
+            b, h = head // heads, head % heads
+            k0 = b * k_at[0] + h // group * k_at[1] + j0 * k_at[2]
+            v0 = b * v_at[0] + h // group * v_at[1] + j0 * v_at[2]
+            if packed != head // group:
+                packed = head // group
+                _pack_turned(k, k0, k_at[2], keys, D, scale, k_turned, width)
+                _pack_turned(v, v0, v_at[2], keys, E, one, v_turned, width)
+                if dq.size:
+                    k_rows, k_rows0, k_step = _padded(k, k0, k_at[2], keys, D, k_spare, D_up)
+                else:
+                    k_rows, k_rows0, k_step = k, k0, k_at[2]
+                _clear(dk, k0, k_at[2], keys, D)
+                _clear(dv, v0, v_at[2], keys, E)
+            # causal: queries before the first key have nothing to do with it
+            first = max(i_first, j0 // _QUERIES * _QUERIES) if causal else i_first
+            for i0 in range(first, i_end, _QUERIES):
+                queries = min(_QUERIES, i_end - i0)
+                q0 = b * q_at[0] + h * q_at[1] + i0 * q_at[2]
+                do0 = b * out_at[0] + h * out_at[1] + i0 * out_at[2]
+                call(block_product, (queries, whole, D, q, q0, q_at[2], 1, k_turned, 0, width, width * D, s, 0, _KEYS, False))
+                call(block_product, (queries, whole, E, dout, do0, out_at[2], 1, v_turned, 0, width, width * E, dp, 0, _KEYS, False))
+                for i in range(queries):
+                    at, p, dw = head * L + i0 + i, s[i * _KEYS :], dp[i * _KEYS :]
+                    if starts.size:
+                        if i == 0 or mask_row != 0:
+                            _mask_row(mask, allowed, starts[head] + (i0 + i) * mask_row + j0 * mask_col, mask_col, keys, row)
+                        for j in range(keys):
+                            p[j] += row[j]
+                    if extra.size:
+                        start = b * extra_at[0] + h * extra_at[1] + (i0 + i) * extra_at[2] + j0
+                        added = extra[start : start + keys]
+                        for j in range(keys):
+                            dw[j] += added[j]
+                    if threshold > 0:
+                        _drop(dw, keys, at * S + j0, 1, seed, threshold, factor)
+                    count = min(keys, i0 + i - j0 + 1) if causal else keys
+                    _gradient_row(p[:count], dw[:count], count, lse[at], delta[at], one if dmask.size else scale)
+                    p[count:keys] = q.dtype.type(0)
+                    dw[count:keys] = q.dtype.type(0)
+                    if threshold > 0:
+                        _drop(p, keys, at * S + j0, 1, seed, threshold, factor)
+                    if dmask.size:
+                        start = starts[head] + (i0 + i) * mask_row + j0 * mask_col
+                        for j in range(keys):
+                            dmask[start + j * mask_col] += dw[j]
+                if dv.size:
+                    rows, rows0, step = _padded(dout, do0, out_at[2], queries, E, do_spare, E_up)
+                    call(block_product, (keys, E, queries, s, 0, 1, _KEYS, rows, rows0, step, width, dv, v0, v_at[2], True))
+                if dk.size:
+                    rows, rows0, step = _padded(q, q0, q_at[2], queries, D, q_spare, D_up)
+                    call(block_product, (keys, D, queries, dp, 0, 1, _KEYS, rows, rows0, step, width, dk, k0, k_at[2], True))
+                if dq.size:
+                    call(block_product, (queries, D, keys, dp, 0, _KEYS, 1, k_rows, k_rows0, k_step, width, dq, q0, q_at[2], j0 > 0))
+
+
+@launcher
+def _inner(threads, batch, out, dout, out_at, sizes, delta):
+    parallel(_inner_block, batch * sizes[0] * ((sizes[2] + _ROWS - 1) // _ROWS), threads, (out, dout, out_at, sizes, delta))
+
+
+@launcher
+def _gradients(
+    threads, q, q_at, k, k_at, v, v_at, dout, out_at, lse, delta, extra, extra_at, sizes, masks, causal, scale, drop, order,
+    owners, parts, space, each, dq, dk, dv, dmask,
+):  # fmt: skip
+    parallel(
+        _gradient_block,
+        (owners.size - 1) * parts[0] * parts[1],
+        threads,
+        (
+            q, q_at, k, k_at, v, v_at, dout, out_at, lse, delta, extra, extra_at, sizes, masks, causal, scale, drop, order,
+            owners, parts, space, each, dq, dk, dv, dmask,
+        ),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mask:
+    """What is added to the scores: nothing, numbers, or -inf where a boolean mask says no.
+
+    ``starts`` has the offset of the mask's first element for each head of each batch; it and the steps say how the mask
+    broadcasts, so that it need not be made as large as the scores.
+    """
+
+    numbers: Array
+    allowed: Array
+    starts: Array
+    row: int = 0
+    col: int = 0
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        return self.numbers, self.allowed, self.starts, self.row, self.col
+
+
+_NOT_BOOLEAN = np.empty(0, np.uint8)
+_NO_STARTS = np.empty(0, np.intp)
+
+
+def no_mask(dtype: np.dtype[Any]) -> Mask:
+    """The mask that masks nothing."""
+    return Mask(np.empty(0, dtype), _NOT_BOOLEAN, _NO_STARTS)
+
+
+def make_mask(mask: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Mask:
+    """A C-contiguous mask, numbers of that dtype or booleans, that broadcasts to ``shape`` (heads first, L and S last)."""
+    itemsize = mask.itemsize
+    steps = [s // itemsize for s in np.broadcast_to(mask, shape).strides]
+    starts = np.zeros(shape[:-2], np.intp)
+    for axis, (count, step) in enumerate(zip(shape[:-2], steps)):
+        starts += (np.arange(count) * step).reshape(-1, *[1] * (starts.ndim - axis - 1))
+    boolean = mask.dtype == np.bool_
+    flat = mask.reshape(-1)
+    numbers, allowed = (np.empty(0, dtype), flat.view(np.uint8)) if boolean else (flat, _NOT_BOOLEAN)
+    return Mask(numbers, allowed, starts.reshape(-1), steps[-2], steps[-1])
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One attention: its extents, where the rows of its arrays lie, and what happens to its scores.
+
+    Attributes:
+        batch, heads, group: query heads are ``group`` times as many as heads of keys and values.
+        queries, keys, size, value_size: L, S, D, E.
+        q_at, k_at, v_at, out_at: steps (in elements) from a batch, a head and a row to the next.
+        drop: seed, what a draw of 32 bits must reach to be kept, and the factor of what is kept.
+    """
+
+    batch: int
+    heads: int
+    group: int
+    queries: int
+    keys: int
+    size: int
+    value_size: int
+    q_at: tuple[int, int, int]
+    k_at: tuple[int, int, int]
+    v_at: tuple[int, int, int]
+    out_at: tuple[int, int, int]
+    mask: Mask
+    causal: bool
+    scale: float
+    dropout_p: float = 0.0
+    seed: int = 0
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return self.heads, self.group, self.queries, self.keys, self.size, self.value_size
+
+    def _drop(self, dtype: np.dtype[Any]) -> tuple[Any, ...]:
+        # p = 1 drops all but a draw in 2**32, and the factor of that is 0
+        factor = 0.0 if self.dropout_p == 1 else 1 / (1 - self.dropout_p)
+        return self.seed, np.uint32(min(round(self.dropout_p * 2**32), 2**32 - 1)), dtype.type(factor)
+
+    def _nanoseconds(self, dtype: np.dtype[Any], products: int) -> float:
+        scores = self.batch * self.heads * self.queries * self.keys * (0.5 if self.causal else 1)
+        return scores * (0.5 + products * (self.size + self.value_size) * (0.005 if dtype == np.float32 else 0.01))
+
+    def _each(self, counts: list[int], dtype: np.dtype[Any]) -> int:
+        line = 64 // dtype.itemsize
+        return -(-sum(counts) // line) * line
+
+    def _padded(self, size: int, dtype: np.dtype[Any]) -> int:
+        width = panel_width(dtype.name)
+        return -(-size // width) * width
+
+    def run(self, q: Array, k: Array, v: Array, out: Array) -> Array:
+        """Writes ``out``; all arrays are flat. Returns the logarithm of the sum of exponentials of each row."""
+        dtype = q.dtype
+        lse = np.empty(self.batch * self.heads * self.queries, dtype)
+        if self.keys == 0:
+            out[...], lse[...] = 0, np.inf
+        if self.keys == 0 or lse.size == 0:
+            return lse
+        counts = [self.size * _QUERIES, (_KEYS + 4) * _QUERIES, _KEYS * self._padded(self.value_size, dtype), _KEYS * _QUERIES]
+        each, threads = self._each(counts, dtype), threads_for(self._nanoseconds(dtype, 1))
+        _attend(
+            threads, self.batch, q, self.q_at, k, self.k_at, v, self.v_at, self.sizes, self.mask.arguments, self.causal,
+            dtype.type(self.scale), self._drop(dtype), scratch(threads * each, dtype.name), each, out, self.out_at, lse,
+        )  # fmt: skip
+        return lse
+
+    def gradients(
+        self, q: Array, k: Array, v: Array, out: Array, lse: Array, dout: Array, wanted: tuple[bool, bool, bool, bool],
+        extra: Array | None = None, extra_at: tuple[int, int, int] = (0, 0, 0), delta: Array | None = None,
+    ) -> list[Array | None]:  # fmt: skip
+        """Gradients of q, k, v and the numbers of the mask, flat; None where not wanted.
+
+        ``extra`` is a gradient of the probabilities to be added, and ``delta`` the sum of its products with them in each row.
+        """
+        dtype = q.dtype
+        results = [np.zeros(x.size, dtype) if want else None for x, want in zip((q, k, v, self.mask.numbers), wanted)]
+        if self.keys == 0 or lse.size == 0 or not any(wanted):
+            return results
+        none = np.empty(0, dtype)
+        delta = np.zeros(lse.size, dtype) if delta is None else delta
+        _inner(threads_for(out.size * 0.3), self.batch, out, dout, self.out_at, self.sizes, delta)
+        width, value_width = self._padded(self.size, dtype), self._padded(self.value_size, dtype)
+        counts = [
+            (self.size + self.value_size) * _KEYS, 2 * _QUERIES * _KEYS + _KEYS, _KEYS * width, _QUERIES * (width + value_width)
+        ]  # fmt: skip
+        each = self._each(counts, dtype)
+
+        def launch(order: Array, owners: Array, parts: tuple[int, int], threads: int, *chosen: Array | None) -> None:
+            _gradients(
+                threads, q, self.q_at, k, self.k_at, v, self.v_at, dout, self.out_at, lse, delta,
+                none if extra is None else extra, extra_at, self.sizes, self.mask.arguments, self.causal,
+                dtype.type(self.scale), self._drop(dtype), order, owners, parts, scratch(threads * each, dtype.name), each,
+                *(none if x is None else x for x in chosen),
+            )  # fmt: skip
+
+        dq, dk, dv, dmask = results
+        owned = np.arange(self.batch * self.heads, dtype=np.intp)
+        owners = np.arange(0, owned.size + 1, self.group, dtype=np.intp)
+        threads = threads_for(self._nanoseconds(dtype, 3))
+        if threads == 1 or owners.size > 4 * threads or dq is None or dk is None and dv is None:
+            pieces = 1 if owners.size > 4 * threads else 4 * threads
+            parts = (1, pieces) if dk is None and dv is None else (pieces, 1)
+            parts = (1, 1) if dq is not None and (dk is not None or dv is not None) else parts
+            launch(owned, owners, parts, threads, dq, dk, dv, None)
+        else:
+            # Few heads for the threads: keys and queries are shared out apart, and the scores computed twice.
+            launch(owned, owners, (4 * threads, 1), threads, None, dk, dv, None)
+            launch(owned, owners, (1, 4 * threads), threads, dq, None, None, None)
+        if dmask is not None:
+            order = np.argsort(self.mask.starts, kind="stable").astype(np.intp)
+            _, first = np.unique(self.mask.starts[order], return_index=True)
+            pieces = 1 if self.mask.row == 0 or first.size > 4 * threads else 4 * threads
+            launch(order, np.append(first, order.size).astype(np.intp), (1, pieces), threads, None, None, None, dmask)
+        return results

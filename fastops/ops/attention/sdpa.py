@@ -1,0 +1,233 @@
+"""scaled_dot_product_attention: softmax(query key^T scale + mask) value, by the tiles of ``flash.py``.
+
+Kept for the gradient: the output and the logarithm of each row's sum of exponentials (one number a query); probabilities
+and the dropout mask are computed again. Source: Vaswani et al., "Attention Is All You Need" (2017), equation 1; the
+algorithm and the gradient are in ``flash.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastops import _check
+from fastops._check import FLOAT16, FLOAT32, Array
+from fastops._op import operation, register
+from fastops.ops.attention.flash import Attention, make_mask, no_mask
+from fastops.simd.random import check_seed, seed_of
+
+Mask4 = tuple[bool, bool, bool, bool]
+
+
+def probability(op: str, p: Any) -> float:
+    """dropout_p as a number between 0 and 1."""
+    try:
+        number = float(p)
+    except (TypeError, ValueError):
+        raise TypeError(f"{op}: dropout_p must be a number, got {p!r}") from None
+    if not 0 <= number <= 1:
+        raise ValueError(f"{op}: dropout_p must be between 0 and 1, got {p!r}")
+    return number
+
+
+def as_mask(op: str, name: str, value: Any, dtype: np.dtype[Any]) -> Array:
+    """A mask of booleans, or of numbers of the inputs' dtype; axes along which it repeats itself shrink to 1."""
+    mask = value if isinstance(value, np.ndarray) else np.asarray(value)
+    mask = mask[tuple(slice(0, 1) if step == 0 and n > 1 else slice(None) for step, n in zip(mask.strides, mask.shape))]
+    if mask.dtype == np.bool_:
+        return np.array(mask, order="C") if not mask.flags.carray else mask
+    mask = _check.as_array(op, name, mask)
+    if mask.dtype != dtype:
+        raise TypeError(f"{op}: {name} must have dtype bool or that of query, {dtype}, got {mask.dtype}")
+    return mask.astype(FLOAT32) if dtype == FLOAT16 else mask
+
+
+def _repeated(x: Array, lead: tuple[int, ...]) -> Array:
+    """With these leading axes; copied only where that repeats something."""
+    return x if x.shape[:-2] == lead else np.array(np.broadcast_to(x, (*lead, *x.shape[-2:])), order="C")
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """Checked arguments: arrays with the leading axes that broadcasting gives them, and the attention over them."""
+
+    arrays: list[Array]
+    given: list[tuple[int, ...]]
+    mask: Array | None
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    attention: Attention
+
+
+def _ready(
+    op: str, query: Any, key: Any, value: Any, attn_mask: Any, dropout_p: Any, is_causal: bool, scale: Any, enable_gqa: bool, seed: int
+) -> _Ready:
+    (q, k, v), dtype = _check.as_arrays(op, query=query, key=key, value=value)
+    given = [q.shape, k.shape, v.shape]
+    for name, shape in zip(("query", "key", "value"), given):
+        if len(shape) < 2:
+            raise ValueError(f"{op}: {name} must have axes (..., heads, length, size), at least the last two, got shape {shape}")
+    *q_lead, L, D = q.shape
+    *k_lead, S, D_k = k.shape
+    *v_lead, S_v, E = v.shape
+    if D_k != D:
+        raise ValueError(f"{op}: key must have rows of {D} elements, as query has, got {D_k} (shape {k.shape})")
+    if S_v != S:
+        raise ValueError(f"{op}: value must have {S} rows, as key has, got {S_v} (shape {v.shape})")
+    group = 1
+    if enable_gqa and q.ndim >= 3:
+        for name, lead in (("key", k_lead), ("value", v_lead)):
+            if not lead or lead[-1] == 0 or q_lead[-1] % lead[-1]:
+                raise ValueError(f"{op}: {name} must have heads that divide the {q_lead[-1]} heads of query, got shape {(*lead, S, '...')}")
+        if k_lead[-1] != v_lead[-1]:
+            raise ValueError(f"{op}: value must have {k_lead[-1]} heads, as key has, got {v_lead[-1]}")
+        group = q_lead[-1] // k_lead[-1]
+    try:
+        grouped = [k_lead if group == 1 else [*k_lead[:-1], q_lead[-1]], v_lead if group == 1 else [*v_lead[:-1], q_lead[-1]]]
+        lead = np.broadcast_shapes(q_lead, *grouped)
+    except ValueError:
+        raise ValueError(f"{op}: key and value must have leading axes that broadcast with {tuple(q_lead)}, got {tuple(k_lead)} and {tuple(v_lead)}") from None
+    heads = lead[-1] if lead else 1
+    kv_lead = (*lead[:-1], heads // group) if lead else ()
+    arrays = [_repeated(x, to) for x, to in zip((q, k, v), (lead, kv_lead, kv_lead))]
+    if scale is None:
+        scale = 1 / sqrt(D) if D else 1.0
+    elif isinstance(scale, bool) or not isinstance(scale, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{op}: scale must be None or a number, got {scale!r}")
+    mask, tiles = None, no_mask(arrays[0].dtype)
+    if attn_mask is not None:
+        if is_causal:
+            raise ValueError(f"{op}: attn_mask must be None with is_causal=True, got an array")
+        mask = as_mask(op, "attn_mask", attn_mask, dtype)
+        if np.broadcast_shapes(mask.shape, (1,) * (len(lead) + 2)) != mask.shape and mask.ndim > len(lead) + 2:
+            raise ValueError(f"{op}: attn_mask must broadcast to {(*lead, L, S)}, got shape {mask.shape}")
+        try:
+            tiles = make_mask(mask, (*lead, L, S), arrays[0].dtype)
+        except ValueError:
+            raise ValueError(f"{op}: attn_mask must broadcast to {(*lead, L, S)}, got shape {mask.shape}") from None
+    attention = Attention(
+        prod(lead[:-1]), heads, group, L, S, D, E,
+        (heads * L * D, L * D, D), (heads // group * S * D, S * D, D), (heads // group * S * E, S * E, E), (heads * L * E, L * E, E),
+        tiles, bool(is_causal), float(scale), probability(op, dropout_p), seed,
+    )  # fmt: skip
+    return _Ready(arrays, given, mask, dtype, (*lead, L, E), attention)
+
+
+def _record(
+    query: ArrayLike, key: ArrayLike, value: ArrayLike, attn_mask: ArrayLike | None = None, dropout_p: float = 0.0,
+    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, *, rng: Any = None,
+) -> tuple[Array, dict[str, Any]]:  # fmt: skip
+    op = "scaled_dot_product_attention"
+    seed = seed_of(op, rng) if dropout_p else 0
+    ready = _ready(op, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, seed)
+    q, k, v = ready.arrays
+    out = np.empty(ready.shape, q.dtype)
+    lse = ready.attention.run(q.reshape(-1), k.reshape(-1), v.reshape(-1), out.reshape(-1))
+    kept: dict[str, Any] = {"output": out, "lse": lse}
+    if dropout_p:
+        kept["rng"] = seed
+    return out.astype(ready.dtype, copy=False), kept
+
+
+@operation
+def scaled_dot_product_attention(
+    query: ArrayLike, key: ArrayLike, value: ArrayLike, attn_mask: ArrayLike | None = None, dropout_p: float = 0.0,
+    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, *, rng: Any = None,
+) -> Array:  # fmt: skip
+    """softmax(query key^T scale + mask) value: ``torch.nn.functional.scaled_dot_product_attention``.
+
+    Takes memory for the result, one number a query and a few tiles, whatever the lengths. Time: 2 B H L S (D + E) operations,
+    half of it with ``is_causal``.
+
+    Args:
+        query: (..., H, L, D); leading axes broadcast with those of key and value.
+        key: (..., H, S, D).
+        value: (..., H, S, E).
+        attn_mask: broadcasts to (..., H, L, S). Booleans say which keys a query attends to; numbers of the inputs' dtype
+            are added to the scores. A query that attends to no key gets 0, and has no gradient.
+        dropout_p: the probability with which a weight becomes 0, others growing by 1 / (1 - dropout_p).
+        is_causal: query i attends to the keys up to i; not together with ``attn_mask``.
+        scale: by default 1 / sqrt(D).
+        enable_gqa: key and value may have fewer heads than query, each serving H / H_kv query heads that follow one another.
+        rng: None, an integer seed or a ``numpy.random.Generator``, for dropout.
+
+    Returns:
+        (..., H, L, E), of the dtype of the inputs (float16, float32 or float64).
+
+    Raises:
+        TypeError, ValueError: an argument is of a wrong kind, or has a wrong value or shape.
+
+    >>> import numpy as np
+    >>> scaled_dot_product_attention(np.eye(2), np.eye(2), np.array([[1.0], [3.0]]), is_causal=True).round(3)
+    array([[1.   ],
+           [2.34 ]])
+    """
+    return _record(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, rng=rng)[0]
+
+
+def _summed(gradient: Array, shape: tuple[int, ...]) -> Array:
+    """Summed over the axes that broadcasting made."""
+    if gradient.shape == shape:
+        return gradient
+    axes = range(gradient.ndim - len(shape))
+    gradient = gradient.sum(tuple(axes)) if axes else gradient
+    wide = tuple(i for i, (now, then) in enumerate(zip(gradient.shape, shape)) if now != then)
+    return gradient.sum(wide, keepdims=True) if wide else gradient
+
+
+def scaled_dot_product_attention_backward(
+    grad_output: ArrayLike, query: ArrayLike, key: ArrayLike, value: ArrayLike, attn_mask: ArrayLike | None = None,
+    dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, *, rng: Any = None,
+    output: Array | None = None, lse: Array | None = None, output_mask: Mask4 = (True, True, True, True),
+) -> tuple[Array | None, Array | None, Array | None, Array | None]:  # fmt: skip
+    """Gradients of :func:`scaled_dot_product_attention` with respect to query, key, value and a mask of numbers.
+
+    Args:
+        rng: the seed of the forward pass, an integer; needed with dropout.
+        output, lse: what the forward pass kept, the output in the dtype of computation and the logarithm of each row's sum
+            of exponentials; computed again when not given.
+        output_mask: which gradients to compute; others are None, and so is that of a boolean mask.
+
+    >>> import numpy as np
+    >>> x = np.eye(2)
+    >>> scaled_dot_product_attention_backward(np.ones((2, 2)), x, x, x)[2].round(3)
+    array([[1., 1.],
+           [1., 1.]])
+    """
+    op = "scaled_dot_product_attention_backward"
+    seed = check_seed(op, rng) if dropout_p else 0
+    ready = _ready(op, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, seed)
+    (dout,), grad_dtype = _check.as_arrays(op, grad_output=grad_output)
+    if grad_dtype != ready.dtype or dout.shape != ready.shape:
+        raise (TypeError if grad_dtype != ready.dtype else ValueError)(
+            f"{op}: grad_output must have the shape and dtype of the output, {ready.shape} {ready.dtype}, got {dout.shape} {grad_dtype}"
+        )
+    q, k, v = (x.reshape(-1) for x in ready.arrays)
+    if output is None or lse is None:
+        out = np.empty(prod(ready.shape), q.dtype)
+        lse = ready.attention.run(q, k, v, out)
+    else:
+        out = np.ascontiguousarray(output, q.dtype).reshape(-1)
+        lse = np.ascontiguousarray(lse, q.dtype).reshape(-1)
+        if out.size != prod(ready.shape) or lse.size != prod(ready.shape[:-1]):
+            raise ValueError(f"{op}: output and lse must be those of the forward pass, got {np.shape(output)} and {lse.shape}")
+    numbers = ready.mask is not None and ready.mask.dtype != np.bool_
+    want_q, want_k, want_v, want_mask = output_mask
+    found = ready.attention.gradients(q, k, v, out, lse, dout.reshape(-1), (want_q, want_k, want_v, want_mask and numbers))
+    shapes = [*(x.shape for x in ready.arrays), ready.mask.shape if ready.mask is not None else ()]
+    given = [*ready.given, np.shape(attn_mask)]
+    whole = [None if g is None else g.reshape(shape) for g, shape in zip(found, shapes)]
+    return tuple(None if g is None else _summed(g, to).astype(ready.dtype, copy=False) for g, to in zip(whole, given))  # type: ignore[return-value]
+
+
+register(
+    scaled_dot_product_attention,
+    scaled_dot_product_attention_backward,
+    inputs=("query", "key", "value", "attn_mask"),
+    saved=("query", "key", "value", "attn_mask"),
+    record=_record,
+)
