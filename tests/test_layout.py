@@ -71,9 +71,9 @@ def test_wrong_arguments(arguments, error, name):
 
 
 def test_gradients_have_the_shape_of_the_output():
-    with pytest.raises(ValueError, match="^pad_backward: grad_output"):
+    with pytest.raises(ValueError, match=r"^pad_backward: grad_output"):
         fastops.pad_backward(np.zeros((1, 5)), LINE, (1, 1))
-    with pytest.raises(TypeError, match="^pad_backward: input"):
+    with pytest.raises(TypeError, match=r"^pad_backward: input"):
         fastops.pad_backward(np.zeros((1, 6), np.float32), LINE, (1, 1))
 
 

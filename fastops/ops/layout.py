@@ -70,17 +70,19 @@ def _pad_backward(block, worker, dy, table, dims, dx):
     """
     D, H, W, E, P, Q, first, begin, end, rows, total = dims
     columns = table[2 * (D + H) :]
-    middle, after = end - begin, first + end - begin
+    middle = end - begin
     zero = dx.dtype.type(0)
-    for r in range(block * rows, min((block + 1) * rows, total)):
-        h, d, plane, target, fresh = r % H, r // H % D, r // (H * D), r * W, True
+    r = block * rows
+    h, d, plane = r % H, r // H % D, r // (H * D)
+    while r < min((block + 1) * rows, total):
+        target, fresh = r * W, True
         for i in range(table[2 * d], table[2 * d + 1]):
             for j in range(table[2 * (D + h)], table[2 * (D + h) + 1]):
                 source = ((plane * E + table[i]) * P + table[j]) * Q
                 if fresh:
-                    fill_row(zero, dx, target, first)
+                    if middle < W:
+                        fill_row(zero, dx, target, W)
                     copy_row(dy, source + begin, dx, target + first, middle)
-                    fill_row(zero, dx, target + after, W - after)
                     fresh = False
                 else:
                     add_row(dy, source + begin, dx, target + first, middle)
@@ -92,6 +94,12 @@ def _pad_backward(block, worker, dy, table, dims, dx):
                         dx[target + columns[q]] += dy[source + q]
         if fresh:
             fill_row(zero, dx, target, W)
+        r += 1
+        h += 1
+        if h == H:
+            h, d = 0, d + 1
+            if d == D:
+                d, plane = 0, plane + 1
 
 
 @launcher
