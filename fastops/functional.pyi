@@ -55,3 +55,11 @@ from fastops.ops.norm.batch import group_norm as group_norm
 from fastops.ops.norm.batch import group_norm_backward as group_norm_backward
 from fastops.ops.norm.batch import instance_norm as instance_norm
 from fastops.ops.norm.batch import instance_norm_backward as instance_norm_backward
+from fastops.ops.norm.normalize import normalize as normalize
+from fastops.ops.norm.normalize import normalize_backward as normalize_backward
+from fastops.ops.norm.response import local_response_norm as local_response_norm
+from fastops.ops.norm.response import local_response_norm_backward as local_response_norm_backward
+from fastops.ops.norm.rows import layer_norm as layer_norm
+from fastops.ops.norm.rows import layer_norm_backward as layer_norm_backward
+from fastops.ops.norm.rows import rms_norm as rms_norm
+from fastops.ops.norm.rows import rms_norm_backward as rms_norm_backward
