@@ -1,0 +1,555 @@
+"""Rows gathered and scattered by an index: what embeddings, segment reductions and graph convolutions share.
+
+    gather:  y[e] = x[index[e]]
+    scatter: y[d] = the sum, largest, smallest or product of w[e] x[source[e]] over all e with to[e] = d
+    total:   the same sum where the e of each d are given as compressed sparse rows
+
+A scatter goes through the index once, in order, and adds each row where it belongs. Threads share the columns, so that no
+two write to the same number, and every sum is taken in the order of the index: the same bits for any number of threads,
+without atomics and without sorting. A counting sort into compressed sparse rows, after which threads share destinations, was
+measured: 1e6 rows of 64 numbers to 1e5 destinations take 25 ms with it, of which the sort is 7, and 16 without, on one
+thread; rows of one number 15 and 2.
+
+Source: Blelloch, "Prefix Sums and Their Applications" (1990), on segmented operations; Gustavson, "Two Fast Algorithms for
+Sparse Matrices", ACM TOMS 4(3), 1978, on products by rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastops import _check
+from fastops._check import Array
+from fastops._jit import function, launcher, parallel, separate
+from fastops._threads import threads_for
+from fastops.simd.reduce import maximum, span_dot
+from fastops.simd.vector import broadcast, element, fma, lanes, load_part, outer, prefetch, store_part, store_tile, zero_tile
+from fastops.simd.vmath import exp
+
+INDEX = np.dtype(np.intp)
+NOTHING = np.empty(0, INDEX)
+
+SUM, MAX, MIN, MUL = range(4)
+_IDENTITY = {SUM: 0.0, MAX: -np.inf, MIN: np.inf, MUL: 1.0}
+
+# Elements that make a block of work: some 20 us of one thread.
+_BLOCK_ELEMENTS = 1 << 16
+_NS_PER_ELEMENT = 0.25
+_NS_PER_ROW = 2.0
+# Rows of an array beyond the caches are asked for so many rows ahead, and have arrived when they are needed: 1e6 rows of 64
+# float32 into 26 MB take 28 ms without, 20 with 8 ahead, 16 with 16. Into 2.6 MB they take 13 ms without and 20 with it.
+_AHEAD = 16
+_FAR_BYTES = 8 << 20
+_LINE_BYTES = 64
+# Vectors in a register tile.
+_TILE = 4
+
+_ONE = {name: np.ones(1, name) for name in ("float32", "float64")}
+
+
+# ---- indices
+
+
+@launcher
+def _inspect(threads, index, size):
+    """Whether every index is in [0, size), and whether none is below its predecessor; both in one pass."""
+    outside = np.uintp(0)
+    falls = np.uintp(0)
+    last = np.uintp(size)
+    for i in range(index.size):
+        outside |= np.uintp(np.uintp(index[i]) >= last)
+    after = index[1:]
+    for i in range(index.size - 1):
+        falls |= np.uintp(after[i] < index[i])
+    return outside == 0, falls == 0
+
+
+def indices(op: str, name: str, value: Any) -> Array:
+    """An array of integers of any shape, C-contiguous, of the machine's index type.
+
+    >>> indices("gather", "index", [[0, 2]])
+    array([[0, 2]])
+    >>> indices("gather", "index", [0.5])
+    Traceback (most recent call last):
+    TypeError: gather: index must be an array of integers, got float64
+    """
+    if type(value) is np.ndarray and value.dtype == INDEX and value.flags.carray:
+        return value
+    if not isinstance(value, np.ndarray):
+        value = np.from_dlpack(value) if hasattr(value, "__dlpack__") and not hasattr(value, "__array__") else np.asarray(value)
+    if value.dtype.kind not in "iu" and value.size:
+        raise TypeError(f"{op}: {name} must be an array of integers, got {value.dtype}")
+    if value.dtype.kind == "u" and value.itemsize == 8 and value.size and value.max() > _LARGEST:
+        raise ValueError(f"{op}: {name} must hold indices, got {value.max()}")
+    if value.flags.carray and value.dtype == INDEX and type(value) is not np.ndarray:
+        return value.view(np.ndarray)
+    return np.array(value, INDEX, order="C", copy=True)
+
+
+_LARGEST = np.iinfo(INDEX).max
+
+
+def in_range(op: str, name: str, index: Array, size: int) -> bool:
+    """Every index must be in [0, size); returns whether they never fall.
+
+    >>> in_range("gather", "index", np.array([1, 0]), 2)
+    False
+    >>> in_range("gather", "index", np.array([1, -3]), 2)
+    Traceback (most recent call last):
+    ValueError: gather: index must be in [0, 2), got -3
+    """
+    inside, rising = _inspect(1, index.reshape(-1), size)
+    if not inside:
+        flat = index.reshape(-1)
+        wrong = flat[(flat < 0) | (flat >= size)][0]
+        raise ValueError(f"{op}: {name} must be in [0, {size}), got {wrong}")
+    return bool(rising)
+
+
+def count_of(op: str, name: str, given: Any, index: Array) -> int:
+    """The number of destinations: as given, or one more than the largest index."""
+    if given is not None:
+        return _check.integer(op, name, given, minimum=0)
+    return int(index.max()) + 1 if index.size else 0
+
+
+def row_starts(op: str, name: str, value: Any, entries: int) -> Array:
+    """Checked offsets of compressed sparse rows: from 0 to ``entries``, never falling.
+
+    >>> row_starts("spmm", "indptr", [0, 2, 1], 2)
+    Traceback (most recent call last):
+    ValueError: spmm: indptr must rise from 0 to 2, the number of entries, got [0 2 1]
+    """
+    starts = indices(op, name, value)
+    if starts.ndim != 1 or not starts.size:
+        raise ValueError(f"{op}: {name} must have shape (rows + 1,), got {starts.shape}")
+    inside, rising = _inspect(1, starts, entries + 1)
+    if not (inside and rising and starts[0] == 0 and starts[-1] == entries):
+        raise ValueError(f"{op}: {name} must rise from 0 to {entries}, the number of entries, got {starts}")
+    return starts
+
+
+# ---- gather
+
+
+@separate
+def _gather_block(block, worker, rows, far, index, scale, x, y):
+    """y[e] = scale[index[e]] x[index[e]] for a block of e; x (J, F), scale (J,) or empty, y (E, F)."""
+    F = x.shape[1]
+    line = _LINE_BYTES // x.itemsize
+    end = min((block + 1) * rows, index.size)
+    for e in range(block * rows, end):
+        if far:
+            ahead = element(index, min(e + _AHEAD, index.size - 1)) * F
+            for c in range(0, F, line):
+                prefetch(x, ahead + c)
+        j = np.uintp(index[e])
+        row, out = x[j], y[e]
+        if scale.size:
+            factor = scale[j]
+            for f in range(F):
+                out[f] = factor * row[f]
+        else:
+            for f in range(F):
+                out[f] = row[f]
+
+
+@launcher
+def _gather(threads, rows, far, index, scale, x, y):
+    parallel(_gather_block, (index.size + rows - 1) // rows, threads, (rows, far, index, scale, x, y))
+
+
+def _threads(elements: int, rows: int) -> int:
+    return threads_for(elements * _NS_PER_ELEMENT + rows * _NS_PER_ROW)
+
+
+def gather(x: Array, index: Array, scale: Array | None = None) -> Array:
+    """Rows of x (J, F) by a checked index (E,): (E, F); ``scale`` (J,) multiplies them."""
+    F = x.shape[1]
+    y = np.empty((index.size, F), x.dtype)
+    if y.size:
+        rows = max(1, _BLOCK_ELEMENTS // F)
+        _gather(_threads(y.size, index.size), rows, x.nbytes > _FAR_BYTES, index, x.ravel()[:0] if scale is None else scale, x, y)
+    return y
+
+
+# ---- scatter
+
+
+@separate
+def _scatter_block(block, worker, columns, kind, far_x, far_y, to, source, weights, step, heads, x, y):
+    """Some columns of y[to[e]] (D, F) take in w x[source[e]], for all e in order; source: empty where it is e itself.
+
+    Number e weighs weights[e * step + head] in the columns of a head; with step 0 all weigh the same.
+    """
+    F = x.shape[1]
+    line = _LINE_BYTES // x.itemsize
+    first, end = block * columns, min((block + 1) * columns, F)
+    width = F // heads
+    last = to.size - 1
+    for e in range(to.size):
+        if far_y:
+            ahead = element(to, min(e + _AHEAD, last)) * F
+            for c in range(first, end, line):
+                prefetch(y, ahead + c)
+        if far_x:
+            ahead = element(source, min(e + _AHEAD, last)) * F
+            for c in range(first, end, line):
+                prefetch(x, ahead + c)
+        from_row = np.uintp(source[e]) if source.size else np.uintp(e)
+        to_row = np.uintp(to[e])
+        head, c = first // width if heads > 1 else 0, first
+        while c < end:
+            stop = min(c + width, end)
+            w = weights[e * step + head]
+            a, b = x[from_row, c:stop], y[to_row, c:stop]
+            if kind == SUM:
+                for f in range(stop - c):
+                    b[f] += w * a[f]
+            elif kind == MAX:
+                for f in range(stop - c):
+                    b[f] = maximum(b[f], w * a[f])
+            elif kind == MIN:
+                for f in range(stop - c):
+                    b[f] = -maximum(-b[f], -(w * a[f]))
+            else:
+                for f in range(stop - c):
+                    b[f] *= w * a[f]
+            head += 1
+            c = stop
+
+
+@launcher
+def _scatter(threads, blocks, columns, kind, far_x, far_y, to, source, weights, step, heads, x, y):
+    parallel(_scatter_block, blocks, threads, (columns, kind, far_x, far_y, to, source, weights, step, heads, x, y))
+
+
+def _columns(threads: int, width: int, unit: int) -> int:
+    """Columns for a thread, whole units."""
+    units = -(-width // unit)
+    return -(-units // threads) * unit
+
+
+def scatter(kind: int, to: Array, destinations: int, x: Array, source: Array | None = None, weights: Array | None = None) -> Array:
+    """The sum (``kind`` SUM), largest, smallest or product of the rows of x that go to each destination: (destinations, F).
+
+    A destination without any gets 0, -inf, inf or 1. NaN goes through.
+
+    Args:
+        kind: SUM, MAX, MIN or MUL.
+        to: (E,), checked.
+        destinations: how many there are.
+        x: (J, F).
+        source: (E,), checked: which row of x; the row number e itself when None.
+        weights: (E,), or (E, heads) where F is heads times a width: what the rows are multiplied with.
+    """
+    F = x.shape[1]
+    identity = _IDENTITY[kind]
+    # zeros that nothing is added to are never touched: of a large gradient with few rows most pages are never made
+    y = np.zeros((destinations, F), x.dtype) if kind == SUM else np.full((destinations, F), identity, x.dtype)
+    if not to.size or not y.size:
+        return y
+    if weights is None:
+        weights, step, heads = _ONE[x.dtype.name], 0, 1
+    else:
+        step = heads = weights.shape[1] if weights.ndim == 2 else 1
+        weights = weights.reshape(-1)
+    threads = _threads(to.size * F, to.size)
+    columns = _columns(threads, F, F // heads if heads > 1 else _LINE_BYTES // x.itemsize)
+    far_x = source is not None and x.nbytes > _FAR_BYTES
+    far_y = y.nbytes > _FAR_BYTES
+    _scatter(threads, -(-F // columns), columns, kind, far_x, far_y, to, NOTHING if source is None else source, weights, step, heads, x, y)
+    return y
+
+
+def counts(to: Array, destinations: int, dtype: Any) -> Array:
+    """How many e have to[e] = d, for each d: (destinations,)."""
+    return np.bincount(to, minlength=destinations).astype(dtype)
+
+
+@separate
+def _count_ties(block, worker, columns, to, source, weights, step, x, y, ties):
+    """ties[d, f]: how many of the numbers that go to d are y[d, f]; arguments as of _scatter_block, heads 1."""
+    first, end = block * columns, min((block + 1) * columns, x.shape[1])
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    for e in range(to.size):
+        from_row = np.uintp(source[e]) if source.size else np.uintp(e)
+        to_row = np.uintp(to[e])
+        w = weights[e * step]
+        a, b, t = x[from_row, first:end], y[to_row, first:end], ties[to_row, first:end]
+        for f in range(end - first):
+            t[f] += one if w * a[f] == b[f] else zero
+
+
+@separate
+def _select_block(block, worker, columns, first_only, to, source, weights, step, x, y, shares, dx):
+    """dx[source[e]] += w shares[to[e]] where w x[source[e]] is y[to[e]]; or where it is so for the first time."""
+    first, end = block * columns, min((block + 1) * columns, x.shape[1])
+    zero = x.dtype.type(0)
+    for e in range(to.size):
+        from_row = np.uintp(source[e]) if source.size else np.uintp(e)
+        to_row = np.uintp(to[e])
+        w = weights[e * step]
+        a, b = x[from_row, first:end], y[to_row, first:end]
+        share, da = shares[to_row, first:end], dx[from_row, first:end]
+        if first_only:
+            for f in range(end - first):
+                found = w * a[f] == b[f]
+                da[f] += w * share[f] if found else zero
+                share[f] = zero if found else share[f]
+        else:
+            for f in range(end - first):
+                da[f] += w * share[f] if w * a[f] == b[f] else zero
+
+
+@launcher
+def _extremum_backward(threads, blocks, columns, first_only, to, source, weights, step, x, y, dy, shares, dx):
+    """shares (D, F), zero so far: becomes dy, or dy divided by the number of ties."""
+    if not first_only:
+        parallel(_count_ties, blocks, threads, (columns, to, source, weights, step, x, y, shares))
+    one = x.dtype.type(1)
+    for d in range(y.shape[0]):
+        share, gradient = shares[d], dy[d]
+        for f in range(y.shape[1]):
+            share[f] = gradient[f] / maximum(share[f], one)
+    parallel(_select_block, blocks, threads, (columns, first_only, to, source, weights, step, x, y, shares, dx))
+
+
+def extremum_backward(
+    to: Array, x: Array, y: Array, dy: Array, source: Array | None = None, weights: Array | None = None, first_only: bool = False
+) -> tuple[Array, Array]:
+    """The gradient of x where y = scatter(MAX or MIN, ...), and dy / ties.
+
+    Numbers that tie for the largest share its gradient evenly, or the first of them gets it all.
+    """
+    dx, shares = np.zeros_like(x), np.zeros_like(y)
+    if to.size and x.size and y.size:
+        F = x.shape[1]
+        threads = _threads(2 * to.size * F, to.size)
+        columns = _columns(threads, F, _LINE_BYTES // x.itemsize)
+        w, step = (_ONE[x.dtype.name], 0) if weights is None else (weights, 1)
+        _extremum_backward(threads, -(-F // columns), columns, first_only, to, NOTHING if source is None else source, w, step, x, y, dy, shares, dx)
+    return dx, shares
+
+
+@separate
+def _product_backward_block(block, worker, columns, to, x, run, dy, dx):
+    """dx[e] = dy[to[e]] times the x of all others that go there: of those before e, then of those behind it.
+
+    No division, so zeros need no care. run (D, F): ones.
+    """
+    first, end = block * columns, min((block + 1) * columns, x.shape[1])
+    for e in range(to.size):
+        d = np.uintp(to[e])
+        a, product, da = x[e, first:end], run[d, first:end], dx[e, first:end]
+        for f in range(end - first):
+            da[f] = product[f]
+            product[f] *= a[f]
+    for d in range(run.shape[0]):
+        run[d, first:end] = dy[d, first:end]
+    for i in range(to.size):
+        e = np.uintp(to.size - 1 - i)
+        d = np.uintp(to[e])
+        a, product, da = x[e, first:end], run[d, first:end], dx[e, first:end]
+        for f in range(end - first):
+            da[f] *= product[f]
+            product[f] *= a[f]
+
+
+@launcher
+def _product_backward(threads, blocks, columns, to, x, run, dy, dx):
+    parallel(_product_backward_block, blocks, threads, (columns, to, x, run, dy, dx))
+
+
+def product_backward(to: Array, x: Array, dy: Array) -> Array:
+    """The gradient of x (E, F) where y = scatter(MUL, to, ...)."""
+    dx = np.empty_like(x)
+    if dx.size:
+        F = x.shape[1]
+        threads = _threads(4 * x.size, to.size)
+        columns = _columns(threads, F, _LINE_BYTES // x.itemsize)
+        _product_backward(threads, -(-F // columns), columns, to, x, np.ones_like(dy), dy, dx)
+    return dx
+
+
+# ---- softmax over the rows of a destination
+
+
+@separate
+def _exp_block(block, worker, rows, to, x, largest, y):
+    """y[e] = exp(x[e] - largest[to[e]]) for a block of e; all (..., F)."""
+    first, end = block * rows, min((block + 1) * rows, to.size)
+    F = x.shape[1]
+    for e in range(first, end):
+        a, b, out = x[e], largest[np.uintp(to[e])], y[e]
+        for f in range(F):
+            out[f] = a[f] - b[f]
+    # one loop over the whole block: rows are often shorter than a vector
+    flat = y.reshape(-1)[first * F : end * F]
+    for i in range(flat.size):
+        flat[i] = exp(flat[i])
+
+
+@separate
+def _divide_block(block, worker, rows, to, total, y):
+    """y[e] /= total[to[e]] for a block of e."""
+    for e in range(block * rows, min((block + 1) * rows, to.size)):
+        out, divisor = y[e], total[np.uintp(to[e])]
+        for f in range(out.size):
+            out[f] /= divisor[f]
+
+
+@launcher
+def _exp(threads, rows, to, x, largest, y):
+    parallel(_exp_block, (to.size + rows - 1) // rows, threads, (rows, to, x, largest, y))
+
+
+@launcher
+def _divide(threads, rows, to, total, y):
+    parallel(_divide_block, (to.size + rows - 1) // rows, threads, (rows, to, total, y))
+
+
+def softmax(to: Array, destinations: int, x: Array) -> Array:
+    """exp(x[e]) over its sum for all rows with the same destination, column by column: (E, F)."""
+    y = np.empty_like(x)
+    if y.size:
+        rows, threads = max(1, _BLOCK_ELEMENTS // x.shape[1]), _threads(4 * x.size, to.size)
+        _exp(threads, rows, to, x, scatter(MAX, to, destinations, x), y)
+        _divide(threads, rows, to, scatter(SUM, to, destinations, y), y)
+    return y
+
+
+@separate
+def _dot_columns(block, worker, columns, to, a, b, total):
+    """total[to[e]] += a[e] b[e], for all e in order, in some columns."""
+    first, end = block * columns, min((block + 1) * columns, a.shape[1])
+    for e in range(to.size):
+        left, right, out = a[e, first:end], b[e, first:end], total[np.uintp(to[e]), first:end]
+        for f in range(end - first):
+            out[f] += left[f] * right[f]
+
+
+@separate
+def _softmax_backward_block(block, worker, rows, to, y, dy, total, dx):
+    """dx[e] = y[e] (dy[e] - total[to[e]]) for a block of e."""
+    for e in range(block * rows, min((block + 1) * rows, to.size)):
+        out, p, gradient, mean = dx[e], y[e], dy[e], total[np.uintp(to[e])]
+        for f in range(out.size):
+            out[f] = p[f] * (gradient[f] - mean[f])
+
+
+@launcher
+def _softmax_backward(threads, blocks, columns, rows, to, y, dy, total, dx):
+    parallel(_dot_columns, blocks, threads, (columns, to, y, dy, total))
+    parallel(_softmax_backward_block, (to.size + rows - 1) // rows, threads, (rows, to, y, dy, total, dx))
+
+
+def softmax_backward(to: Array, destinations: int, y: Array, dy: Array) -> Array:
+    """The gradient of x where y = softmax(to, destinations, x)."""
+    dx = np.empty_like(y)
+    if dx.size:
+        F = y.shape[1]
+        threads = _threads(2 * y.size, to.size)
+        columns = _columns(threads, F, _LINE_BYTES // y.itemsize)
+        total = np.zeros((destinations, F), y.dtype)
+        _softmax_backward(threads, -(-F // columns), columns, max(1, _BLOCK_ELEMENTS // F), to, y, dy, total, dx)
+    return dx
+
+
+# ---- products of pairs of rows
+
+
+@separate
+def _dots_block(block, worker, entries, rows, columns, a, b, width, out):
+    """out[k, head] = a[rows[k]] . b[columns[k]] over the columns of a head; out (entries, heads) flat, a and b flat."""
+    heads = out.size // rows.size
+    F = heads * width
+    for k in range(block * entries, min((block + 1) * entries, rows.size)):
+        i, j = element(rows, k) * F, element(columns, k) * F
+        for head in range(heads):
+            out[k * heads + head] = span_dot(a, i + head * width, b, j + head * width, width)
+
+
+@launcher
+def _dots(threads, entries, rows, columns, a, b, width, out):
+    parallel(_dots_block, (rows.size + entries - 1) // entries, threads, (entries, rows, columns, a, b, width, out))
+
+
+def dots(rows: Array, columns: Array, a: Array, b: Array, heads: int = 1) -> Array:
+    """a[rows[k]] . b[columns[k]] for each k, head by head: (E, heads); a (M, F), b (N, F), indices checked."""
+    out = np.zeros((rows.size, heads), a.dtype)
+    F = a.shape[1]
+    if out.size and F:
+        _dots(_threads(rows.size * F, rows.size), max(1, _BLOCK_ELEMENTS // F), rows, columns, a.reshape(-1), b.reshape(-1), F // heads, out.reshape(-1))
+    return out
+
+
+# ---- compressed sparse rows
+
+
+@function
+def _first_row(starts, target):
+    """The first row d with starts[d] + d >= target: blocks hold equal numbers of entries and rows together, whole rows each."""
+    low, high = 0, starts.size - 1
+    while low < high:
+        middle = (low + high) >> 1
+        if starts[middle] + middle < target:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@separate
+def _total_block(block, worker, starts, source, weights, step, mean, work, far, x, y):
+    """A block of rows of y (D, F), which are zero: the weighted sums of rows of x (J, F), or their means."""
+    F = x.shape[1]
+    nv = lanes(x)
+    last = source.size - 1
+    for d in range(_first_row(starts, work * block), _first_row(starts, work * (block + 1))):
+        begin, end = starts[d], starts[d + 1]
+        if begin == end:
+            continue
+        c = 0
+        while c + _TILE * nv <= F:
+            tile = zero_tile(x, 1, _TILE)
+            for k in range(begin, end):
+                if far:
+                    ahead = element(source, min(k + _AHEAD, last)) * F + c
+                    for line in range(_TILE):
+                        prefetch(x, ahead + line * nv)
+                tile = outer(tile, weights, k * step, 0, x, element(source, k) * F + c)
+            store_tile(y, d * F + c, 0, tile)
+            c += _TILE * nv
+        while c < F:
+            part = load_part(y, d * F + c, 0)
+            for k in range(begin, end):
+                part = fma(broadcast(weights, k * step), load_part(x, element(source, k) * F + c, F - c), part)
+            store_part(y, d * F + c, part, F - c)
+            c += nv
+        if mean:
+            row, count = y[d], x.dtype.type(end - begin)
+            for f in range(F):
+                row[f] /= count
+
+
+@launcher
+def _total(threads, blocks, starts, source, weights, step, mean, work, far, x, y):
+    parallel(_total_block, blocks, threads, (starts, source, weights, step, mean, work, far, x, y))
+
+
+def total(starts: Array, source: Array, x: Array, weights: Array | None = None, mean: bool = False) -> Array:
+    """y[d] = the sum of w[k] x[source[k]] over starts[d] <= k < starts[d + 1], or that over their number: (D, F).
+
+    Here threads share rows, and running sums stay in registers.
+    """
+    F, D = x.shape[1], starts.size - 1
+    y = np.zeros((D, F), x.dtype)
+    if y.size and source.size:
+        work = max(1, _BLOCK_ELEMENTS // F)
+        blocks = -(-(source.size + D) // work)
+        w, step = (_ONE[x.dtype.name], 0) if weights is None else (weights, 1)
+        _total(_threads(source.size * F, source.size), blocks, starts, source, w, step, mean, work, x.nbytes > _FAR_BYTES, x, y)
+    return y
