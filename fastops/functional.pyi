@@ -20,6 +20,10 @@ from fastops.ops.conv.transpose import conv_transpose2d as conv_transpose2d
 from fastops.ops.conv.transpose import conv_transpose2d_backward as conv_transpose2d_backward
 from fastops.ops.conv.transpose import conv_transpose3d as conv_transpose3d
 from fastops.ops.conv.transpose import conv_transpose3d_backward as conv_transpose3d_backward
+from fastops.ops.embedding import embedding as embedding
+from fastops.ops.embedding import embedding_backward as embedding_backward
+from fastops.ops.embedding import embedding_bag as embedding_bag
+from fastops.ops.embedding import embedding_bag_backward as embedding_bag_backward
 from fastops.ops.layout import one_hot as one_hot
 from fastops.ops.layout import pad as pad
 from fastops.ops.layout import pad_backward as pad_backward
