@@ -1,3 +1,5 @@
+from fastops.ops.attention.sdpa import scaled_dot_product_attention as scaled_dot_product_attention
+from fastops.ops.attention.sdpa import scaled_dot_product_attention_backward as scaled_dot_product_attention_backward
 from fastops.ops.conv.conv import conv1d as conv1d
 from fastops.ops.conv.conv import conv1d_backward as conv1d_backward
 from fastops.ops.conv.conv import conv2d as conv2d
