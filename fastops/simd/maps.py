@@ -2,13 +2,13 @@
 
 A family writes a formula of one element as a ``@function`` and makes a map of it::
 
-    @function
-    def _leaky_relu(x, slope, _):
-        return x if x > 0 else x * slope
+    @formula
+    def _leaky_relu(x, slope, b):
+        return x * slope if x < type(x)(0) else x
 
-    LEAKY_RELU = Map(_leaky_relu, 0.1)
+    _LEAKY_RELU = Map(__name__, _leaky_relu, 0.1)
 
-    y = LEAKY_RELU.of("leaky_relu", input, slope)
+    y = _LEAKY_RELU.of("leaky_relu", input, slope)
 
 Two parameters reach every formula, in the dtype of the arrays. A map compiles its own loop when it is first used, 0.15 s;
 the launcher that hands blocks to threads is compiled once for all of them and takes the loop by its address.
@@ -37,7 +37,7 @@ _SMALL = 1 << 13
 _ELEMENTS = {"f": types.float32, "d": types.float64}
 
 
-def _loop(name: str, formula: Any, operands: int) -> Any:
+def _loop(module: str, formula: Any, operands: int) -> Any:
     """y[y0 + i] = formula(x[x0 + i], a, b), or formula(x[x0 + i], z[x0 + i], a, b), for ``count`` elements of flat arrays."""
     # The slices start at index 0, which needs no test for being negative: so the loops vectorise.
     loop: Any
@@ -59,9 +59,9 @@ def _loop(name: str, formula: Any, operands: int) -> Any:
             for i in range(count):
                 y[i] = formula(x[i], z[i], a, b)
 
-    # Its machine code is stored under the module of the formula, whose source decides about it.
-    loop.__module__ = formula.__module__
-    return separate(loop, name=name)
+    # Its machine code is stored under the family's module, whose source and imports decide about it.
+    loop.__module__ = module
+    return separate(loop, name=f"{formula.__name__}_loop")
 
 
 @separate
@@ -101,11 +101,46 @@ def _map_two(threads, address, x, z, y, a, b):
     parallel(_block_of_two, (x.size + _BLOCK - 1) // _BLOCK, threads, (address, x, z, y, a, b))
 
 
+def place(op: str, input: Any, inplace: bool, out: Array | None) -> Array | None:
+    """The array that takes the result of an operation with the arguments ``inplace`` and ``out``; None for a new one."""
+    if not inplace:
+        return out
+    if out is not None:
+        raise ValueError(f"{op}: out must be None where inplace is True")
+    if not isinstance(input, np.ndarray):
+        raise TypeError(f"{op}: input must be a NumPy array where inplace is True, got {type(input).__name__}")
+    if not input.flags.writeable:
+        raise ValueError(f"{op}: input must be writeable where inplace is True, got a read-only array")
+    return input
+
+
+def target(op: str, out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: Array | None) -> Array:
+    """Where a kernel writes a result of this shape: ``out`` if it can take it as it is, otherwise a new array.
+
+    ``dtype`` is that of the result, and the inputs, as the kernel takes them, have the one that it computes in.
+    """
+    computed = _check.FLOAT32 if dtype == _check.FLOAT16 else dtype
+    if out is not None:
+        _check.check_out(op, out, shape, dtype)
+        if _check.takes_result(out, computed, *inputs):
+            return out
+    return np.empty(shape, computed)
+
+
+def deliver(y: Array, out: Array | None, dtype: np.dtype[Any]) -> Array:
+    """The result in ``out``, or in the dtype that it should have."""
+    if out is None:
+        return y.astype(dtype, copy=False)
+    if y is not out:
+        np.copyto(out, y, casting="same_kind")
+    return out
+
+
 class _Compiled:
     """The loop of a formula, and where its machine code is for each dtype."""
 
-    def __init__(self, formula: Any, operands: int, ns: float) -> None:
-        self._loop = _loop(f"{formula.__name__}_loop", formula, operands)
+    def __init__(self, module: str, formula: Any, operands: int, ns: float) -> None:
+        self._loop = _loop(module, formula, operands)
         self._operands = operands
         self._ns = ns
         self._addresses: dict[str, int] = {}
@@ -124,10 +159,10 @@ class _Compiled:
 
 
 class Map(_Compiled):
-    """y = formula(x, a, b) for each element; ``ns`` is the time of one in float32."""
+    """y = formula(x, a, b) for each element; ``ns`` is the time of one in float32, ``module`` the family's ``__name__``."""
 
-    def __init__(self, formula: Any, ns: float) -> None:
-        super().__init__(formula, 1, ns)
+    def __init__(self, module: str, formula: Any, ns: float) -> None:
+        super().__init__(module, formula, 1, ns)
 
     def of(self, op: str, input: ArrayLike, a: float = 0.0, b: float = 0.0, inplace: bool = False, out: Array | None = None) -> Array:
         """The map of an operation's argument ``input``, into a new array, ``out`` or the input itself."""
@@ -141,16 +176,7 @@ class Map(_Compiled):
 
     def _elsewhere(self, op: str, input: Any, x: Array, a: float, b: float, inplace: bool, out: Array | None) -> Array:
         dtype = x.dtype
-        if inplace:
-            if out is not None:
-                raise ValueError(f"{op}: out must be None where inplace is True")
-            if not isinstance(input, np.ndarray):
-                raise TypeError(f"{op}: input must be a NumPy array where inplace is True, got {type(input).__name__}")
-            if not input.flags.writeable:
-                raise ValueError(f"{op}: input must be writeable where inplace is True, got a read-only array")
-            out = input
-        elif out is not None:
-            _check.check_out(op, out, x.shape, dtype)
+        out = place(op, input, inplace, out)
         if dtype == _check.FLOAT16:
             x = x.astype(np.float32)
         char = x.dtype.char
@@ -159,34 +185,43 @@ class Map(_Compiled):
         if out is x:
             _map_in_place(threads, address, x.ravel(), np.empty((threads, _CHUNK), x.dtype), a, b)
             return out
-        direct = out is not None and _check.takes_result(out, x.dtype, x)
-        y = out if out is not None and direct else np.empty(x.shape, x.dtype)
+        y = target(op, out, x.shape, dtype, x)
         _map_one(threads, address, x.ravel(), y.ravel(), a, b)
-        if out is None:
-            return y.astype(dtype, copy=False)
-        if not direct:
-            np.copyto(out, y, casting="same_kind")
-        return out
+        return deliver(y, out, dtype)
+
+    def recorded(
+        self, op: str, input: ArrayLike, a: float = 0.0, b: float = 0.0, inplace: bool = False, out: Array | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """As ``of``, with what a gradient that is had from the output keeps: the output, of float16 as it was in float32."""
+        x = _check.as_array(op, "input", input)
+        kept = self.of(op, x.astype(np.float32), a, b) if x.dtype == _check.FLOAT16 else None
+        y = self.of(op, input, a, b, inplace, out)
+        return y, {"output": y if kept is None else kept}
+
+    def again(self, op: str, input: ArrayLike, a: float = 0.0, b: float = 0.0) -> Array:
+        """The output that ``recorded`` keeps, for a gradient that was not handed it."""
+        x = _check.as_array(op, "input", input)
+        return self.of(op, x.astype(np.float32) if x.dtype == _check.FLOAT16 else x, a, b)
 
 
 class GradientMap(_Compiled):
     """grad_input = formula(grad_output, kept, a, b) for each element, where ``kept`` is the input or the output."""
 
-    def __init__(self, formula: Any, ns: float) -> None:
-        super().__init__(formula, 2, ns)
+    def __init__(self, module: str, formula: Any, ns: float) -> None:
+        super().__init__(module, formula, 2, ns)
 
     def of(self, op: str, grad_output: ArrayLike, kept: ArrayLike, a: float = 0.0, b: float = 0.0, name: str = "input") -> Array:
         """The gradient; ``name`` is what messages call ``kept``."""
         dy, z = _check.as_array(op, "grad_output", grad_output), _check.as_array(op, name, kept)
         char = dy.dtype.char
-        if z.dtype.char != char:
+        if z.dtype.char != char and (char, z.dtype.char) != ("e", "f"):
             raise TypeError(f"{op}: {name} must have the dtype of grad_output, {dy.dtype}, got {z.dtype}")
         if dy.shape != z.shape:
             raise ValueError(f"{op}: grad_output must have the shape of {name}, {z.shape}, got {dy.shape}")
         address = self._addresses.get(char)
         if address is None:
             if char == "e":
-                return self.of(op, dy.astype(np.float32), z.astype(np.float32), a, b, name).astype(np.float16)
+                return self.of(op, dy.astype(np.float32), z.astype(np.float32, copy=False), a, b, name).astype(np.float16)
             address = self._compile(char)
         dx = np.empty(dy.shape, dy.dtype)
         _map_two(self._threads(dy.size), address, dy.ravel(), z.ravel(), dx.ravel(), a, b)

@@ -1,0 +1,1 @@
+"""Activations: a formula for each element, and its derivative."""
