@@ -1,0 +1,295 @@
+"""normalize: vectors divided by their p-norm.
+
+    y = x / m,  m = max(|x|_p, eps)
+    dx = dy / m - s(x) sum(dy x) / m^2,  s = d|x|_p / dx = sign(x) (|x| / |x|_p)^(p - 1), or 0 where |x|_p < eps
+
+For p of infinity, s is the sign of the largest elements, shared among equals; for p = 0 it is 0. The backward pass computes
+the norm again. Source: Goodfellow, Bengio, Courville, "Deep Learning" (2016), section 2.5.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastops import _check
+from fastops._check import Array
+from fastops._jit import function, launcher, parallel, separate
+from fastops._op import operation, register
+from fastops._threads import threads_for
+from fastops.simd.reduce import maximum
+from fastops.simd.vmath import exp, log
+
+# Vectors lie side by side in a strip of so many lanes, one a lane; or one vector is cut into pieces as long as the strip.
+_STRIP = 256
+_BUNDLE = 1 << 14
+_NS_FORWARD, _NS_BACKWARD = 0.3, 0.6
+
+
+@function
+def _accumulate(x, p, total):
+    """What the norm is made of, added up lane by lane."""
+    one, zero = x.dtype.type(1), x.dtype.type(0)
+    if p == 2:
+        for j in range(x.size):
+            total[j] += x[j] * x[j]
+    elif p == 1:
+        for j in range(x.size):
+            total[j] += abs(x[j])
+    elif p == np.inf:
+        for j in range(x.size):
+            total[j] = maximum(total[j], abs(x[j]))
+    elif p == -np.inf:
+        for j in range(x.size):
+            total[j] = -maximum(-total[j], -abs(x[j]))
+    elif p == 0:
+        for j in range(x.size):
+            total[j] += zero if x[j] == zero else one
+    else:
+        for j in range(x.size):
+            total[j] += exp(p * log(abs(x[j])))
+
+
+@function
+def _sum_lanes(total):
+    whole = 0.0
+    for j in range(total.size):
+        whole += total[j]
+    total[:] = total.dtype.type(whole)
+
+
+@function
+def _norms(x, start, pieces, step, size, lanes, alone, p, norm):
+    """The norm in every lane; ``alone``: the lanes are parts of one vector."""
+    norm[:lanes] = x.dtype.type(np.inf if p == -np.inf else 0.0)
+    for piece in range(pieces):
+        width = min(lanes, size - piece * lanes) if alone else lanes
+        at = start + piece * step
+        _accumulate(x[at : at + width], p, norm)
+    norm = norm[:lanes]
+    if alone and abs(p) == np.inf:
+        largest = norm[0]
+        for j in range(lanes):
+            largest = maximum(largest, norm[j]) if p > 0 else -maximum(-largest, -norm[j])
+        norm[:] = largest
+    elif alone:
+        _sum_lanes(norm)
+    if p == 2:
+        for j in range(lanes):
+            norm[j] = np.sqrt(norm[j])
+    elif abs(p) != np.inf and p != 0 and p != 1:
+        for j in range(lanes):
+            norm[j] = exp(log(norm[j]) / p)
+
+
+@function
+def _inverse(norm, eps, inverse):
+    for j in range(norm.size):
+        inverse[j] = norm.dtype.type(1) / (eps if norm[j] < eps else norm[j])
+
+
+@function
+def _strip(block, axis, inner):
+    """Where a strip of an array (outer, axis, inner) starts; its pieces, how far apart, their extent in all; its lanes."""
+    if inner == 1:
+        lanes = min(_STRIP, axis)
+        return block * axis, (axis + lanes - 1) // lanes, lanes, axis, lanes
+    strips = (inner + _STRIP - 1) // _STRIP
+    first = block % strips * _STRIP
+    return block // strips * axis * inner + first, axis, inner, axis, min(_STRIP, inner - first)
+
+
+@separate
+def _forward_strips(block, worker, x, axis, inner, strips, together, p, eps, scratch, y):
+    """y for some strips; x and y flat, scratch (threads, 4, strip)."""
+    norm, inverse = scratch[worker, 0], scratch[worker, 1]
+    for strip in range(block * together, min((block + 1) * together, strips)):
+        start, pieces, step, size, lanes = _strip(strip, axis, inner)
+        _norms(x, start, pieces, step, size, lanes, inner == 1, p, norm)
+        _inverse(norm[:lanes], eps, inverse)
+        for piece in range(pieces):
+            width = min(lanes, size - piece * lanes) if inner == 1 else lanes
+            at = start + piece * step
+            source, target = x[at : at + width], y[at : at + width]
+            for j in range(width):
+                target[j] = source[j] * inverse[j]
+
+
+@function
+def _add_dots(dy, x, dot):
+    for j in range(x.size):
+        dot[j] += dy[j] * x[j]
+
+
+@function
+def _count_largest(x, norm, count):
+    one, zero = x.dtype.type(1), x.dtype.type(0)
+    for j in range(x.size):
+        count[j] += one if abs(x[j]) == norm[j] else zero
+
+
+@function
+def _write_gradient(dy, x, p, norm, inverse, factor, dx):
+    """dx = dy / m - factor s(x), where s is without what ``factor`` has of it."""
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    if p == 2:
+        for j in range(x.size):
+            dx[j] = dy[j] * inverse[j] - factor[j] * x[j]
+    elif p == 1 or abs(p) == np.inf:
+        for j in range(x.size):
+            sign = one if x[j] > zero else (-one if x[j] < zero else zero)
+            chosen = p == 1 or abs(x[j]) == norm[j]
+            dx[j] = dy[j] * inverse[j] - (factor[j] * sign if chosen else zero)
+    elif p == 0:
+        for j in range(x.size):
+            dx[j] = dy[j] * inverse[j]
+    else:
+        for j in range(x.size):
+            power = exp((p - one) * log(abs(x[j]) / norm[j]))
+            power = -power if x[j] < zero else power
+            dx[j] = dy[j] * inverse[j] - (zero if x[j] == zero or factor[j] == zero else factor[j] * power)
+
+
+@separate
+def _backward_strips(block, worker, dy, x, axis, inner, strips, together, p, eps, scratch, dx):
+    """dx for some strips."""
+    norm, inverse, dot, count = scratch[worker, 0], scratch[worker, 1], scratch[worker, 2], scratch[worker, 3]
+    number = x.dtype.type
+    for strip in range(block * together, min((block + 1) * together, strips)):
+        start, pieces, step, size, lanes = _strip(strip, axis, inner)
+        alone = inner == 1
+        _norms(x, start, pieces, step, size, lanes, alone, p, norm)
+        _inverse(norm[:lanes], eps, inverse)
+        dot[:lanes], count[:lanes] = number(0), number(0)
+        for piece in range(pieces):
+            width = min(lanes, size - piece * lanes) if alone else lanes
+            at = start + piece * step
+            _add_dots(dy[at : at + width], x[at : at + width], dot)
+            if abs(p) == np.inf:
+                _count_largest(x[at : at + width], norm, count)
+        if alone:
+            _sum_lanes(dot[:lanes])
+            _sum_lanes(count[:lanes])
+        for j in range(lanes):
+            share = count[j] if abs(p) == np.inf else (norm[j] if p == 2 else number(1))
+            factor = dot[j] * inverse[j] * inverse[j] / share
+            dot[j] = number(0) if norm[j] < eps or norm[j] == 0 else factor
+        for piece in range(pieces):
+            width = min(lanes, size - piece * lanes) if alone else lanes
+            at = start + piece * step
+            _write_gradient(dy[at : at + width], x[at : at + width], p, norm, inverse, dot, dx[at : at + width])
+
+
+@launcher
+def _forward(threads, x, axis, inner, strips, together, p, eps, scratch, y):
+    parallel(_forward_strips, (strips + together - 1) // together, threads, (x, axis, inner, strips, together, p, eps, scratch, y))
+
+
+@launcher
+def _backward(threads, dy, x, axis, inner, strips, together, p, eps, scratch, dx):
+    parallel(_backward_strips, (strips + together - 1) // together, threads, (dy, x, axis, inner, strips, together, p, eps, scratch, dx))
+
+
+def _axes(op: str, ndim: int, dim: Any) -> tuple[int, ...]:
+    """The axes of a vector, in order; all of them for None or none. A scalar has one axis."""
+    ndim = max(ndim, 1)
+    if dim is None or dim == () or dim == []:
+        return tuple(range(ndim))
+    axes = []
+    for one in dim if isinstance(dim, (tuple, list)) else (dim,):
+        axis = _check.integer(op, "dim", one, minimum=-ndim)
+        if axis >= ndim:
+            raise IndexError(f"{op}: dim must be below {ndim}, the number of axes of input, got {axis}")
+        axes.append(axis % ndim)
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"{op}: dim must name each axis once, got {dim!r}")
+    return tuple(sorted(axes))
+
+
+def _attributes(op: str, dtype: Any, p: Any, eps: Any) -> tuple[Any, Any]:
+    for name, value in (("p", p), ("eps", eps)):
+        if not isinstance(value, (int, float, np.floating, np.integer)):
+            raise TypeError(f"{op}: {name} must be a number, got {value!r}")
+    return dtype.type(p), dtype.type(eps)
+
+
+def _run(kernel: Any, arrays: tuple[Array, ...], axes: tuple[int, ...], p: Any, eps: Any, out: Array, ns: float) -> Array:
+    """Through (outer, axis, inner), turning the arrays where several axes apart make a vector."""
+    shape = out.shape
+    if out.size == 0:
+        return out
+    if axes[-1] - axes[0] != len(axes) - 1:
+        order = [a for a in range(len(shape)) if a not in axes] + list(axes)
+        turned = tuple(np.ascontiguousarray(a.transpose(order)) for a in arrays)
+        last = tuple(range(len(shape) - len(axes), len(shape)))
+        result = _run(kernel, turned, last, p, eps, np.empty(turned[0].shape, out.dtype), ns)
+        np.copyto(out.transpose(order), result)
+        return out
+    axis, inner = prod(shape[axes[0] : axes[-1] + 1]), prod(shape[axes[-1] + 1 :])
+    outer = out.size // (axis * inner)
+    strips = outer * -(-inner // _STRIP)
+    together = max(1, _BUNDLE // (axis * min(inner, _STRIP)))
+    threads = threads_for(out.size * ns)
+    scratch = np.empty((threads, 4, _STRIP), out.dtype)
+    kernel(threads, *(a.reshape(-1) for a in arrays), axis, inner, strips, together, p, eps, scratch, out.reshape(-1))
+    return out
+
+
+@operation
+def normalize(
+    input: ArrayLike, p: float = 2.0, dim: int | tuple[int, ...] = 1, eps: float = 1e-12, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """Divide vectors by their p-norm: ``torch.nn.functional.normalize``.
+
+    Args:
+        input: (N, D, ...), any number of axes.
+        p: which norm; infinity too.
+        dim: the axis along which vectors lie, or several; None for all.
+        eps: what they are divided by at least.
+        out: the array that takes the result and is returned.
+
+    Returns:
+        The shape and the dtype of the input (float16, float32 or float64).
+
+    Raises:
+        TypeError, ValueError, IndexError: an argument is of a wrong kind, or has a wrong value or shape.
+
+    >>> normalize([[3.0, 4.0], [0.0, 0.0]])
+    array([[0.6, 0.8],
+           [0. , 0. ]])
+    """
+    op = "normalize"
+    (x,), dtype = _check.as_arrays(op, input=input)
+    axes = _axes(op, x.ndim, dim)
+    attributes = _attributes(op, x.dtype, p, eps)
+    if out is not None:
+        _check.check_out(op, out, x.shape, dtype)
+    direct = out is not None and _check.takes_result(out, x.dtype, x)
+    y = _run(_forward, (x,), axes, *attributes, out if out is not None and direct else np.empty(x.shape, x.dtype), _NS_FORWARD)
+    if out is None:
+        return y.astype(dtype, copy=False)
+    if not direct:
+        np.copyto(out, y, casting="same_kind")
+    return out
+
+
+def normalize_backward(
+    grad_output: ArrayLike, input: ArrayLike, p: float = 2.0, dim: int | tuple[int, ...] = 1, eps: float = 1e-12,
+) -> Array:  # fmt: skip
+    """Gradient of :func:`normalize` with respect to its input.
+
+    >>> normalize_backward([[5.0, 0.0]], [[3.0, 4.0]])
+    array([[ 0.64, -0.48]])
+    """
+    op = "normalize_backward"
+    (dy, x), dtype = _check.as_arrays(op, grad_output=grad_output, input=input)
+    if dy.shape != x.shape:
+        raise ValueError(f"{op}: grad_output must have the shape of input, {x.shape}, got {dy.shape}")
+    dx = _run(_backward, (dy, x), _axes(op, x.ndim, dim), *_attributes(op, x.dtype, p, eps), np.empty(x.shape, x.dtype), _NS_BACKWARD)
+    return dx.astype(dtype, copy=False)
+
+
+register(normalize, normalize_backward, inputs=("input",), saved=("input",))
