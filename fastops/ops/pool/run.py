@@ -1,0 +1,152 @@
+"""From plans to kernels: what the public functions of the family share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastops import _check
+from fastops._check import Array
+from fastops._threads import threads_for
+from fastops.ops.pool import walk
+from fastops.ops.pool.windows import BUFFERS, Axis, Plan
+from fastops.simd.workspace import scratch
+
+# Places are compared as numbers of the image's dtype, and float32 holds every integer up to here.
+_EXACT = 1 << 24
+# The gradient of a maximum compares every element with so many places at most; beyond, adding at places one by one is faster.
+_MOST_TAPS = 16
+
+_NAMES = {4: "float32", 8: "float64"}
+
+
+def _room(plan: Plan, x: Array, threads: int) -> Array:
+    return scratch(threads * BUFFERS * plan.length, _NAMES[x.itemsize])
+
+
+def largest(plan: Plan, x: Array) -> Array:
+    """The largest element of each window."""
+    y = np.empty(plan.shape, x.dtype)
+    if plan.count:
+        threads = threads_for(plan.cost)
+        walk.maxima(threads, x.ravel(), plan.table, _room(plan, x, threads), y.ravel())
+    return y
+
+
+def largest_and_places(plan: Plan, x: Array) -> tuple[Array, Array]:
+    """The largest element of each window, and where the first of it stands in its image: int32 where that is enough."""
+    if plan.plane > _EXACT and x.itemsize == 4:
+        y, places = largest_and_places(plan, x.astype(np.float64))
+        return y.astype(x.dtype), places
+    y = np.empty(plan.shape, x.dtype)
+    places = np.empty(plan.shape, np.int32 if plan.plane < 1 << 31 else np.int64)
+    if plan.count:
+        threads = threads_for(2 * plan.cost)
+        steps = plan.row("steps", lambda: np.arange(plan.size[2]), x.dtype)
+        walk.places(threads, x.ravel(), plan.table, steps, _room(plan, x, threads), y.ravel(), places.ravel())
+    return y, places
+
+
+def send_back(plan: Plan, dy: Array, places: Array) -> Array:
+    """The gradient of a maximum: every dy goes where the largest element of its window stands."""
+    dx = np.empty(plan.input_shape, dy.dtype)
+    if not plan.count:
+        dx[...] = 0
+        return dx
+    x = plan.axes[2]
+    if plan.regular and plan.taps <= _MOST_TAPS and plan.plane <= _EXACT:
+        threads = threads_for(2 * plan.cost + dx.size * 0.3)
+        begins = plan.row("begins", lambda: np.arange(x.count) * x.stride - x.padding, dy.dtype)
+        walk.send_back(threads, dy.ravel(), places.ravel(), plan.table, begins, _room(plan, dy, threads), dx.ravel())
+    else:
+        threads = threads_for(plan.count * 1.5 + dx.size * 0.2)
+        walk.scatter(threads, dy.reshape(plan.planes, -1), places.reshape(plan.planes, -1), dx.reshape(plan.planes, -1))
+    return dx
+
+
+def check_places(op: str, name: str, indices: Any, shape: tuple[int, ...], plane: int, lowest: int = 0) -> Array:
+    """Places given by the user: integers of the right shape, each inside its plane (or -1, nowhere, with ``lowest`` -1)."""
+    array = np.asarray(indices)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{op}: {name} must have an integer dtype, got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{op}: {name} must have shape {shape}, got {array.shape}")
+    if array.size:
+        least, most = int(array.min()), int(array.max())
+        if least < lowest or most >= plane:
+            raise ValueError(f"{op}: {name} must be at least {lowest} and below {plane} (the elements of a plane), got {least if least < lowest else most}")
+    return np.require(array.astype(np.int32 if plane < 1 << 31 else np.int64, copy=False), None, ["C", "A", "W"])
+
+
+def gradient_of(op: str, grad_output: Any) -> Any:
+    """The gradient of the values, where the results are values and indices."""
+    return grad_output[0] if isinstance(grad_output, tuple) else grad_output
+
+
+def check_gradient(op: str, grad_output: Any) -> tuple[Array, np.dtype[Any]]:
+    """The gradient with respect to the values, ready for kernels, and its dtype."""
+    given = grad_output[0] if isinstance(grad_output, tuple) and len(grad_output) == 2 else grad_output
+    (dy,), dtype = _check.as_arrays(op, grad_output=given)
+    return dy, dtype
+
+
+def check_shape(op: str, dy: Array, plan: Plan) -> None:
+    if dy.shape != plan.shape:
+        raise ValueError(f"{op}: grad_output must have the shape of the output, {plan.shape}, got {dy.shape}")
+
+
+def max_backward(op: str, plan_of: Any, grad_output: Any, input: Any, indices: Any) -> Array:
+    """The gradient of every kind of max pooling; ``plan_of(shape)`` gives its windows. Without indices they are found again."""
+    dy, dtype = check_gradient(op, grad_output)
+    if indices is None:
+        (x,), input_dtype = _check.as_arrays(op, input=input)
+        if input_dtype != dtype:
+            raise TypeError(f"{op}: input must have the dtype of grad_output, {dtype}, got {input_dtype}")
+        plan = plan_of(x.shape)
+        check_shape(op, dy, plan)
+        places = largest_and_places(plan, x)[1]
+    else:
+        plan = plan_of(_check.shape_of(op, "input", input, dtype))
+        check_shape(op, dy, plan)
+        places = check_places(op, "indices", indices, plan.shape, plan.plane, lowest=-1)
+    return send_back(plan, dy, places).astype(dtype, copy=False)
+
+
+def weighted_sum(plan: Plan, x: Array, factors: Array) -> Array:
+    """The sum of each window times the factors of its place along the three axes."""
+    y = np.empty(plan.shape, x.dtype)
+    if plan.count:
+        threads = threads_for(plan.cost)
+        walk.sums(threads, x.ravel(), plan.table, factors, _room(plan, x, threads), y.ravel())
+    return y
+
+
+def weighted_sum_backward(plan: Plan, dy: Array, factors: Array) -> Array:
+    """The gradient of ``weighted_sum``."""
+    dx = np.empty(plan.input_shape, dy.dtype)
+    if not plan.count:
+        dx[...] = 0
+        return dx
+    threads = threads_for(plan.cost + dx.size * 0.2)
+    walk.spread(threads, dy.ravel(), plan.table, factors, _room(plan, dy, threads), dx.ravel())
+    return dx
+
+
+def counts(axis: Axis, with_padding: bool) -> Array:
+    """How many elements the divisor of a mean counts in each window of an axis."""
+    if with_padding and axis.taps:
+        begin = np.arange(axis.count) * axis.stride - axis.padding
+        return np.minimum(begin + axis.taps, axis.size + axis.padding) - begin
+    return np.maximum(axis.end - axis.first, 1)
+
+
+def mean_factors(plan: Plan, dtype: np.dtype[Any], count_include_pad: bool = True, divisor: Any = None) -> Array:
+    """The factors that make sums means."""
+
+    def make() -> Array:
+        if divisor is not None:
+            return np.concatenate([np.full(1, 1 / divisor)] + [np.ones(sum(plan.windows))])[: sum(plan.windows)]
+        return np.concatenate([1 / counts(axis, count_include_pad) for axis in plan.axes])
+
+    return plan.row((count_include_pad, divisor), make, dtype)
