@@ -59,7 +59,7 @@ def _renormalise(op: str, index: Array, weight: Any, max_norm: Any, norm_type: A
 
 def _by_frequency(index: Array, rows: int, dtype: Any) -> Array:
     """One over how often each entry of the index occurs in it."""
-    return (1 / segments.counts(index, rows, dtype))[index]
+    return 1 / segments.counts(index, rows, dtype)[index]
 
 
 @operation
@@ -288,7 +288,7 @@ def embedding_bag_backward(
     elif output_mask[0]:
         factors = None if s is None else bags.pick(s)
         if mode == "mean":
-            factors = (1 / np.diff(bags.starts).astype(dy.dtype))[bag]
+            factors = 1 / np.diff(bags.starts).astype(dy.dtype)[bag]
         if scale_grad_by_freq:
             frequency = _by_frequency(bags.index, rows, dy.dtype)
             factors = frequency if factors is None else factors * frequency
