@@ -23,18 +23,20 @@ queries ascending for dK and dV.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from fastops._check import Array
-from fastops._jit import call, function, launcher, parallel, separate
+from fastops._jit import address_of, call, call_at, function, launcher, parallel, separate
 from fastops._threads import threads_for
-from fastops.simd.blocking import LANES, panel_width
+from fastops.simd.blocking import panel_width
 from fastops.simd.pack import copy_run, pack_panels
 from fastops.simd.product import block_product
 from fastops.simd.random import bits32
-from fastops.simd.reduce import maximum, span_dot
+from fastops.simd.reduce import span_dot
 from fastops.simd.vector import lanes, load, load_square, splat, store, store_tile, tile_add, transpose
 from fastops.simd.vmath import exp, log
 from fastops.simd.workspace import scratch
@@ -88,24 +90,50 @@ def _mask_row(mask, allowed, start, step, count, out):
             row[j] = mask[start + j * step]
 
 
-@function
-def _add_mask_turned(mask, allowed, start, mask_row, mask_col, queries, keys, rows, tile):
-    """tile[j, i] += mask[i, j]; ``rows`` is memory for the mask's rows."""
+@separate
+def _add_mask(mask, allowed, start, mask_row, mask_col, queries, keys, rows, tile, turned):
+    """tile[i, j] += mask[i, j], or tile[j, i] if the tile is ``turned``; ``rows`` is memory for the mask's rows."""
     for i in range(queries):
-        if i == 0 or mask_row != 0:
-            _mask_row(mask, allowed, start + i * mask_row, mask_col, keys, rows[i * _KEYS :])
-    step = lanes(tile)
-    for j in range(0, keys, step):
-        if mask_row == 0:
-            for k in range(j, min(j + step, keys)):
-                value = splat(tile, rows[k])
-                for i in range(0, queries, step):
-                    store(tile, k * _QUERIES + i, load(tile, k * _QUERIES + i) + value)
-            continue
-        for i in range(0, queries, step):
-            to = j * _QUERIES + i
-            turned = transpose(load_square(rows, i * _KEYS + j, _KEYS))
-            store_tile(tile, to, _QUERIES, tile_add(load_square(tile, to, _QUERIES), turned))
+        row = rows[i * _KEYS : (i + 1) * _KEYS]
+        if mask_row != 0 or i == 0:
+            _mask_row(mask, allowed, start + i * mask_row, mask_col, keys, row)
+        else:
+            row[:] = rows[:_KEYS]
+        if not turned:
+            scores = tile[i * _KEYS : (i + 1) * _KEYS]
+            for j in range(keys):
+                scores[j] += row[j]
+    if turned:
+        step = lanes(tile)
+        for j in range(0, keys, step):
+            for i in range(0, queries, step):
+                to = j * _QUERIES + i
+                square = transpose(load_square(rows, i * _KEYS + j, _KEYS))
+                store_tile(tile, to, _QUERIES, tile_add(load_square(tile, to, _QUERIES), square))
+
+
+@separate
+def _drop(tile, rows, columns, row_length, start, row_step, column_step, seed, threshold, factor):
+    """Element (r, c) becomes 0 if number start + r row_step + c column_step draws less than the threshold, else grows."""
+    for r in range(rows):
+        row, first, zero = tile[r * row_length : r * row_length + columns], start + r * row_step, tile.dtype.type(0)
+        for c in range(columns):
+            row[c] = row[c] * factor if bits32(seed, first + c * column_step) >= threshold else zero
+
+
+@cache
+def _add_mask_at(dtype: str) -> int:
+    """The machine code of ``_add_mask``: compiled when somebody has a mask, not with every attention."""
+    numbers = types.Array(getattr(types, dtype), 1, "C")
+    steps = [types.intp] * 5
+    return address_of(_add_mask, numbers, types.Array(types.uint8, 1, "C"), *steps, numbers, numbers, types.boolean)
+
+
+@cache
+def _drop_at(dtype: str) -> int:
+    """The machine code of ``_drop``: compiled when somebody drops."""
+    number = getattr(types, dtype)
+    return address_of(_drop, types.Array(number, 1, "C"), *[types.intp] * 7, types.uint32, number)
 
 
 @function
@@ -140,14 +168,6 @@ def _softmax_step(tile, keys, queries, top, total, shift, rescale):
     return changed
 
 
-@function
-def _drop(row, count, start, step, seed, threshold, factor):
-    """Elements whose number (start, start + step, ...) draws less than the threshold become 0, others grow by the factor."""
-    part, zero = row[:count], row.dtype.type(0)
-    for i in range(count):
-        part[i] = part[i] * factor if bits32(seed, start + i * step) >= threshold else zero
-
-
 @separate
 def _attend_block(block, worker, q, q_at, k, k_at, v, v_at, sizes, masks, causal, scale, drop, space, each, out, out_at, lse):
     """out and lse for one head and block of queries.
@@ -155,8 +175,8 @@ def _attend_block(block, worker, q, q_at, k, k_at, v, v_at, sizes, masks, causal
     q, k, v, out flat, rows at b * at[0] + head * at[1] + t * at[2]; sizes (heads, group, L, S, D, E); lse (B heads L).
     """
     heads, group, L, S, D, E = sizes
-    mask, allowed, starts, mask_row, mask_col = masks
-    seed, threshold, factor = drop
+    mask, allowed, starts, mask_row, mask_col, add_mask_at = masks
+    drop_at, seed, threshold, factor = drop
     blocks = (L + _QUERIES - 1) // _QUERIES
     head = block // blocks
     i0 = (blocks - 1 - block % blocks) * _QUERIES  # causal: the longest first
@@ -185,14 +205,13 @@ def _attend_block(block, worker, q, q_at, k, k_at, v, v_at, sizes, masks, causal
         call(block_product, (keys, whole, D, k, k0, k_at[2], 1, packed, 0, width, width * D, tile, 0, _QUERIES, False))
         if starts.size:
             start = starts[head] + i0 * mask_row + j0 * mask_col
-            _add_mask_turned(mask, allowed, start, mask_row, mask_col, queries, keys, rows, tile)
+            call_at(add_mask_at, (mask, allowed, start, mask_row, mask_col, queries, keys, rows, tile, True))
         if causal and j0 + keys > i0:
             for j in range(max(0, i0 - j0), keys):
                 tile[j * _QUERIES : j * _QUERIES + min(queries, j0 + j - i0)] = q.dtype.type(-np.inf)
         changed = _softmax_step(tile, keys, whole, top, total, shift, rescale)
         if threshold > 0:
-            for j in range(keys):
-                _drop(tile[j * _QUERIES :], queries, (head * L + i0) * S + j0 + j, S, seed, threshold, factor)
+            call_at(drop_at, (tile, keys, queries, _QUERIES, (head * L + i0) * S + j0, 1, S, seed, threshold, factor))
         if changed and j0 > 0:
             for i in range(queries):
                 row, by = out[o0 + i * out_at[2] : o0 + i * out_at[2] + E], rescale[i]
@@ -264,8 +283,8 @@ def _gradient_block(
     Gradients of size 0 are left out. ``extra`` is added to the gradient of the probabilities.
     """
     heads, group, L, S, D, E = sizes
-    mask, allowed, starts, mask_row, mask_col = masks
-    seed, threshold, factor = drop
+    mask, allowed, starts, mask_row, mask_col, add_mask_at = masks
+    drop_at, seed, threshold, factor = drop
     key_parts, query_parts = parts
     owner, part = block // (key_parts * query_parts), block % (key_parts * query_parts)
     j_first, j_end = _part(S, _KEYS, part // query_parts, key_parts)
@@ -279,7 +298,7 @@ def _gradient_block(
     v_turned, own = own[: E * _KEYS], own[E * _KEYS :]
     s, own = own[: _QUERIES * _KEYS], own[_QUERIES * _KEYS :]
     dp, own = own[: _QUERIES * _KEYS], own[_QUERIES * _KEYS :]
-    row, own = own[:_KEYS], own[_KEYS:]
+    rows, own = own[: _QUERIES * _KEYS], own[_QUERIES * _KEYS :]
     k_spare, own = own[: _KEYS * D_up], own[_KEYS * D_up :]
     q_spare, do_spare = own[: _QUERIES * D_up], own[_QUERIES * D_up :]
 
@@ -310,36 +329,36 @@ def _gradient_block(
                 do0 = b * out_at[0] + h * out_at[1] + i0 * out_at[2]
                 call(block_product, (queries, whole, D, q, q0, q_at[2], 1, k_turned, 0, width, width * D, s, 0, _KEYS, False))
                 call(block_product, (queries, whole, E, dout, do0, out_at[2], 1, v_turned, 0, width, width * E, dp, 0, _KEYS, False))
-                for i in range(queries):
-                    at, p, dw = head * L + i0 + i, s[i * _KEYS :], dp[i * _KEYS :]
-                    if starts.size:
-                        if i == 0 or mask_row != 0:
-                            _mask_row(mask, allowed, starts[head] + (i0 + i) * mask_row + j0 * mask_col, mask_col, keys, row)
-                        for j in range(keys):
-                            p[j] += row[j]
-                    if extra.size:
-                        start = b * extra_at[0] + h * extra_at[1] + (i0 + i) * extra_at[2] + j0
-                        added = extra[start : start + keys]
+                number = (head * L + i0) * S + j0
+                if starts.size:
+                    start = starts[head] + i0 * mask_row + j0 * mask_col
+                    call_at(add_mask_at, (mask, allowed, start, mask_row, mask_col, queries, keys, rows, s, False))
+                if extra.size:
+                    start = b * extra_at[0] + h * extra_at[1] + i0 * extra_at[2] + j0
+                    for i in range(queries):
+                        dw, added = dp[i * _KEYS : i * _KEYS + keys], extra[start + i * extra_at[2] : start + i * extra_at[2] + keys]
                         for j in range(keys):
                             dw[j] += added[j]
-                    if threshold > 0:
-                        _drop(dw, keys, at * S + j0, 1, seed, threshold, factor)
+                if threshold > 0:
+                    call_at(drop_at, (dp, queries, keys, _KEYS, number, S, 1, seed, threshold, factor))
+                for i in range(queries):
+                    at, p, dw = head * L + i0 + i, s[i * _KEYS :], dp[i * _KEYS :]
                     count = min(keys, i0 + i - j0 + 1) if causal else keys
                     _gradient_row(p[:count], dw[:count], count, lse[at], delta[at], one if dmask.size else scale)
                     p[count:keys] = q.dtype.type(0)
                     dw[count:keys] = q.dtype.type(0)
-                    if threshold > 0:
-                        _drop(p, keys, at * S + j0, 1, seed, threshold, factor)
                     if dmask.size:
                         start = starts[head] + (i0 + i) * mask_row + j0 * mask_col
                         for j in range(keys):
                             dmask[start + j * mask_col] += dw[j]
+                if threshold > 0:
+                    call_at(drop_at, (s, queries, keys, _KEYS, number, S, 1, seed, threshold, factor))
                 if dv.size:
-                    rows, rows0, step = _padded(dout, do0, out_at[2], queries, E, do_spare, E_up)
-                    call(block_product, (keys, E, queries, s, 0, 1, _KEYS, rows, rows0, step, width, dv, v0, v_at[2], True))
+                    lower, lower0, step = _padded(dout, do0, out_at[2], queries, E, do_spare, E_up)
+                    call(block_product, (keys, E, queries, s, 0, 1, _KEYS, lower, lower0, step, width, dv, v0, v_at[2], True))
                 if dk.size:
-                    rows, rows0, step = _padded(q, q0, q_at[2], queries, D, q_spare, D_up)
-                    call(block_product, (keys, D, queries, dp, 0, 1, _KEYS, rows, rows0, step, width, dk, k0, k_at[2], True))
+                    lower, lower0, step = _padded(q, q0, q_at[2], queries, D, q_spare, D_up)
+                    call(block_product, (keys, D, queries, dp, 0, 1, _KEYS, lower, lower0, step, width, dk, k0, k_at[2], True))
                 if dq.size:
                     call(block_product, (queries, D, keys, dp, 0, _KEYS, 1, k_rows, k_rows0, k_step, width, dq, q0, q_at[2], j0 > 0))
 
@@ -381,7 +400,7 @@ class Mask:
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        return self.numbers, self.allowed, self.starts, self.row, self.col
+        return self.numbers, self.allowed, self.starts, self.row, self.col, _add_mask_at(self.numbers.dtype.name) if self.starts.size else 0
 
 
 _NOT_BOOLEAN = np.empty(0, np.uint8)
@@ -441,7 +460,8 @@ class Attention:
     def _drop(self, dtype: np.dtype[Any]) -> tuple[Any, ...]:
         # p = 1 drops all but a draw in 2**32, and the factor of that is 0
         factor = 0.0 if self.dropout_p == 1 else 1 / (1 - self.dropout_p)
-        return self.seed, np.uint32(min(round(self.dropout_p * 2**32), 2**32 - 1)), dtype.type(factor)
+        address = _drop_at(dtype.name) if self.dropout_p else 0
+        return address, self.seed, np.uint32(min(round(self.dropout_p * 2**32), 2**32 - 1)), dtype.type(factor)
 
     def _nanoseconds(self, dtype: np.dtype[Any], products: int) -> float:
         scores = self.batch * self.heads * self.queries * self.keys * (0.5 if self.causal else 1)
@@ -488,7 +508,7 @@ class Attention:
         _inner(threads_for(out.size * 0.3), self.batch, out, dout, self.out_at, self.sizes, delta)
         width, value_width = self._padded(self.size, dtype), self._padded(self.value_size, dtype)
         counts = [
-            (self.size + self.value_size) * _KEYS, 2 * _QUERIES * _KEYS + _KEYS, _KEYS * width, _QUERIES * (width + value_width)
+            (self.size + self.value_size) * _KEYS, 3 * _QUERIES * _KEYS, _KEYS * width, _QUERIES * (width + value_width)
         ]  # fmt: skip
         each = self._each(counts, dtype)
 
@@ -504,7 +524,7 @@ class Attention:
         owned = np.arange(self.batch * self.heads, dtype=np.intp)
         owners = np.arange(0, owned.size + 1, self.group, dtype=np.intp)
         threads = threads_for(self._nanoseconds(dtype, 3))
-        if threads == 1 or owners.size > 4 * threads or dq is None or dk is None and dv is None:
+        if threads == 1 or owners.size > 4 * threads or dq is None or (dk is None and dv is None):
             pieces = 1 if owners.size > 4 * threads else 4 * threads
             parts = (1, pieces) if dk is None and dv is None else (pieces, 1)
             parts = (1, 1) if dq is not None and (dk is not None or dv is not None) else parts
