@@ -34,12 +34,10 @@ def check_shape(op: str, name: str, array: Array | None, shape: tuple[int, ...])
         raise ValueError(f"{op}: {name} must have shape {shape}, got {array.shape}")
 
 
-def check_eps(op: str, eps: float, positive: bool = False) -> None:
-    """A number of at least 0, or above."""
+def check_eps(op: str, eps: float) -> None:
+    """Any number: PyTorch takes a negative one too."""
     if not isinstance(eps, (int, float, np.floating, np.integer)):
         raise TypeError(f"{op}: eps must be a number, got {eps!r}")
-    if eps < 0 or (positive and eps == 0):
-        raise ValueError(f"{op}: eps must be {'positive' if positive else 'at least 0'}, got {eps!r}")
 
 
 def running(op: str, name: str, value: Any, channels: int) -> Array:

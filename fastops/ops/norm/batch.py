@@ -31,7 +31,7 @@ class _Call:
 
     def __init__(
         self, op: str, first: tuple[str, ArrayLike], weight: ArrayLike | None, bias: ArrayLike | None, eps: float,
-        input: ArrayLike | None = None, training: bool = False,
+        input: ArrayLike | None = None,
     ) -> None:  # fmt: skip
         others = {"weight": weight, "bias": bias} if input is None else {"input": input, "weight": weight}
         ready, self.dtype = arrays(op, first, **others)
@@ -45,7 +45,7 @@ class _Call:
         self.batch, self.channels, self.length = shape[0], shape[1], prod(shape[2:])
         check_shape(op, "weight", self.weight, (self.channels,))
         check_shape(op, "bias", self.bias, (self.channels,))
-        check_eps(op, eps, positive=training)
+        check_eps(op, eps)
         self.eps = float(eps)
 
     def forward(self, groups: Groups, statistics: tuple[Array, Array] | None, only_statistics: bool = False) -> tuple[Array, Array, Array]:
@@ -96,7 +96,9 @@ def _batch_norm(
     op: str, input: ArrayLike, running_mean: Array | None, running_var: Array | None, weight: ArrayLike | None, bias: ArrayLike | None,
     training: bool, momentum: float, eps: float,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    c = _Call(op, ("input", input), weight, bias, eps, training=training)
+    c = _Call(op, ("input", input), weight, bias, eps)
+    if eps < 0 or (training and eps == 0):
+        raise ValueError(f"{op}: eps must be {'positive in training' if training else 'at least 0'}, got {eps!r}")
     groups = core.channels(c.batch, c.channels, c.length)
     if not training:
         return c.forward(groups, _fixed_statistics(op, running_mean, running_var, c.channels, "training"))
@@ -168,7 +170,7 @@ def batch_norm_backward(
     (array([0.999995]), array([3.]))
     """
     op = "batch_norm_backward"
-    c = _Call(op, ("grad_output", grad_output), weight, None, eps, input, training)
+    c = _Call(op, ("grad_output", grad_output), weight, None, eps, input)
     groups = core.channels(c.batch, c.channels, c.length)
     if mean is not None and var is not None:
         statistics = given(op, "mean", mean, c.channels), given(op, "var", var, c.channels)
