@@ -117,3 +117,7 @@ from fastops.ops.norm.rows import layer_norm as layer_norm
 from fastops.ops.norm.rows import layer_norm_backward as layer_norm_backward
 from fastops.ops.norm.rows import rms_norm as rms_norm
 from fastops.ops.norm.rows import rms_norm_backward as rms_norm_backward
+from fastops.ops.resize.interpolate import interpolate as interpolate
+from fastops.ops.resize.interpolate import interpolate_backward as interpolate_backward
+from fastops.ops.resize.interpolate import upsample as upsample
+from fastops.ops.resize.interpolate import upsample_backward as upsample_backward
