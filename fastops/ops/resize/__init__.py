@@ -1,0 +1,1 @@
+"""Operations that resample, warp or rearrange images."""
