@@ -32,7 +32,7 @@ def _max_pool(op: str, ndim: int, input: Any, window: tuple[Any, ...], indices: 
     if x.itemsize == 2:
         pooled = _max_pool(op, ndim, x.astype(np.float32), window, indices)
         return (pooled[0].astype(np.float16), pooled[1]) if indices else pooled.astype(np.float16)
-    plan = ordinary(op, ndim, x.shape, x.itemsize, *window)
+    plan = ordinary(op, ndim, x.shape, *window)
     if not indices:
         return largest(plan, x)
     y, places = largest_and_places(plan, x)
@@ -45,7 +45,7 @@ def _max_pool_record(op: str, ndim: int, always: bool, bound: Any) -> Any:
     def record(*args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         input, *window, return_indices = bound(*args, **kwargs)
         (x,), dtype = _check.as_arrays(op, input=input)
-        y, places = largest_and_places(ordinary(op, ndim, x.shape, x.itemsize, *window), x)
+        y, places = largest_and_places(ordinary(op, ndim, x.shape, *window), x)
         y = y.astype(dtype, copy=False)
         return (y, places.astype(np.int64)) if always or return_indices else y, {"indices": places}
 
@@ -53,7 +53,7 @@ def _max_pool_record(op: str, ndim: int, always: bool, bound: Any) -> Any:
 
 
 def _max_pool_backward(op: str, ndim: int, grad_output: Any, input: Any, window: tuple[Any, ...], indices: Any) -> Array:
-    return max_backward(op, lambda shape: ordinary(op, ndim, shape, 4, *window), grad_output, input, indices)
+    return max_backward(op, lambda shape: ordinary(op, ndim, shape, *window), grad_output, input, indices)
 
 
 def _bound(

@@ -174,11 +174,11 @@ def check_windows(
     return z, y, x
 
 
-def made(op: str, shape: tuple[int, ...], ndim: int, itemsize: int, axes: tuple[Axis, Axis, Axis]) -> Plan:
+def made(op: str, shape: tuple[int, ...], ndim: int, axes: tuple[Axis, Axis, Axis]) -> Plan:
     """The plan of images of a shape with the given windows."""
     lead = shape[: len(shape) - ndim]
     plan = Plan(prod(lead), axes, lead, ndim)
-    _check.fits(op, "input", "the output", plan.shape, max(itemsize, 8))
+    _check.fits(op, "input", "the output", plan.shape, 8)
     return plan
 
 
@@ -197,15 +197,15 @@ def remembered(make: Callable[..., Any]) -> Callable[..., Any]:
 
 @remembered
 def ordinary(
-    op: str, ndim: int, shape: tuple[int, ...], itemsize: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any,
+    op: str, ndim: int, shape: tuple[int, ...], kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any,
 ) -> Plan:  # fmt: skip
     """The plan of max, mean and norm pooling."""
     axes = check_windows(op, spatial(op, shape, ndim), ndim, kernel_size, stride, padding, dilation, ceil_mode)
-    return made(op, shape, ndim, itemsize, axes)
+    return made(op, shape, ndim, axes)
 
 
 @remembered
-def of_output_size(op: str, ndim: int, shape: tuple[int, ...], itemsize: int, output_size: Any) -> Plan:
+def of_output_size(op: str, ndim: int, shape: tuple[int, ...], output_size: Any) -> Plan:
     """The plan of adaptive pooling; None keeps the size of an axis."""
     size = spatial(op, shape, ndim)
     items = list(output_size) if isinstance(output_size, (tuple, list, np.ndarray)) else [output_size] * ndim
@@ -215,5 +215,5 @@ def of_output_size(op: str, ndim: int, shape: tuple[int, ...], itemsize: int, ou
         raise ValueError(f"{op}: output_size must be an integer or None, or {ndim} of them, got {output_size!r}")
     counts = [n if item is None else _check.integer(op, "output_size", item, minimum=0) for item, n in zip(items, size[3 - ndim :])]
     z, y, x = map(adaptive, size, [1] * (3 - ndim) + counts)
-    return made(op, shape, ndim, itemsize, (z, y, x))
+    return made(op, shape, ndim, (z, y, x))
 
