@@ -46,6 +46,10 @@ from fastops.ops.activation.smooth import tanh as tanh
 from fastops.ops.activation.smooth import tanh_backward as tanh_backward
 from fastops.ops.activation.smooth import tanhshrink as tanhshrink
 from fastops.ops.activation.smooth import tanhshrink_backward as tanhshrink_backward
+from fastops.ops.attention.multi_head import multi_head_attention_forward as multi_head_attention_forward
+from fastops.ops.attention.multi_head import multi_head_attention_forward_backward as multi_head_attention_forward_backward
+from fastops.ops.attention.rotary import rotary_embedding as rotary_embedding
+from fastops.ops.attention.rotary import rotary_embedding_backward as rotary_embedding_backward
 from fastops.ops.attention.sdpa import scaled_dot_product_attention as scaled_dot_product_attention
 from fastops.ops.attention.sdpa import scaled_dot_product_attention_backward as scaled_dot_product_attention_backward
 from fastops.ops.conv.conv import conv1d as conv1d
