@@ -31,6 +31,14 @@ def number(op: str, name: str, value: Any) -> float:
 def floats(op: str, *, optional: str | None = None, **values: Any) -> tuple[list[Any], np.dtype[Any]]:
     """As ``_check.as_arrays``; integers and booleans among later arguments (targets) become numbers of the first one's dtype."""
     first = next(iter(values.values()))
+    if type(first) is np.ndarray and first.dtype.char in "fd":
+        # the usual case costs 0.6 us instead of 3
+        dtype, ready = first.dtype, []
+        for name, value in values.items():
+            if (type(value) is np.ndarray and value.dtype is dtype and value.flags.carray) or (value is None and name == optional):
+                ready.append(value)
+        if len(ready) == len(values):
+            return ready, dtype
     for name, value in values.items():
         if value is not first and getattr(value, "dtype", FLOAT32).kind in "biu":
             values[name] = np.asarray(value).astype(_check.as_array(op, next(iter(values)), first).dtype)

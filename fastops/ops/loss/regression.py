@@ -383,11 +383,9 @@ def poisson_nll_loss_backward(
 
 
 def _gaussian_arguments(op: str, input: Any, target: Any, var: Any, full: bool, eps: float) -> tuple[Any, ...]:
-    if not np.ndim(var):
+    given = not isinstance(var, (int, float))
+    if not given:
         var = np.full(np.shape(input), var, getattr(input, "dtype", np.float64))
-        given = False
-    else:
-        given = True
     (x, t, v), dtype = floats(op, input=input, target=target, var=var)
     if not inside(v, 0.0, math.inf) and (v < 0).any():
         raise ValueError(f"{op}: var must not be negative, got {v.min()} as its smallest value")
