@@ -95,6 +95,10 @@ from fastops.ops.loss.binary import multilabel_soft_margin_loss as multilabel_so
 from fastops.ops.loss.binary import multilabel_soft_margin_loss_backward as multilabel_soft_margin_loss_backward
 from fastops.ops.loss.binary import soft_margin_loss as soft_margin_loss
 from fastops.ops.loss.binary import soft_margin_loss_backward as soft_margin_loss_backward
+from fastops.ops.loss.classes import cross_entropy as cross_entropy
+from fastops.ops.loss.classes import cross_entropy_backward as cross_entropy_backward
+from fastops.ops.loss.classes import nll_loss as nll_loss
+from fastops.ops.loss.classes import nll_loss_backward as nll_loss_backward
 from fastops.ops.loss.regression import gaussian_nll_loss as gaussian_nll_loss
 from fastops.ops.loss.regression import gaussian_nll_loss_backward as gaussian_nll_loss_backward
 from fastops.ops.loss.regression import huber_loss as huber_loss
