@@ -19,20 +19,28 @@ if TYPE_CHECKING:
     from fastops._threads import get_num_threads as get_num_threads
     from fastops._threads import set_num_threads as set_num_threads
     from fastops._threads import threading_info as threading_info
+    from fastops.autodiff import check_grad as check_grad
+    from fastops.autodiff import checkpoint as checkpoint
+    from fastops.autodiff import grad as grad
+    from fastops.autodiff import value_and_grad as value_and_grad
+    from fastops.autodiff import vjp as vjp
     from fastops.functional import *  # noqa: F403
 
 __version__ = "0.1.0"
 
 _THREADS = ("get_num_threads", "set_num_threads", "threading_info")
+_AUTODIFF = ("check_grad", "checkpoint", "grad", "value_and_grad", "vjp")
 
 
 def __getattr__(name: str) -> object:
     if name == "__all__":
-        return sorted(["functional", *_THREADS, *import_module("fastops.functional").__all__])
-    if name == "functional":
-        return import_module("fastops.functional")
+        return sorted(["functional", *_THREADS, *_AUTODIFF, *import_module("fastops.functional").__all__])
+    if name in ("autodiff", "functional"):
+        return import_module(f"fastops.{name}")
     if name in _THREADS:
         value = getattr(import_module("fastops._threads"), name)
+    elif name in _AUTODIFF:
+        value = getattr(import_module("fastops.autodiff"), name)
     elif not name.startswith("_") and name in import_module("fastops.functional").__all__:
         value = getattr(import_module("fastops.functional"), name)
     else:
