@@ -40,6 +40,8 @@ def _sparse_by_frequency(sample: Any) -> bool:
 
 # Samples that differ on purpose, by operation: (test of the sample's arguments, the reason).
 EXCEPTIONS: dict[str, list[tuple[Any, str]]] = {
+    "hardsigmoid": [(lambda s: s.input.dtype == torch.float64, "PyTorch's gradient multiplies by 1/6 rounded to float32")],
+    "rrelu": [(lambda s: s.kwargs.get("training"), "the two libraries have different generators")],
     "embedding": [(_sparse_by_frequency, "PyTorch has no sparse gradient by frequency")],
     "embedding_bag": [(_sparse_by_frequency, "PyTorch has no sparse gradient by frequency")],
     "batch_norm": [
@@ -130,6 +132,7 @@ def test_samples(info, dtype):
     kind = getattr(torch, dtype)
     if kind not in info.supported_dtypes("cpu"):
         pytest.skip(f"PyTorch does not do this in {dtype}")
+    torch.manual_seed(0)
     for number, sample in enumerate(info.sample_inputs("cpu", kind, requires_grad=False)):
         if any(test(sample) for test, _ in EXCEPTIONS.get(name, ())):
             continue
