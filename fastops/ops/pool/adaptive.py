@@ -20,7 +20,14 @@ from fastops import _check
 from fastops._check import Array
 from fastops._op import operation, register
 from fastops.ops.pool.run import (
-    check_gradient, check_shape, largest, largest_and_places, max_backward, mean_factors, weighted_sum, weighted_sum_backward,
+    check_gradient,
+    check_shape,
+    largest,
+    largest_and_places,
+    max_backward,
+    mean_factors,
+    weighted_sum,
+    weighted_sum_backward,
 )  # fmt: skip
 from fastops.ops.pool.windows import of_output_size
 

@@ -79,11 +79,6 @@ def check_places(op: str, name: str, indices: Any, shape: tuple[int, ...], plane
     return np.require(array.astype(np.int32 if plane < 1 << 31 else np.int64, copy=False), None, ["C", "A", "W"])
 
 
-def gradient_of(op: str, grad_output: Any) -> Any:
-    """The gradient of the values, where the results are values and indices."""
-    return grad_output[0] if isinstance(grad_output, tuple) else grad_output
-
-
 def check_gradient(op: str, grad_output: Any) -> tuple[Array, np.dtype[Any]]:
     """The gradient with respect to the values, ready for kernels, and its dtype."""
     given = grad_output[0] if isinstance(grad_output, tuple) and len(grad_output) == 2 else grad_output

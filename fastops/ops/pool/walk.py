@@ -19,12 +19,42 @@ import numpy as np
 
 from fastops._jit import function, launcher, parallel, separate
 from fastops.ops.pool.windows import (
-    BUFFERS, COVER_Y, COVER_Z, D, DILATION, H, IN_ROWS, LENGTH, P, PADDING, PER_PLANE, Q, ROWS, STEP_Y, STEP_Z, STRIDE, T, TAPS,
-    W, WHOLE, X, Y, Z,
+    BUFFERS,
+    COVER_Y,
+    COVER_Z,
+    DILATION,
+    IN_ROWS,
+    LENGTH,
+    PADDING,
+    PER_PLANE,
+    ROWS,
+    STEP_Y,
+    STEP_Z,
+    STRIDE,
+    TAPS,
+    WHOLE,
+    D,
+    H,
+    P,
+    Q,
+    T,
+    W,
+    X,
+    Y,
+    Z,
 )  # fmt: skip
 from fastops.simd.order import add_where_equal, first_of, larger, max_pair, max_pair_next, maximum, pair_of, second_of
 from fastops.simd.vector import (
-    deinterleave, fma, interleave, lanes, load, load_part, load_tile, splat, store, store_part, store_tile, zero_tile,
+    deinterleave,
+    fma,
+    interleave,
+    lanes,
+    load,
+    load_part,
+    splat,
+    store,
+    store_part,
+    store_tile,
 )  # fmt: skip
 
 # The place of what lies outside the image: behind every element.

@@ -119,6 +119,7 @@ class Plan:
         self.regular = regular
         self._rows: dict[Any, Array] = {}
         self.cost = planes * (self.windows[0] * self.windows[1] * per_row + self.plane * 0.05)
+
     def row(self, key: Any, make: Callable[[], Array], dtype: np.dtype[Any]) -> Array:
         """Numbers that kernels load beside a row, made once, with zeros behind them for the last vector."""
         found = self._rows.get((key, dtype))
@@ -167,10 +168,7 @@ def check_windows(
     strides = tuple(map(min, strides, extents))
     kernel = tuple(min(k, n // d + 2) for k, d, n in zip(kernel, dilations, extents))
     dilations = tuple(map(min, dilations, extents))
-    z, y, x = (
-        strided(*values)
-        for values in zip(size, fill + kernel, fill + strides, (0,) * (3 - ndim) + pads, fill + dilations, fill + counts)
-    )
+    z, y, x = (strided(*values) for values in zip(size, fill + kernel, fill + strides, (0,) * (3 - ndim) + pads, fill + dilations, fill + counts))
     return z, y, x
 
 
@@ -216,4 +214,3 @@ def of_output_size(op: str, ndim: int, shape: tuple[int, ...], output_size: Any)
     counts = [n if item is None else _check.integer(op, "output_size", item, minimum=0) for item, n in zip(items, size[3 - ndim :])]
     z, y, x = map(adaptive, size, [1] * (3 - ndim) + counts)
     return made(op, shape, ndim, (z, y, x))
-
