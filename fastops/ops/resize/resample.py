@@ -8,8 +8,6 @@ Gathering instead takes 3 times as long. What goes from one pass to the next sta
 
 from __future__ import annotations
 
-from functools import lru_cache
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +17,20 @@ from fastops._jit import function, launcher, parallel, separate
 from fastops._threads import threads_for
 from fastops.ops.resize.tables import Table
 from fastops.simd.blocking import LANES
+from fastops.simd.rows import fill_row
 from fastops.simd.vector import (
-    broadcast, fma, lanes, load, load_part, load_square, load_square_part, store, store_part, store_square_part, store_tile,
+    broadcast,
+    fma,
+    lanes,
+    load,
+    load_part,
+    load_square,
+    load_square_part,
+    splat,
+    store,
+    store_part,
+    store_square_part,
+    store_tile,
     transpose,
 )  # fmt: skip
 from fastops.simd.workspace import scratch
@@ -31,7 +41,17 @@ _NS_PER_ELEMENT = 0.5
 
 
 @function
-def _weighted(x, at, step, weights, start, taps):
+def _two(x, at, step, a, b):
+    return fma(b, load(x, at + step), a * load(x, at))
+
+
+@function
+def _four(x, at, step, a, b, c, d):
+    return fma(d, load(x, at + 3 * step), fma(c, load(x, at + 2 * step), _two(x, at, step, a, b)))
+
+
+@function
+def _many(x, at, step, weights, start, taps):
     """The sum of weights[start + t] times the vector x[at + t * step ...]."""
     total = broadcast(weights, start) * load(x, at)
     for t in range(1, taps):
@@ -40,34 +60,39 @@ def _weighted(x, at, step, weights, start, taps):
 
 
 @function
-def _weighted_part(x, at, step, weights, start, taps, count):
-    total = broadcast(weights, start) * load_part(x, at, count)
-    for t in range(1, taps):
-        total = fma(broadcast(weights, start + t), load_part(x, at + t * step, count), total)
-    return total
-
-
-@function
-def _blend(x, at, step, weights, start, taps, y, y0, count):
-    """y[y0 + i] = sum of weights[start + t] x[at + t * step + i] for i < count."""
+def _rows(x, x0, step, spans, weights, p0, p1, y, y0, count):
+    """Rows p0 to p1 of ``count`` elements at y[y0 ...], weighted sums of rows x[x0 + index * step ...]."""
     L = lanes(x)
-    if taps == 0:
-        y[y0 : y0 + count] = x.dtype.type(0)
-    elif count < L:
-        store_part(y, y0, _weighted_part(x, at, step, weights, start, taps, count), count)
-    elif taps == 1:
-        for i in range(0, count, L):
-            j = min(i, count - L)
-            store(y, y0 + j, broadcast(weights, start) * load(x, at + j))
-    elif taps == 2:
-        a, b = broadcast(weights, start), broadcast(weights, start + 1)
-        for i in range(0, count, L):
-            j = min(i, count - L)
-            store(y, y0 + j, fma(b, load(x, at + step + j), a * load(x, at + j)))
-    else:
-        for i in range(0, count, L):
-            j = min(i, count - L)
-            store(y, y0 + j, _weighted(x, at + j, step, weights, start, taps))
+    for p in range(p0, p1):
+        start, at, to = spans[p, 1], x0 + spans[p, 0] * step, y0 + (p - p0) * count
+        taps = spans[p + 1, 1] - start
+        if taps == 0:
+            fill_row(x.dtype.type(0), y, to, count)
+        elif count < L:
+            total = broadcast(weights, start) * load_part(x, at, count)
+            for t in range(1, taps):
+                total = fma(broadcast(weights, start + t), load_part(x, at + t * step, count), total)
+            store_part(y, to, total, count)
+        elif taps == 1:
+            a = broadcast(weights, start)
+            for i in range(0, count, L):
+                j = min(i, count - L)
+                store(y, to + j, a * load(x, at + j))
+        elif taps == 2:
+            a, b = broadcast(weights, start), broadcast(weights, start + 1)
+            for i in range(0, count, L):
+                j = min(i, count - L)
+                store(y, to + j, _two(x, at + j, step, a, b))
+        elif taps == 4:
+            a, b = broadcast(weights, start), broadcast(weights, start + 1)
+            c, d = broadcast(weights, start + 2), broadcast(weights, start + 3)
+            for i in range(0, count, L):
+                j = min(i, count - L)
+                store(y, to + j, _four(x, at + j, step, a, b, c, d))
+        else:
+            for i in range(0, count, L):
+                j = min(i, count - L)
+                store(y, to + j, _many(x, at + j, step, weights, start, taps))
 
 
 @function
@@ -85,16 +110,24 @@ def _columns(x, x0, W, rows, spans, weights, y, y0, Q, turned, t0):
                 store_tile(turned, t0 + w * L, L, transpose(load_square_part(x, at, W, height, width)))
         for q in range(0, Q, L):
             width = min(L, Q - q)
+            start = spans[q, 1]
             for i in range(width):
-                start = spans[q + i, 1]
-                taps = spans[q + i + 1, 1] - start
-                at = t0 + spans[q + i, 0] * L
-                if taps == 2:
-                    store(turned, o0 + i * L, fma(broadcast(weights, start + 1), load(turned, at + L), broadcast(weights, start) * load(turned, at)))
+                end = spans[q + i + 1, 1]
+                at, to = t0 + spans[q + i, 0] * L, o0 + i * L
+                taps = end - start
+                if taps == 1:
+                    store(turned, to, broadcast(weights, start) * load(turned, at))
+                elif taps == 2:
+                    store(turned, to, _two(turned, at, L, broadcast(weights, start), broadcast(weights, start + 1)))
+                elif taps == 4:
+                    a, b = broadcast(weights, start), broadcast(weights, start + 1)
+                    c, d = broadcast(weights, start + 2), broadcast(weights, start + 3)
+                    store(turned, to, _four(turned, at, L, a, b, c, d))
                 elif taps == 0:
-                    turned[o0 + i * L : o0 + i * L + L] = x.dtype.type(0)
+                    store(turned, to, splat(turned, x.dtype.type(0)))
                 else:
-                    store(turned, o0 + i * L, _weighted(turned, at, L, weights, start, taps))
+                    store(turned, to, _many(turned, at, L, weights, start, taps))
+                start = end
             at = y0 + r * Q + q
             if height == L and width == L:
                 store_tile(y, at, Q, transpose(load_square(turned, o0, L)))
@@ -127,9 +160,7 @@ def _resample(block, worker, x, d_spans, d_weights, h_spans, h_weights, w_spans,
         source, at = memory, mine + blended0
         for i in range(count):
             plane, e = (item + i) // E, (item + i) % E
-            start = d_spans[e, 1]
-            from_ = ((plane * D + d_spans[e, 0]) * H + h0) * W
-            _blend(x, from_, H * W, d_weights, start, d_spans[e + 1, 1] - start, memory, at + i * rows * W, rows * W)
+            _rows(x, (plane * D * H + h0) * W, H * W, d_spans, d_weights, e, e + 1, memory, at + i * rows * W, rows * W)
     target = (item * P + p0) * Q
     between, width = mine, W
     if columns_first:
@@ -141,11 +172,7 @@ def _resample(block, worker, x, d_spans, d_weights, h_spans, h_weights, w_spans,
             source, at, width = memory, between, Q
     out, to = (memory, between) if has_w and not columns_first else (y, target)
     for i in range(count):
-        for p in range(p0, p1):
-            start = h_spans[p, 1]
-            from_ = at + (i * rows + h_spans[p, 0] - h0) * width
-            _blend(source, from_, width, h_weights, start, h_spans[p + 1, 1] - start, out, to, width)
-            to += width
+        _rows(source, at + (i * rows - h0) * width, width, h_spans, h_weights, p0, p1, out, to + i * (p1 - p0) * width, width)
     if has_w and not columns_first:
         _columns(memory, between, W, count * (p1 - p0), w_spans, w_weights, y, target, Q, memory, mine + turned0)
 
