@@ -187,3 +187,9 @@ from fastops.ops.resize.interpolate import interpolate as interpolate
 from fastops.ops.resize.interpolate import interpolate_backward as interpolate_backward
 from fastops.ops.resize.interpolate import upsample as upsample
 from fastops.ops.resize.interpolate import upsample_backward as upsample_backward
+from fastops.ops.resize.shuffle import channel_shuffle as channel_shuffle
+from fastops.ops.resize.shuffle import channel_shuffle_backward as channel_shuffle_backward
+from fastops.ops.resize.shuffle import pixel_shuffle as pixel_shuffle
+from fastops.ops.resize.shuffle import pixel_shuffle_backward as pixel_shuffle_backward
+from fastops.ops.resize.shuffle import pixel_unshuffle as pixel_unshuffle
+from fastops.ops.resize.shuffle import pixel_unshuffle_backward as pixel_unshuffle_backward
