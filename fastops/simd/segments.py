@@ -43,8 +43,6 @@ _NS_PER_ROW = 2.0
 _AHEAD = 16
 _FAR_BYTES = 8 << 20
 _LINE_BYTES = 64
-# Vectors in a register tile.
-_TILE = 4
 
 _ONE = {name: np.ones(1, name) for name in ("float32", "float64")}
 
@@ -502,27 +500,45 @@ def _first_row(starts, target):
     return low
 
 
+def _tile_of(vectors: int) -> Any:
+    """A function that computes so many vectors of a row of y."""
+
+    @function
+    def add(begin, end, far, source, weights, step, x, F, c, y, at):
+        nv = lanes(x)
+        last = source.size - 1
+        tile = zero_tile(x, 1, vectors)
+        for k in range(begin, end):
+            if far:
+                ahead = element(source, min(k + _AHEAD, last)) * F + c
+                for line in range(vectors):
+                    prefetch(x, ahead + line * nv)
+            tile = outer(tile, weights, k * step, 0, x, element(source, k) * F + c)
+        store_tile(y, at, 0, tile)
+
+    return add
+
+
+# 40000 rows of 128 float32 into 2048 sums: 390 us in tiles of 8 vectors, 450 of 4
+_eight_vectors, _four_vectors = _tile_of(8), _tile_of(4)
+
+
 @separate
 def _total_block(block, worker, starts, source, weights, step, mean, work, far, x, y):
     """A block of rows of y (D, F), which are zero: the weighted sums of rows of x (J, F), or their means."""
     F = x.shape[1]
     nv = lanes(x)
-    last = source.size - 1
     for d in range(_first_row(starts, work * block), _first_row(starts, work * (block + 1))):
         begin, end = starts[d], starts[d + 1]
         if begin == end:
             continue
         c = 0
-        while c + _TILE * nv <= F:
-            tile = zero_tile(x, 1, _TILE)
-            for k in range(begin, end):
-                if far:
-                    ahead = element(source, min(k + _AHEAD, last)) * F + c
-                    for line in range(_TILE):
-                        prefetch(x, ahead + line * nv)
-                tile = outer(tile, weights, k * step, 0, x, element(source, k) * F + c)
-            store_tile(y, d * F + c, 0, tile)
-            c += _TILE * nv
+        while c + 8 * nv <= F:
+            _eight_vectors(begin, end, far, source, weights, step, x, F, c, y, d * F + c)
+            c += 8 * nv
+        if c + 4 * nv <= F:
+            _four_vectors(begin, end, far, source, weights, step, x, F, c, y, d * F + c)
+            c += 4 * nv
         while c < F:
             part = load_part(y, d * F + c, 0)
             for k in range(begin, end):
