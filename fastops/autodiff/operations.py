@@ -9,11 +9,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import count
 from threading import Lock
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from fastops import _op
 from fastops._op import Op
@@ -26,33 +28,50 @@ Call = dict[str, Any]
 # wanted. `call` has the arguments by name and what the forward pass kept; only saved and kept values are sure to be there.
 second: dict[str, Callable[[Any, Call, tuple[bool, ...]], tuple[Any, ...]]] = {}
 
+_CONTAINERS = frozenset((list, tuple))
 _NOTHING = bytes(8)  # as large as an element of any type that has a gradient
 
 
 @lru_cache(maxsize=4096)
 def stand_in(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     """An array of this shape and dtype that has no values of its own, nor memory."""
-    return np.ndarray(shape, dtype, _NOTHING, 0, (0,) * len(shape))
+    return ndarray(shape, dtype, _NOTHING, 0, (0,) * len(shape))
 
 
 class _Plan:
-    """What is worth knowing about an operation once and for all."""
+    """What is worth knowing about an operation once and for all.
 
-    __slots__ = ("activation", "dropped", "inputs", "masked", "names", "op", "unsaved")
+    Attributes:
+        names: of the arguments of the forward function.
+        inputs: of those, the ones that have gradients, in their order.
+        unsaved: of those, the ones that reach the backward function as stand-ins.
+        unwatched: arguments that may change in place: those without values, and running statistics, which the operation
+            itself changes while the gradient uses what it kept.
+        forbidden: arguments that would change an array in place.
+        lacking: arguments that the backward function does not take.
+        fused: there is an activation to be fused, of which there is no gradient.
+        masked: the backward function takes output_mask and returns a tuple.
+    """
 
-    def __init__(self, op: Op) -> None:
+    __slots__ = ("backward", "forbidden", "forward", "fused", "inputs", "lacking", "masked", "name", "names", "unsaved", "unwatched")
+
+    def __init__(self, op: Op, function: Callable[..., Any]) -> None:
         assert op.backward is not None
-        self.op = op
+        self.name = op.name
+        self.forward: Callable[..., tuple[Any, Call]] = op.record or (lambda **call: (function(**call), {}))
+        self.backward = op.backward
         self.names = tuple(inspect.signature(op.forward).parameters)
         taken = inspect.signature(op.backward).parameters
-        self.inputs = frozenset(op.inputs)
+        self.inputs = op.inputs
         self.unsaved = tuple(name for name in op.inputs if name not in op.saved)
-        self.dropped = tuple(name for name in self.names if name not in taken)
-        self.activation = "activation" in self.dropped
+        self.unwatched = frozenset((*self.unsaved, "running_mean", "running_var"))
+        self.forbidden = tuple(name for name in ("out", "inplace") if name in self.names)
+        self.fused = "activation" in self.names and "activation" not in taken
+        self.lacking = tuple(n for n in self.names if n not in taken and n not in ("out", "inplace", "activation"))
         self.masked = len(op.inputs) > 1
 
 
-_plans: dict[str, _Plan] = {}
+_plans: dict[Callable[..., Any], _Plan] = {}
 
 
 class OpNode(Node):
@@ -67,31 +86,39 @@ class OpNode(Node):
 
     __slots__ = ("call", "nested", "parents", "parts", "plan")
 
-    def gradients(self, grad: Any, watch: Watch) -> Iterator[tuple[Node, Any]]:
-        op, call, parents = self.plan.op, self.call, self.parents
+    def __init__(self, plan: _Plan, output: Any, call: Call, parents: list[Any], nested: bool) -> None:
+        self.parts = _described(output) if type(output) is tuple else None
+        super().__init__(plan.name, output if self.parts is None else Grads([None] * _count(self.parts)), [])
+        self.plan = plan
+        self.call = call
+        self.parents = parents
+        self.nested = nested
+
+    def gradients(self, grad: Any, watch: Watch) -> list[tuple[Node, Any]]:
+        plan, call, parents = self.plan, self.call, self.parents
         if self.parts is not None:
             grad = _assembled(self.parts, iter(grad.grads))
         for value in call.values():
-            if watch.changed(tuple(value) if type(value) is list else value):
+            if type(value) in _CONTAINERS and watch.changed(tuple(value)):
+                raise ValueError(CHANGED)
+            if type(value) is ndarray and watch.changed(value):
                 raise ValueError(CHANGED)
         wanted = tuple([parent is not None for parent in parents])
         if self.nested or _holds_variable(grad):
-            if op.name not in second:
-                raise TypeError(f"{op.name} has no second derivative")
-            found = second[op.name](grad, call, wanted)
+            if plan.name not in second:
+                raise TypeError(f"{plan.name} has no second derivative")
+            found = second[plan.name](grad, call, wanted)
+        elif plan.masked:
+            found = plan.backward(grad, **call, output_mask=wanted)
         else:
-            arguments = {name: value for name, value in call.items() if name not in self.plan.dropped}
-            if self.plan.masked:
-                found = op.backward(grad, **arguments, output_mask=wanted)  # type: ignore[misc]
-            else:
-                found = (op.backward(grad, **arguments),)  # type: ignore[misc]
+            return [(parents[0], plan.backward(grad, **call))]
+        pairs: list[tuple[Node, Any]] = []
         for parent, d in zip(parents, found):
             if type(parent) is list:
-                for one, part in zip(parent, d):
-                    if one is not None:
-                        yield one, part
+                pairs += [(one, part) for one, part in zip(parent, d) if one is not None]
             elif parent is not None:
-                yield parent, d
+                pairs.append((parent, d))
+        return pairs
 
 
 def _assembled(parts: Any, grads: Iterator[Any]) -> Any:
@@ -105,99 +132,97 @@ def _assembled(parts: Any, grads: Iterator[Any]) -> Any:
 
 
 def _holds_variable(value: Any) -> bool:
-    return type(value) is Variable or (type(value) in (list, tuple) and any(map(_holds_variable, value)))
+    return type(value) is Variable or (type(value) in _CONTAINERS and any(map(_holds_variable, value)))
 
 
 def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operation; if values that are differentiated are among its arguments, record it."""
-    for value in args:
-        if type(value) is Variable or (type(value) in (list, tuple) and _holds_variable(value)):
-            break
-    else:
-        for value in kwargs.values():
-            if type(value) is Variable or (type(value) in (list, tuple) and _holds_variable(value)):
-                break
-        else:
-            return function(*args, **kwargs)
-    name = function.__name__
-    plan = _plans.get(name)
+    tape = innermost(args, None)
+    if kwargs:
+        tape = innermost(kwargs.values(), tape)
+    if tape is None:
+        return function(*args, **kwargs)
+    plan = _plans.get(function)
     if plan is None:
-        if name not in _op.names():  # made of other operations, each of which is recorded
+        if function.__name__ not in _op.names():  # made of other operations, each of which is recorded
             return function(*args, **kwargs)
-        op = _op.get(name)
+        op = _op.get(function.__name__)
         if op.backward is None:
             return function(*(plain(a) for a in args), **{key: plain(value) for key, value in kwargs.items()})
-        plan = _plans[name] = _Plan(op)
-    call = dict(zip(plan.names, args))
+        plan = _plans[function] = _Plan(op, function)
+    names = plan.names
+    if len(args) > len(names) or not kwargs.keys() <= set(names):
+        return function(*args, **kwargs)  # raises what is to be raised
+    call = dict(zip(names, args))
     call.update(kwargs)
-    activation = call.pop("activation", None) if plan.activation else None
-    for forbidden in ("out", "inplace"):
-        if call.pop(forbidden, None) not in (None, False):
-            raise TypeError(f"{name}: {forbidden} must be left out where a value is differentiated: the values of a Variable never change")
-    output = _record(function, plan, call)[0]
+    for name in plan.forbidden:
+        if call.pop(name, None) not in (None, False):
+            raise TypeError(f"{plan.name}: {name} must be left out where a value is differentiated: the values of a Variable never change")
+    if not plan.fused:
+        return _record(plan, call, tape)[0]
+    activation = call.pop("activation", None)
+    output = _record(plan, call, tape)[0]
     if activation is None:
         return output
-    # Fused activations have no gradient; one after the other is the same.
+    # One after the other gives the same result.
     from fastops import functional
 
     return getattr(functional, activation)(output)
 
 
-def _record(function: Callable[..., Any], plan: _Plan, call: Call) -> tuple[Any, Call]:
-    """The output of a call, and what it kept. Levels are peeled off one by one, the innermost first."""
-    op = plan.op
-    tape = innermost(call.values(), None)
-    if tape is None:
-        return op.record(**call) if op.record is not None else (function(**call), {})
+def _record(plan: _Plan, call: Call, tape: Tape) -> tuple[Any, Call]:
+    """The output of a call, and what it kept. Levels are peeled off one by one; ``tape`` is the innermost."""
     if tape.closed:
-        raise ValueError(f"{op.name}: a value was kept from a function that {ENDED}")
-    values, nodes, nested = dict(call), {}, False
+        raise ValueError(f"{plan.name}: a value was kept from a function that {ENDED}")
+    nested = False
+    nodes: dict[str, Any] = {}
     for name, value in call.items():
         if type(value) is Variable:
             if value._tape is tape:
                 nodes[name] = value._node
-                value = values[name] = value._value
-            nested = nested or type(value) is Variable
-        elif type(value) in (list, tuple) and _holds_variable(value):
+                value = call[name] = value._value
+            if type(value) is Variable:
+                nested = True
+        elif type(value) is ndarray:
+            if name not in plan.unwatched:
+                tape.watch.add(value)
+        elif type(value) in _CONTAINERS and _holds_variable(value):
             nodes[name] = [v._node if type(v) is Variable and v._tape is tape else None for v in value]
-            values[name] = type(value)(v._value if type(v) is Variable and v._tape is tape else v for v in value)
-            nested = nested or _holds_variable(values[name])
-        elif type(value) is np.ndarray and name not in plan.unsaved:
-            tape.watch.add(value)
+            call[name] = value = [v._value if type(v) is Variable and v._tape is tape else v for v in value]
+            nested = nested or _holds_variable(value)
     for name in nodes:
         if name not in plan.inputs:
-            raise TypeError(f"{op.name} has no gradient with respect to {name}: pass it as a plain array ({name}.value)")
-    output, kept = _record(function, plan, values)
+            raise TypeError(f"{plan.name} has no gradient with respect to {name}: pass it as a plain array ({name}.value)")
+    outer = innermost(call.values(), None) if nested else None
+    output, kept = plan.forward(**call) if outer is None else _record(plan, dict(call), outer)
     if not nested:
         for name in plan.unsaved:
-            value = values.get(name)
-            if type(value) in (list, tuple):
-                values[name] = type(value)(stand_in(v.shape, v.dtype) for v in value)
-            elif value is not None:
-                value = np.asarray(value)
-                values[name] = stand_in(value.shape, value.dtype)
-    node = OpNode.__new__(OpNode)
-    node.plan, node.nested = plan, nested
-    node.call = {**values, **kept}
+            if name in call:
+                call[name] = _without_values(call[name])
+    for name in plan.lacking:
+        call.pop(name, None)
+    call.update(kept)
     if nested and "output" in kept:
-        node.call["output"] = output  # as the outer level knows it
-    node.parents = [nodes.get(name) for name in op.inputs]
-    if type(output) is not tuple:
-        node.parts = None
-        node.__init__(op.name, output, [])  # type: ignore[misc]
-        return Variable(output, node, tape), kept
-    parts, flat = _described(output), []
-    node.parts = parts
-    node.__init__(op.name, Grads([None] * _count(parts)), [])  # type: ignore[misc]
-    return _wrapped(output, node, tape, flat), kept
+        call["output"] = output  # as the outer level knows it
+    node = OpNode(plan, output, call, [nodes.get(name) for name in plan.inputs], nested)
+    return (Variable(output, node, tape) if node.parts is None else _wrapped(output, node, tape, count())), kept
+
+
+def _without_values(value: Any) -> Any:
+    if type(value) is ndarray:
+        return stand_in(value.shape, value.dtype)
+    if type(value) in _CONTAINERS:
+        return [_without_values(v) for v in value]
+    return value if value is None else stand_in(np.shape(value), np.asarray(value).dtype)
 
 
 def innermost(values: Any, tape: Tape | None) -> Tape | None:
+    """The innermost level among values, also those in lists and tuples, and ``tape``."""
     for value in values:
         if type(value) is Variable:
             if tape is None or value._tape.level > tape.level:
                 tape = value._tape
-        elif type(value) in (list, tuple):
+        elif type(value) in _CONTAINERS:
             tape = innermost(value, tape)
     return tape
 
@@ -213,14 +238,13 @@ def _count(parts: Any) -> int:
     return sum(map(_count, parts)) if type(parts) is list else 1
 
 
-def _wrapped(output: Any, node: OpNode, tape: Tape, flat: list[Any]) -> Any:
+def _wrapped(output: Any, node: Node, tape: Tape, index: Iterator[int]) -> Any:
     if type(output) is tuple:
-        return tuple([_wrapped(one, node, tape, flat) for one in output])
-    index = len(flat)
-    flat.append(output)
+        return tuple([_wrapped(one, node, tape, index) for one in output])
+    at = next(index)
     if output is None or output.dtype.kind != "f":
         return output
-    return Variable(output, ResultNode(output, node, index), tape)
+    return Variable(output, ResultNode(output, node, at), tape)
 
 
 class _Following:

@@ -12,12 +12,13 @@ when its turn comes. Nothing recurses, however long the chain.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 Pull = Callable[[Any], Any]
 
@@ -57,13 +58,9 @@ class Node:
         self.name = name
         self.edges = edges
 
-    def gradients(self, grad: Any, watch: Watch) -> Iterator[tuple[Node, Any]]:
-        """The gradient of each argument with its node; the edges above, unless a subclass knows better."""
-        for parent, pull in self.edges or ():
-            for cell in getattr(pull, "__closure__", None) or ():
-                if watch.changed(cell.cell_contents):
-                    raise ValueError(CHANGED)
-            yield parent, pull(grad)
+    def gradients(self, grad: Any, watch: Watch) -> Iterable[tuple[Node, Any]]:
+        """The gradient of each argument with its node, for nodes that have a way of their own instead of edges."""
+        raise NotImplementedError
 
 
 class Grads:
@@ -94,10 +91,10 @@ class ResultNode(Node):
         self.call = call
         self.index = index
 
-    def gradients(self, grad: Any, watch: Watch) -> Iterator[tuple[Node, Any]]:
+    def gradients(self, grad: Any, watch: Watch) -> Iterable[tuple[Node, Any]]:
         grads: list[Any] = [None] * self.call.shape[0]
         grads[self.index] = grad
-        yield self.call, Grads(grads)
+        return [(self.call, Grads(grads))]
 
 
 class Part:
@@ -147,27 +144,45 @@ class Watch:
     memory they show.
     """
 
-    __slots__ = ("_seen",)
+    __slots__ = ("_seen", "_sound")
 
     def __init__(self) -> None:
+        # By the object that owns the memory: nearly always the array itself.
         self._seen: dict[int, list[tuple[weakref.ref[Any], bytes]]] = {}
+        self._sound: set[int] = set()  # compared in this backward pass
 
     def add(self, array: Any) -> None:
+        if not self.knows(array):
+            base = array.base
+            self._seen.setdefault(id(array if base is None else base), []).append((weakref.ref(array), fingerprint(array)))
+
+    def knows(self, array: Any) -> bool:
         base = array.base
-        seen = self._seen.setdefault(id(array if base is None else base), [])
-        for known, _ in seen:
+        for known, _ in self._seen.get(id(array if base is None else base), ()):
             if known() is array:
-                return
-        seen.append((weakref.ref(array), fingerprint(array)))
+                return True
+        return False
+
+    def begin(self) -> None:
+        """A backward pass begins; nobody is supposed to write into anything until it ends."""
+        self._sound.clear()
 
     def changed(self, value: Any) -> bool:
-        if type(value) is tuple:
-            return any(map(self.changed, value))
-        if type(value) is not np.ndarray:
-            return False
-        base = value.base
-        seen = self._seen.get(id(value if base is None else base))
-        return seen is not None and any(known() is not None and fingerprint(known()) != print for known, print in seen)
+        """Whether an array, or one of a tuple of them, is not what it was."""
+        if type(value) is ndarray:
+            base = value.base
+            owner = id(value if base is None else base)
+            if owner in self._seen and owner not in self._sound:
+                for known, before in self._seen[owner]:
+                    array = known()
+                    if array is not None and fingerprint(array) != before:
+                        return True
+                self._sound.add(owner)
+        elif type(value) is tuple:
+            for one in value:
+                if self.changed(one):
+                    return True
+        return False
 
 
 def unbroadcast(grad: Any, shape: tuple[int, ...]) -> Any:
@@ -210,18 +225,18 @@ class _Pending:
         if entry is None:
             self.sums[node.key] = [node, grad, False]
             heappush(self.heap, node.key)
-        elif entry[2] and type(grad) is np.ndarray:
+        elif entry[2] and type(grad) is ndarray:
             entry[1] += grad
         else:
             total = entry[1] + grad
-            entry[1], entry[2] = total, type(total) is np.ndarray
+            entry[1], entry[2] = total, type(total) is ndarray
 
     def _add_part(self, node: Node, entry: list[Any] | None, part: Part) -> None:
         if entry is None:
             entry = self.sums[node.key] = [node, np.zeros(node.shape, node.dtype), True]
             heappush(self.heap, node.key)
         elif not entry[2]:
-            if not isinstance(entry[1], (np.ndarray, np.generic)):  # of an outer level, where adding to it is recorded
+            if not isinstance(entry[1], (ndarray, np.generic)):  # of an outer level, where adding to it is recorded
                 whole = np.zeros(node.shape, node.dtype)
                 part.add_to(whole)
                 entry[1] = entry[1] + whole
@@ -235,19 +250,33 @@ def walk_back(seeds: list[tuple[Node, Any]], watch: Watch) -> dict[int, tuple[An
 
     Empties ``seeds``, the nodes to begin with and their gradients, lest the list keep the nodes alive.
     """
+    watch.begin()
     pending = _Pending()
     while seeds:
         pending.add(*seeds.pop())
     found: dict[int, tuple[Any, bool]] = {}
-    sums, heap, add = pending.sums, pending.heap, pending.add
+    sums, heap, add, changed = pending.sums, pending.heap, pending.add, watch.changed
     while heap:
         node, grad, own = sums.pop(heappop(heap))
         if node.edges is None:
             found[node.key] = grad, own
             continue
         try:
-            for parent, d in node.gradients(grad, watch):
-                add(parent, d)
+            if type(node) is not Node:
+                for parent, d in node.gradients(grad, watch):
+                    add(parent, d)
+                continue
+            for parent, pull in node.edges:
+                for cell in getattr(pull, "__closure__", None) or ():
+                    if changed(cell.cell_contents):
+                        raise ValueError(CHANGED)
+                d = pull(grad)
+                key = parent.key
+                if key not in sums and type(d) is ndarray and d.shape == parent.shape and d.dtype is parent.dtype:
+                    sums[key] = [parent, d, False]  # the usual case of add(parent, d)
+                    heappush(heap, key)
+                else:
+                    add(parent, d)
         except Exception as error:
             named = _named(error, node.name)
             if named is error:

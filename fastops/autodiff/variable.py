@@ -18,6 +18,7 @@ from operator import getitem
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy import ndarray
 
 from fastops.autodiff.tape import Node, Pull, Tape
 from fastops.autodiff.trees import rebuilt
@@ -158,9 +159,11 @@ def apply(rule: Rule, args: tuple[Any, ...], kwargs: dict[str, Any] | None = Non
     constants = False
     for a in args:
         if type(a) is Variable:
-            if tape is None or a._tape.level > tape.level:
+            if tape is None:
                 tape = a._tape
-        elif type(a) is np.ndarray:
+            elif a._tape is not tape and a._tape.level > tape.level:
+                tape = a._tape
+        elif type(a) is ndarray:
             constants = True
     assert tape is not None
     if tape.closed:
@@ -169,7 +172,10 @@ def apply(rule: Rule, args: tuple[Any, ...], kwargs: dict[str, Any] | None = Non
     result, *pulls = rule.run(*values, **kwargs) if kwargs else rule.run(*values)
     if result.dtype.kind != "f":
         raise TypeError(f"{rule.name}: the result must be of floating-point numbers to be differentiated, got {result.dtype}")
-    edges: list[tuple[Node, Pull]] = [(a._node, pull) for a, pull in zip(args, pulls) if pull is not None and type(a) is Variable and a._tape is tape]
+    edges: list[tuple[Node, Pull]] = []
+    for a, pull in zip(args, pulls):
+        if type(a) is Variable and a._tape is tape and pull is not None:
+            edges.append((a._node, pull))
     if constants:
         _watch_constants(tape, args, edges)
     return Variable(result, Node(rule.name, result, edges), tape)
@@ -180,14 +186,17 @@ ENDED = "has been differentiated already; return what is needed later (has_aux=T
 
 def _watch_constants(tape: Tape, args: tuple[Any, ...], edges: list[tuple[Node, Pull]]) -> None:
     """Watch those plain arrays among the arguments that the gradient needs."""
-    held: list[Any] = []
+    held: set[int] = set()
     for _, pull in edges:
         for cell in getattr(pull, "__closure__", None) or ():
             value = cell.cell_contents
-            held += value if type(value) is tuple else (value,)
-    for a in args:
-        if type(a) is np.ndarray and any(value is a or getattr(value, "base", None) is a for value in held):
-            tape.watch.add(a)
+            for one in value if type(value) is tuple else (value,):
+                held.add(id(one))
+                held.add(id(getattr(one, "base", None)))
+    if held:
+        for a in args:
+            if type(a) is ndarray and id(a) in held:
+                tape.watch.add(a)
 
 
 _add, _subtract, _multiply, _divide, _power = np.add, np.subtract, np.multiply, np.true_divide, np.power
@@ -250,11 +259,11 @@ class Variable:
 
     @property
     def T(self) -> Any:
-        return np.transpose(self)  # type: ignore[call-overload]
+        return np.transpose(self)
 
     @property
     def mT(self) -> Any:
-        return np.swapaxes(self, -1, -2)  # type: ignore[call-overload]
+        return np.swapaxes(self, -1, -2)
 
     def __repr__(self) -> str:
         return f"Variable({self._value!r})"

@@ -328,11 +328,12 @@ def _widths(ndim, pad_width):
 @composite(np.diagonal)
 def _diagonal(a, offset=0, axis1=0, axis2=1):
     a = np.moveaxis(a, (axis1, axis2), (-2, -1))
-    rows, columns = _diagonal_places(*a.shape[-2:], offset)
+    rows, columns = _diagonal_places(a.shape, offset)
     return a[..., rows, columns]
 
 
-def _diagonal_places(height, width, offset):
+def _diagonal_places(shape, offset):
+    height, width = shape[-2:]
     count = max(min(height + min(offset, 0), width - max(offset, 0)), 0)
     return np.arange(count) + max(-offset, 0), np.arange(count) + max(offset, 0)
 
@@ -347,17 +348,17 @@ def _diag(v, k=0):
     if v.ndim == 2:
         return np.diagonal(v, k)
     size = v.shape[0] + abs(k)
-    return _put(v, _diagonal_places(size, size, k), (size, size), v.dtype, True)
+    return _put(v, _diagonal_places((size, size), k), (size, size), v.dtype, True)
 
 
 @composite(np.tril)
 def _tril(m, k=0):
-    return np.where(np.tri(*m.shape[-2:], k=k, dtype=bool), m, 0)
+    return np.where(np.tri(m.shape[-2], m.shape[-1], k=k, dtype=bool), m, 0)
 
 
 @composite(np.triu)
 def _triu(m, k=0):
-    return np.where(np.tri(*m.shape[-2:], k=k - 1, dtype=bool), 0, m)
+    return np.where(np.tri(m.shape[-2], m.shape[-1], k=k - 1, dtype=bool), 0, m)
 
 
 @composite(np.copy)
