@@ -30,5 +30,9 @@ CASES = {
     "bicubic.1x3x224x224.to512.antialias": interpolated((1, 3, 224, 224), size=512, mode="bicubic", antialias=True),
     "bilinear.1x8x14x14": interpolated((1, 8, 14, 14), scale_factor=2.0, mode="bilinear"),
     "upsample.8x64x28x28": Case("upsample", {"input": HALF}, {"scale_factor": 2.0, "mode": "bilinear"}),
+    "pixel_shuffle.8x64x56x56": Case("pixel_shuffle", {"input": WHOLE}, {"upscale_factor": 2}),
+    "pixel_shuffle.8x36x56x56.by3": Case("pixel_shuffle", {"input": (8, 36, 56, 56)}, {"upscale_factor": 3}, {"input": (1, 9, 4, 4)}),
+    "pixel_unshuffle.8x64x56x56": Case("pixel_unshuffle", {"input": WHOLE}, {"downscale_factor": 2}),
+    "channel_shuffle.8x64x56x56": Case("channel_shuffle", {"input": WHOLE}, {"groups": 4}),
 }
 Forward, Backward = benchmarks(CASES)
