@@ -95,6 +95,16 @@ from fastops.ops.graph.scatter import segment_sum_backward as segment_sum_backwa
 from fastops.ops.layout import one_hot as one_hot
 from fastops.ops.layout import pad as pad
 from fastops.ops.layout import pad_backward as pad_backward
+from fastops.ops.linear import addmm as addmm
+from fastops.ops.linear import addmm_backward as addmm_backward
+from fastops.ops.linear import baddbmm as baddbmm
+from fastops.ops.linear import baddbmm_backward as baddbmm_backward
+from fastops.ops.linear import bilinear as bilinear
+from fastops.ops.linear import bilinear_backward as bilinear_backward
+from fastops.ops.linear import linear as linear
+from fastops.ops.linear import linear_backward as linear_backward
+from fastops.ops.linear import matmul as matmul
+from fastops.ops.linear import matmul_backward as matmul_backward
 from fastops.ops.loss.binary import binary_cross_entropy as binary_cross_entropy
 from fastops.ops.loss.binary import binary_cross_entropy_backward as binary_cross_entropy_backward
 from fastops.ops.loss.binary import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
