@@ -14,7 +14,11 @@ from typing import Any
 
 from fastops._jit import function, separate
 from fastops.simd.blocking import MR, NV
-from fastops.simd.vector import element, lanes, offsets, outer, outer_at, store_tile, store_tile_part, tile_load_rows, tile_load_rows_part, zero_tile
+from fastops.simd.reduce import span_dot
+from fastops.simd.vector import (
+    element, lane_sums, lanes, load, load_part, load_square, load_square_part, offsets, outer, outer_at, store_part, store_tile, store_tile_part,
+    tile_fma, tile_load_rows, tile_load_rows_part, zero_tile,
+)  # fmt: skip
 
 
 def _tile_product(rows: int) -> Any:
@@ -65,6 +69,45 @@ def block_product(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_panel,
             i += 2
         if rows - i >= 1:
             _one(left, depth, a, a0 + i * a_row, a_row, a_col, b, panel, b_row, c, c0 + i * c_row + j, c_row, accumulate)
+
+
+# Rows of b this long are read one after the other: from L3 one stream comes twice as fast as eight (54 us for 1000 x 1000).
+_LONG = 768
+
+
+@separate
+def dot_products(rows, cols, depth, a, a0, a_row, b, b0, b_row, c, c0, c_row, accumulate):
+    """c[i, j] (+)= the sum over k of a[i, k] b[j, k]: a product with a transposed matrix, read as it lies.
+
+    As many rows of b as a vector has lanes are multiplied at once, and their running sums turned into one vector. That takes
+    a load for each multiply-add, half the speed of ``block_product``, and no packing: the way for few rows of a.
+    """
+    count = lanes(b)
+    whole = depth // count * count
+    one_by_one = cols if depth >= _LONG else 0
+    for j in range(one_by_one):
+        for i in range(rows):
+            total = c.dtype.type(span_dot(a, a0 + i * a_row, b, b0 + j * b_row, depth))
+            to = c0 + i * c_row + j
+            c[to] = c[to] + total if accumulate else total
+    for j in range(one_by_one, cols, count):
+        left = cols - j
+        for i in range(rows):
+            at, to = b0 + j * b_row, c0 + i * c_row + j
+            t = load_square_part(b, at, b_row, 0, 0)  # zeros
+            if left >= count:
+                for k in range(0, whole, count):
+                    t = tile_fma(t, load_square(b, at + k, b_row), load(a, a0 + i * a_row + k))
+            else:
+                for k in range(0, whole, count):
+                    t = tile_fma(t, load_square_part(b, at + k, b_row, left, count), load(a, a0 + i * a_row + k))
+            if whole < depth:
+                tail = load_part(a, a0 + i * a_row + whole, depth - whole)
+                t = tile_fma(t, load_square_part(b, at + whole, b_row, left, depth - whole), tail)
+            total = lane_sums(t)
+            if accumulate:
+                total = total + load_part(c, to, left)
+            store_part(c, to, total, left)
 
 
 def _table_product(rows: int) -> Any:

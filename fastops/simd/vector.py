@@ -493,6 +493,17 @@ def tile_add(typingctx: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
+def tile_fma(typingctx: Any, tile: Any, other: Any, factor: Any) -> Any:
+    """tile + other * factor: each vector of one tile times a vector, added to that of the other."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pairs = zip(_vectors(builder, tile, args[0]), _vectors(builder, other, args[1]), strict=True)
+        return _pack(builder, tile, [_fma(builder, tile.vector, x, args[2], total) for total, x in pairs])
+
+    return tile(tile, other, factor), codegen
+
+
+@intrinsic
 def tile_dot(typingctx: Any, total: Any, tile: Any, factor: Any) -> Any:
     """total + the sum of the tile's vectors, each times the factor (a vector)."""
 
