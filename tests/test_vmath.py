@@ -229,6 +229,42 @@ def test_denormals(dtype):
         assert abs(float(found) - math.exp(float(x))) <= float(smallest)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+class TestParts:
+    """What needs less than the functions above: against them, which are held to exact arithmetic."""
+
+    def test_exp_plain(self, dtype):
+        info = np.finfo(dtype)
+        x = np.linspace(np.log(info.tiny) + 1e-3, np.log(info.max) - 0.4, 200001).astype(dtype)
+        expected = np.exp(x.astype(np.longdouble))
+        assert (abs(apply("exp_plain", x) - expected) / expected).max() < 1.2 * info.eps
+        edges = np.array([-INF, -1e4, np.log(info.tiny) - 1, np.log(info.max) + 1, 1e4, INF, NAN], dtype)
+        np.testing.assert_array_equal(apply("exp_plain", edges), [0, 0, 0, INF, INF, INF, NAN])
+
+    def test_log1p_unit(self, dtype):
+        x = np.concatenate([np.linspace(0, 1, 100001), np.logspace(-37, 0, 1001)]).astype(dtype)
+        expected = np.log1p(x.astype(np.longdouble))
+        error = abs(apply("log1p_unit", x) - expected)
+        assert (error <= 1.6 * np.finfo(dtype).eps * expected).all()
+        assert np.isnan(apply("log1p_unit", dtype(NAN))).all()
+
+    def test_gaussian(self, dtype):
+        gaussian = vmath.gaussian
+
+        @njit(**FLAGS)
+        def loop(x, probability, density):
+            for i in range(x.size):
+                probability[i], density[i] = gaussian(x[i])
+
+        x = np.concatenate([np.linspace(-40, 40, 20001), np.linspace(-6, 6, 20001), [0, INF, -INF]]).astype(dtype)
+        probability, density = np.empty_like(x), np.empty_like(x)
+        loop(x, probability, density)
+        exact = np.array([math.erfc(-value / math.sqrt(2)) / 2 for value in x.astype(np.float64)])
+        assert abs(probability - exact).max() <= 2 * np.finfo(dtype).eps
+        assert (probability[x > -4] >= exact[x > -4] * (1 - 1e-4)).all()
+        np.testing.assert_allclose(density, np.exp(-(x.astype(np.float64) ** 2) / 2), atol=np.finfo(dtype).tiny, rtol=100 * np.finfo(dtype).eps)
+
+
 def test_from_python():
     assert vmath.exp(np.float32(0)) == np.float32(1)
     assert vmath.erf(0.5) == pytest.approx(math.erf(0.5), rel=1e-15)

@@ -7,7 +7,7 @@ comparisons are written so that it fails them and stays), and silu, gelu, mish a
 from __future__ import annotations
 
 from fastops._jit import formula
-from fastops.simd.vmath import erf, exp, expm1, log1p
+from fastops.simd.vmath import exp_plain, expm1, gaussian, log1p_unit
 from fastops.simd.vmath import sigmoid as logistic
 from fastops.simd.vmath import tanh as hyperbolic_tangent
 
@@ -16,7 +16,6 @@ SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
 SOFTPLUS_THRESHOLD = 20  # above it softplus is x, and mish too
 
-ROOT_HALF = 0.70710678118654752440
 # gelu(x) is nearly x sigmoid(2 u) with u = sqrt(2 / pi) (x + 0.044715 x^3)
 GELU_SLOPE = 1.59576912160573071176  # 2 sqrt(2 / pi)
 GELU_CUBIC = 0.044715
@@ -53,21 +52,27 @@ def selu(x, a, b):
 
 
 @formula
+def gate(x, z):
+    """x sigmoid(z)."""
+    return x / (type(x)(1) + exp_plain(-z))
+
+
+@formula
 def silu(x, a, b):
-    return x * logistic(x)
+    return gate(x, x)
 
 
 @formula
 def gelu(x, a, b):
-    number = type(x)
-    return number(0.5) * x * (number(1) + erf(x * number(ROOT_HALF)))
+    probability, _ = gaussian(x)
+    return x * probability
 
 
 @formula
 def gelu_tanh(x, a, b):
     number = type(x)
     # (1 + tanh u) / 2 = sigmoid(2 u), which loses nothing where tanh u is near -1
-    return x * logistic(number(GELU_SLOPE) * (x + number(GELU_CUBIC) * x * x * x))
+    return gate(x, number(GELU_SLOPE) * (x + number(GELU_CUBIC) * x * x * x))
 
 
 @formula
@@ -94,8 +99,9 @@ def hardswish(x, a, b):
 
 @formula
 def softplus(x, beta, threshold):
-    z = x * beta
-    soft = log1p(exp(z)) / beta
+    zero, z = type(x)(0), x * beta
+    # the larger of log(e^0) and log(e^z), and the rest, which cannot overflow
+    soft = ((zero if z < zero else z) + log1p_unit(exp_plain(-abs(z)))) * (type(x)(1) / beta)
     return x if z > threshold else soft
 
 
@@ -103,6 +109,6 @@ def softplus(x, beta, threshold):
 def mish(x, a, b):
     # tanh(log(1 + e)) = e (e + 2) / (e (e + 2) + 2) with e = exp(x): one exponential instead of three functions
     two, threshold = type(x)(2), type(x)(SOFTPLUS_THRESHOLD)
-    e = exp(threshold if x > threshold else x)
+    e = exp_plain(threshold if x > threshold else x)
     w = e * (e + two)
     return x * (w / (w + two))

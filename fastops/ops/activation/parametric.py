@@ -23,11 +23,10 @@ from fastops._jit import launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.activation.piecewise import LEAKY_RELU, LEAKY_RELU_GRADIENT
-from fastops.simd.activations import leaky_relu
+from fastops.simd.activations import gate, leaky_relu
 from fastops.simd.maps import deliver, place, target
 from fastops.simd.random import check_seed, seed_of, uniform32
 from fastops.simd.reduce import span_sum
-from fastops.simd.vmath import sigmoid
 
 _BLOCK = 1 << 14
 _NS = 0.15
@@ -316,7 +315,7 @@ def _glu_block(block, worker, x, inner, y):
         first = outer * 2 * inner + column
         a, b, result = x[first : first + count], x[first + inner : first + inner + count], y[start : start + count]
         for i in range(count):
-            result[i] = a[i] * sigmoid(b[i])
+            result[i] = gate(a[i], b[i])
         start += count
 
 
@@ -332,7 +331,7 @@ def _glu_gradient_block(block, worker, dy, x, inner, dx):
         a, b, g = x[first : first + count], x[first + inner : first + inner + count], dy[start : start + count]
         da, db = dx[first : first + count], dx[first + inner : first + inner + count]
         for i in range(count):
-            s = sigmoid(b[i])
+            s = gate(one, b[i])
             da[i] = s * g[i]
             db[i] = a[i] * (s * (one - s)) * g[i]
         start += count

@@ -41,7 +41,8 @@ def _relu_gradient(g, y, a, b):
 
 @formula
 def _hardtanh_gradient(g, y, low, high):
-    return type(y)(0) if (y <= low) | (y >= high) else g
+    zero = type(y)(0)
+    return zero if y <= low else (zero if y >= high else g)
 
 
 @formula
@@ -62,7 +63,8 @@ def _threshold_gradient(g, x, least, value):
 @formula
 def _hardsigmoid_gradient(g, x, a, b):
     number = type(x)
-    return g / number(6) if (x > number(-3)) & (x < number(3)) else number(0)
+    middle = g / number(6)
+    return number(0) if x <= number(-3) else (number(0) if x >= number(3) else middle)
 
 
 @formula
