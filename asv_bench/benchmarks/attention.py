@@ -13,7 +13,7 @@ def _heads(batch: int, heads: int, queries: int, size: int, keys: int | None = N
 
 
 SDPA = "scaled_dot_product_attention"
-TINY_HEADS = {name: (1, 2, 16, 16) for name in ("query", "key", "value")}
+TINY_HEADS = dict.fromkeys(("query", "key", "value"), (1, 2, 16, 16))
 
 CASES = {
     "sdpa.8x12x128x64": Case(SDPA, _heads(8, 12, 128, 64)),

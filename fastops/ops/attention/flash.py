@@ -36,8 +36,8 @@ from fastops.simd.blocking import panel_width
 from fastops.simd.pack import copy_run, pack_panels
 from fastops.simd.product import block_product
 from fastops.simd.random import bits32
-from fastops.simd.reduce import span_dot
-from fastops.simd.vector import lanes, load, load_square, splat, store, store_tile, tile_add, transpose
+from fastops.simd.reduce import span_dot, span_sum
+from fastops.simd.vector import lanes, load_square, store_tile, tile_add, transpose
 from fastops.simd.vmath import exp, log
 from fastops.simd.workspace import scratch
 
@@ -59,15 +59,19 @@ def _padded(x, x0, row, count, size, spare, padded_size):
 
 
 @function
-def _pack_turned(x, x0, row, count, depth, factor, packed, width):
-    """packed = factor * x^T in panels: element (k, j) is x[j, k]."""
-    panels = (count + width - 1) // width
-    for panel in range(panels):
+def _pack_turned(x, x0, row, count, depth, packed, width):
+    """packed = x^T in panels: element (k, j) is x[j, k]."""
+    for panel in range((count + width - 1) // width):
         call(pack_panels, (panel, 0, x, x0, 1, row, depth, count, packed))
-    if factor != 1:
-        by = splat(packed, factor)
-        for i in range(0, panels * width * depth, lanes(packed)):
-            store(packed, i, load(packed, i) * by)
+
+
+@function
+def _scale_rows(tile, rows, columns, row_length, scale):
+    """Scores are products times the scale, rounded: the same bits in every pass, so that e^0 is 1 where they equal lse."""
+    for r in range(rows):
+        row = tile[r * row_length : r * row_length + columns]
+        for c in range(columns):
+            row[c] *= scale
 
 
 @function
@@ -193,7 +197,7 @@ def _attend_block(block, worker, q, q_at, k, k_at, v, v_at, sizes, masks, causal
     spare, rows = own[: _KEYS * E_up], own[_KEYS * E_up :]
 
     b, h = head // heads, head % heads
-    _pack_turned(q, b * q_at[0] + h * q_at[1] + i0 * q_at[2], q_at[2], queries, D, scale, packed, width)
+    _pack_turned(q, b * q_at[0] + h * q_at[1] + i0 * q_at[2], q_at[2], queries, D, packed, width)
     for i in range(whole):
         top[i] = q.dtype.type(-np.inf)
         total[i] = q.dtype.type(0)
@@ -203,6 +207,7 @@ def _attend_block(block, worker, q, q_at, k, k_at, v, v_at, sizes, masks, causal
         keys = min(_KEYS, end - j0)
         k0 = b * k_at[0] + h // group * k_at[1] + j0 * k_at[2]
         call(block_product, (keys, whole, D, k, k0, k_at[2], 1, packed, 0, width, width * D, tile, 0, _QUERIES, False))
+        _scale_rows(tile, keys, whole, _QUERIES, scale)
         if starts.size:
             start = starts[head] + i0 * mask_row + j0 * mask_col
             call_at(add_mask_at, (mask, allowed, start, mask_row, mask_col, queries, keys, rows, tile, True))
@@ -264,12 +269,20 @@ def _clear(x, x0, row, count, size):
 
 
 @function
-def _gradient_row(s, dp, count, lse, delta, scale):
+def _gradient_row(s, dp, count, lse, delta, scale, whole):
     """s: scores to probabilities; dp: the gradient of the probabilities to that of the scores, times the scale."""
     for j in range(count):
-        p = exp(s[j] - lse)
-        s[j] = p
-        dp[j] = p * (dp[j] - delta) * scale
+        s[j] = exp(s[j] - lse)
+    if whole:
+        # All keys are here, and the mean of dp is taken over them, then the mean of what is left. Unlike rowsum(dO * O), to
+        # which it is equal, that cancels dp to the last bit where one probability is almost 1.
+        total = span_sum(s, 0, count)
+        mean = s.dtype.type(span_dot(s, 0, dp, 0, count) / total) if total > 0 else s.dtype.type(0)
+        for j in range(count):
+            dp[j] -= mean
+        delta = s.dtype.type(span_dot(s, 0, dp, 0, count) / total) if total > 0 else s.dtype.type(0)
+    for j in range(count):
+        dp[j] = s[j] * (dp[j] - delta) * scale
 
 
 @separate
@@ -291,7 +304,6 @@ def _gradient_block(
     i_first, i_end = _part(L, _QUERIES, part % query_parts, query_parts)
     width = 2 * lanes(q)
     D_up, E_up = (D + width - 1) // width * width, (E + width - 1) // width * width
-    one = q.dtype.type(1)
 
     own = space[worker * each : (worker + 1) * each]
     k_turned, own = own[: D * _KEYS], own[D * _KEYS :]
@@ -313,8 +325,8 @@ def _gradient_block(
             v0 = b * v_at[0] + h // group * v_at[1] + j0 * v_at[2]
             if packed != head // group:
                 packed = head // group
-                _pack_turned(k, k0, k_at[2], keys, D, scale, k_turned, width)
-                _pack_turned(v, v0, v_at[2], keys, E, one, v_turned, width)
+                _pack_turned(k, k0, k_at[2], keys, D, k_turned, width)
+                _pack_turned(v, v0, v_at[2], keys, E, v_turned, width)
                 if dq.size:
                     k_rows, k_rows0, k_step = _padded(k, k0, k_at[2], keys, D, k_spare, D_up)
                 else:
@@ -328,6 +340,7 @@ def _gradient_block(
                 q0 = b * q_at[0] + h * q_at[1] + i0 * q_at[2]
                 do0 = b * out_at[0] + h * out_at[1] + i0 * out_at[2]
                 call(block_product, (queries, whole, D, q, q0, q_at[2], 1, k_turned, 0, width, width * D, s, 0, _KEYS, False))
+                _scale_rows(s, queries, keys, _KEYS, scale)
                 call(block_product, (queries, whole, E, dout, do0, out_at[2], 1, v_turned, 0, width, width * E, dp, 0, _KEYS, False))
                 number = (head * L + i0) * S + j0
                 if starts.size:
@@ -344,7 +357,7 @@ def _gradient_block(
                 for i in range(queries):
                     at, p, dw = head * L + i0 + i, s[i * _KEYS :], dp[i * _KEYS :]
                     count = min(keys, i0 + i - j0 + 1) if causal else keys
-                    _gradient_row(p[:count], dw[:count], count, lse[at], delta[at], one if dmask.size else scale)
+                    _gradient_row(p[:count], dw[:count], count, lse[at], delta[at], q.dtype.type(1) if dmask.size else scale, S <= _KEYS)
                     p[count:keys] = q.dtype.type(0)
                     dw[count:keys] = q.dtype.type(0)
                     if dmask.size:
@@ -361,6 +374,71 @@ def _gradient_block(
                     call(block_product, (keys, D, queries, dp, 0, 1, _KEYS, lower, lower0, step, width, dk, k0, k_at[2], True))
                 if dq.size:
                     call(block_product, (queries, D, keys, dp, 0, _KEYS, 1, k_rows, k_rows0, k_step, width, dq, q0, q_at[2], j0 > 0))
+
+
+@separate
+def _weights_block(
+    block, worker, q, q_at, k, k_at, lse, sizes, masks, causal, scale, drop, space, each, share, weights, weights_at, extra,
+    extra_at, delta,
+):  # fmt: skip
+    """The probabilities themselves for a batch and a block of queries, dropped as they are used, head after head.
+
+    weights (if any) += share * probabilities; delta (B heads L; if there is an ``extra``) += rowsum(probabilities * extra).
+    """
+    heads, group, L, S, D, _ = sizes
+    mask, allowed, starts, mask_row, mask_col, add_mask_at = masks
+    drop_at, seed, threshold, factor = drop
+    blocks = (L + _QUERIES - 1) // _QUERIES
+    b, i0 = block // blocks, block % blocks * _QUERIES
+    queries, width = min(_QUERIES, L - i0), 2 * lanes(q)
+    own = space[worker * each : (worker + 1) * each]
+    k_turned, own = own[: D * _KEYS], own[D * _KEYS :]
+    s, rows = own[: _QUERIES * _KEYS], own[_QUERIES * _KEYS :]
+    for h in range(heads):
+        head = b * heads + h
+        q0 = b * q_at[0] + h * q_at[1] + i0 * q_at[2]
+        for j0 in range(0, S, _KEYS):
+            keys = min(_KEYS, S - j0)
+            whole = (keys + width - 1) // width * width
+            _pack_turned(k, b * k_at[0] + h // group * k_at[1] + j0 * k_at[2], k_at[2], keys, D, k_turned, width)
+            call(block_product, (queries, whole, D, q, q0, q_at[2], 1, k_turned, 0, width, width * D, s, 0, _KEYS, False))
+            _scale_rows(s, queries, keys, _KEYS, scale)
+            if starts.size:
+                start = starts[head] + i0 * mask_row + j0 * mask_col
+                call_at(add_mask_at, (mask, allowed, start, mask_row, mask_col, queries, keys, rows, s, False))
+            for i in range(queries):
+                p, below = s[i * _KEYS : (i + 1) * _KEYS], lse[head * L + i0 + i]
+                count = max(0, min(keys, i0 + i - j0 + 1)) if causal else keys
+                for j in range(count):
+                    p[j] = exp(p[j] - below)
+                p[count:] = q.dtype.type(0)
+            if threshold > 0:
+                call_at(drop_at, (s, queries, keys, _KEYS, (head * L + i0) * S + j0, S, 1, seed, threshold, factor))
+            for i in range(queries):
+                if weights.size:
+                    start = b * weights_at[0] + h * weights_at[1] + (i0 + i) * weights_at[2] + j0
+                    p, row = s[i * _KEYS : i * _KEYS + keys], weights[start : start + keys]
+                    for j in range(keys):
+                        row[j] += share * p[j]
+                if extra.size:
+                    start = b * extra_at[0] + h * extra_at[1] + (i0 + i) * extra_at[2] + j0
+                    delta[head * L + i0 + i] += span_dot(s, i * _KEYS, extra, start, keys)
+
+
+@launcher
+def _weights(
+    threads, batch, q, q_at, k, k_at, lse, sizes, masks, causal, scale, drop, space, each, share, weights, weights_at, extra,
+    extra_at, delta,
+):  # fmt: skip
+    parallel(
+        _weights_block,
+        batch * ((sizes[2] + _QUERIES - 1) // _QUERIES),
+        threads,
+        (
+            q, q_at, k, k_at, lse, sizes, masks, causal, scale, drop, space, each, share, weights, weights_at, extra, extra_at,
+            delta,
+        ),
+    )  # fmt: skip
 
 
 @launcher
@@ -491,6 +569,25 @@ class Attention:
         )  # fmt: skip
         return lse
 
+    def weights(
+        self, q: Array, k: Array, lse: Array, average: bool, extra: Array | None = None, extra_at: tuple[int, int, int] = (0, 0, 0)
+    ) -> Array:
+        """The probabilities, flat: of each head, or their average over the heads; given ``extra``, the sums of its products with them."""
+        dtype = q.dtype
+        none, count = np.empty(0, dtype), self.queries * self.keys
+        weights = np.zeros(0 if extra is not None else self.batch * (1 if average else self.heads) * count, dtype)
+        delta = np.zeros(lse.size if extra is not None else 0, dtype)
+        if self.keys and lse.size:
+            each = self._each([self.size * _KEYS, 2 * _QUERIES * _KEYS], dtype)
+            threads = threads_for(self._nanoseconds(dtype, 1))
+            steps = (count, 0, self.keys) if average else (self.heads * count, count, self.keys)
+            _weights(
+                threads, self.batch, q, self.q_at, k, self.k_at, lse, self.sizes, self.mask.arguments, self.causal,
+                dtype.type(self.scale), self._drop(dtype), scratch(threads * each, dtype.name), each,
+                dtype.type(1 / self.heads if average else 1), weights, steps, none if extra is None else extra, extra_at, delta,
+            )  # fmt: skip
+        return weights if extra is None else delta
+
     def gradients(
         self, q: Array, k: Array, v: Array, out: Array, lse: Array, dout: Array, wanted: tuple[bool, bool, bool, bool],
         extra: Array | None = None, extra_at: tuple[int, int, int] = (0, 0, 0), delta: Array | None = None,
@@ -505,7 +602,8 @@ class Attention:
             return results
         none = np.empty(0, dtype)
         delta = np.zeros(lse.size, dtype) if delta is None else delta
-        _inner(threads_for(out.size * 0.3), self.batch, out, dout, self.out_at, self.sizes, delta)
+        if self.keys > _KEYS:
+            _inner(threads_for(out.size * 0.3), self.batch, out, dout, self.out_at, self.sizes, delta)
         width, value_width = self._padded(self.size, dtype), self._padded(self.value_size, dtype)
         counts = [
             (self.size + self.value_size) * _KEYS, 3 * _QUERIES * _KEYS, _KEYS * width, _QUERIES * (width + value_width)

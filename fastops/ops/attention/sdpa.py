@@ -23,17 +23,6 @@ from fastops.simd.random import check_seed, seed_of
 Mask4 = tuple[bool, bool, bool, bool]
 
 
-def probability(op: str, p: Any) -> float:
-    """dropout_p as a number between 0 and 1."""
-    try:
-        number = float(p)
-    except (TypeError, ValueError):
-        raise TypeError(f"{op}: dropout_p must be a number, got {p!r}") from None
-    if not 0 <= number <= 1:
-        raise ValueError(f"{op}: dropout_p must be between 0 and 1, got {p!r}")
-    return number
-
-
 def as_mask(op: str, name: str, value: Any, dtype: np.dtype[Any]) -> Array:
     """A mask of booleans, or of numbers of the inputs' dtype; axes along which it repeats itself shrink to 1."""
     mask = value if isinstance(value, np.ndarray) else np.asarray(value)
@@ -96,8 +85,9 @@ def _ready(
     arrays = [_repeated(x, to) for x, to in zip((q, k, v), (lead, kv_lead, kv_lead))]
     if scale is None:
         scale = 1 / sqrt(D) if D else 1.0
-    elif isinstance(scale, bool) or not isinstance(scale, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{op}: scale must be None or a number, got {scale!r}")
+    else:
+        scale = _check.real(op, "scale", scale)
+    p = _check.probability(op, "dropout_p", dropout_p)
     mask, tiles = None, no_mask(arrays[0].dtype)
     if attn_mask is not None:
         if is_causal:
@@ -112,7 +102,7 @@ def _ready(
     attention = Attention(
         prod(lead[:-1]), heads, group, L, S, D, E,
         (heads * L * D, L * D, D), (heads // group * S * D, S * D, D), (heads // group * S * E, S * E, E), (heads * L * E, L * E, E),
-        tiles, bool(is_causal), float(scale), probability(op, dropout_p), seed,
+        tiles, bool(is_causal), scale, p, seed,
     )  # fmt: skip
     return _Ready(arrays, given, mask, dtype, (*lead, L, E), attention)
 
@@ -169,7 +159,7 @@ def scaled_dot_product_attention(
     return _record(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, rng=rng)[0]
 
 
-def _summed(gradient: Array, shape: tuple[int, ...]) -> Array:
+def summed(gradient: Array, shape: tuple[int, ...]) -> Array:
     """Summed over the axes that broadcasting made."""
     if gradient.shape == shape:
         return gradient
@@ -221,7 +211,7 @@ def scaled_dot_product_attention_backward(
     shapes = [*(x.shape for x in ready.arrays), ready.mask.shape if ready.mask is not None else ()]
     given = [*ready.given, np.shape(attn_mask)]
     whole = [None if g is None else g.reshape(shape) for g, shape in zip(found, shapes)]
-    return tuple(None if g is None else _summed(g, to).astype(ready.dtype, copy=False) for g, to in zip(whole, given))  # type: ignore[return-value]
+    return tuple(None if g is None else summed(g, to).astype(ready.dtype, copy=False) for g, to in zip(whole, given))  # type: ignore[return-value]
 
 
 register(
