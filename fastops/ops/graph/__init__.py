@@ -1,0 +1,1 @@
+"""Operations on graphs: gathers, scatters and segments; sparse products; graph convolutions."""
