@@ -19,7 +19,7 @@ from numpy import ndarray
 
 from fastops import _op
 from fastops._op import Op
-from fastops.autodiff.tape import CHANGED, Grads, Node, ResultNode, Tape, Watch
+from fastops.autodiff.tape import CHANGED, Grads, Node, ResultNode, Tape, Watch, new_key
 from fastops.autodiff.variable import ENDED, Variable, plain
 
 Call = dict[str, Any]
@@ -42,7 +42,7 @@ class _Plan:
     """What is worth knowing about an operation once and for all.
 
     Attributes:
-        names: of the arguments of the forward function.
+        names, known: of the arguments of the forward function, in order and as a set.
         inputs: of those, the ones that have gradients, in their order.
         unsaved: of those, the ones that reach the backward function as stand-ins.
         unwatched: arguments that may change in place: those without values, and running statistics, which the operation
@@ -53,7 +53,7 @@ class _Plan:
         masked: the backward function takes output_mask and returns a tuple.
     """
 
-    __slots__ = ("backward", "forbidden", "forward", "fused", "inputs", "lacking", "masked", "name", "names", "unsaved", "unwatched")
+    __slots__ = ("backward", "forbidden", "forward", "fused", "inputs", "known", "lacking", "masked", "name", "names", "unsaved", "unwatched")
 
     def __init__(self, op: Op, function: Callable[..., Any]) -> None:
         assert op.backward is not None
@@ -62,6 +62,7 @@ class _Plan:
         self.backward = op.backward
         self.names = tuple(inspect.signature(op.forward).parameters)
         taken = inspect.signature(op.backward).parameters
+        self.known = frozenset(self.names)
         self.inputs = op.inputs
         self.unsaved = tuple(name for name in op.inputs if name not in op.saved)
         self.unwatched = frozenset((*self.unsaved, "running_mean", "running_var"))
@@ -87,8 +88,16 @@ class OpNode(Node):
     __slots__ = ("call", "nested", "parents", "parts", "plan")
 
     def __init__(self, plan: _Plan, output: Any, call: Call, parents: list[Any], nested: bool) -> None:
-        self.parts = _described(output) if type(output) is tuple else None
-        super().__init__(plan.name, output if self.parts is None else Grads([None] * _count(self.parts)), [])
+        if type(output) is tuple:
+            self.parts = _described(output)
+            output = Grads([None] * _count(self.parts))
+        else:
+            self.parts = None
+        self.key = new_key()  # as Node.__init__, whose call would take 0.2 us
+        self.shape = output.shape
+        self.dtype = output.dtype
+        self.name = plan.name
+        self.edges = []
         self.plan = plan
         self.call = call
         self.parents = parents
@@ -103,15 +112,14 @@ class OpNode(Node):
                 raise ValueError(CHANGED)
             if type(value) is ndarray and watch.changed(value):
                 raise ValueError(CHANGED)
-        wanted = tuple([parent is not None for parent in parents])
-        if self.nested or _holds_variable(grad):
+        if self.nested or type(grad) is Variable or (self.parts is not None and _holds_variable(grad)):
             if plan.name not in second:
                 raise TypeError(f"{plan.name} has no second derivative")
-            found = second[plan.name](grad, call, wanted)
+            found = second[plan.name](grad, call, tuple([parent is not None for parent in parents]))
         elif plan.masked:
-            found = plan.backward(grad, **call, output_mask=wanted)
+            found = plan.backward(grad, **call, output_mask=tuple([parent is not None for parent in parents]))
         else:
-            return [(parents[0], plan.backward(grad, **call))]
+            found = (plan.backward(grad, **call),)
         pairs: list[tuple[Node, Any]] = []
         for parent, d in zip(parents, found):
             if type(parent) is list:
@@ -151,10 +159,10 @@ def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
             return function(*(plain(a) for a in args), **{key: plain(value) for key, value in kwargs.items()})
         plan = _plans[function] = _Plan(op, function)
     names = plan.names
-    if len(args) > len(names) or not kwargs.keys() <= set(names):
-        return function(*args, **kwargs)  # raises what is to be raised
     call = dict(zip(names, args))
     call.update(kwargs)
+    if len(call) < len(args) + len(kwargs) or not call.keys() <= plan.known:
+        return function(*args, **kwargs)  # raises what is to be raised
     for name in plan.forbidden:
         if call.pop(name, None) not in (None, False):
             raise TypeError(f"{plan.name}: {name} must be left out where a value is differentiated: the values of a Variable never change")

@@ -23,8 +23,8 @@ from numpy import ndarray
 Pull = Callable[[Any], Any]
 
 # Both are atomic under the interpreter's lock. Keys fall, so that a heap, whose top is the smallest, gives the youngest.
-_keys = count(0, -1)
-_levels = count(1)
+new_key = count(0, -1).__next__
+_new_level = count(1).__next__
 
 
 class Tape:
@@ -33,7 +33,7 @@ class Tape:
     __slots__ = ("closed", "level", "watch")
 
     def __init__(self) -> None:
-        self.level = next(_levels)
+        self.level = _new_level()
         self.closed = False
         self.watch = Watch()
 
@@ -52,7 +52,7 @@ class Node:
     __slots__ = ("dtype", "edges", "key", "name", "shape")
 
     def __init__(self, name: str, value: Any, edges: list[tuple[Node, Pull]] | None) -> None:
-        self.key = next(_keys)
+        self.key = new_key()
         self.shape = value.shape
         self.dtype = value.dtype
         self.name = name

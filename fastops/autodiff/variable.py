@@ -65,6 +65,7 @@ class Rule:
 
 RULES: dict[Any, Rule] = {}
 _handlers: dict[Any, Callable[..., Any]] = {}
+_constants: set[Any] = set()
 
 
 def rule(function: Any) -> Callable[[Callable[..., tuple[Any, ...]]], Rule]:
@@ -110,6 +111,7 @@ def composite(function: Any) -> Callable[[Function], Function]:
 
 def constant(*functions: Any) -> None:
     """Functions whose gradient is zero wherever there is one: they see plain values and give plain values."""
+    _constants.update(functions)
     for function in functions:
         _handlers[function] = _on_plain_values(function)
 

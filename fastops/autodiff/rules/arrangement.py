@@ -301,12 +301,14 @@ def _roll(a, shift, axis=None):
 
 
 @composite(np.pad)
-def _pad(array, pad_width, mode="constant", **options):
+def _pad(array, pad_width, mode="constant", constant_values=0, reflect_type="even"):
     if mode == "constant":
-        return _padded(array, _widths(array.ndim, pad_width), options.pop("constant_values", 0), **options)
+        return _padded(array, _widths(array.ndim, pad_width), constant_values)
+    if reflect_type != "even":
+        raise TypeError("pad: reflect_type must be 'even' where a value is differentiated")
     if mode in ("edge", "reflect", "symmetric", "wrap"):
         # NumPy pads the positions of the elements, and the elements follow them.
-        positions = np.pad(np.arange(array.size).reshape(array.shape), pad_width, mode, **options)
+        positions = np.pad(np.arange(array.size).reshape(array.shape), pad_width, mode)
         return np.reshape(array, -1)[positions]
     raise TypeError(f"pad: mode {mode!r} is not supported where a value is differentiated")
 
