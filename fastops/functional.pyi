@@ -207,6 +207,8 @@ from fastops.ops.pool.unpool import max_unpool2d as max_unpool2d
 from fastops.ops.pool.unpool import max_unpool2d_backward as max_unpool2d_backward
 from fastops.ops.pool.unpool import max_unpool3d as max_unpool3d
 from fastops.ops.pool.unpool import max_unpool3d_backward as max_unpool3d_backward
+from fastops.ops.resize.grid import grid_sample as grid_sample
+from fastops.ops.resize.grid import grid_sample_backward as grid_sample_backward
 from fastops.ops.resize.interpolate import interpolate as interpolate
 from fastops.ops.resize.interpolate import interpolate_backward as interpolate_backward
 from fastops.ops.resize.interpolate import upsample as upsample
