@@ -87,6 +87,8 @@ INFOS = [info for info in op_db if name_of(info)]
 def to_numpy(value: Any) -> Any:
     if torch.is_tensor(value):
         return value.detach().numpy()
+    if isinstance(value, torch.dtype):
+        return np.dtype(str(value).removeprefix("torch."))
     if isinstance(value, (tuple, list)):
         return type(value)(map(to_numpy, value))
     return value

@@ -1,0 +1,601 @@
+"""softmax, log_softmax, softmin and gumbel_softmax, along any axis, without a transposed copy.
+
+    softmax      y_i = e^(x_i - m) / sum_j e^(x_j - m), m = max x       dx = y (dy - sum dy y)
+    log_softmax  y_i = (x_i - m) - log sum_j e^(x_j - m)                dx = dy - e^y sum dy
+    softmin      softmax(-x)
+    gumbel       softmax((x + g) / tau), g = -log(-log u) for each element; hard: the largest becomes 1, the others 0, and the
+                 gradient stays that of the soft result (straight through)
+
+The output is kept, which is all that the gradients need. The largest of a row is taken off first, so nothing overflows; a
+row of -inf gives NaN, as 0 / 0 must. Each row is read from memory once: its three passes find it in cache. Rows shorter than
+a few vectors are worked on many at a time, as one flat array beside which the rows' numbers are laid out element by element:
+loops over ten elements would spend their time in what vectors leave over. Along another axis than the last, the columns of a
+tile are the lanes.
+
+Sources: Bridle, "Probabilistic Interpretation of Feedforward Classification Network Outputs" (1990); Jang, Gu, Poole,
+"Categorical Reparameterization with Gumbel-Softmax" (ICLR 2017), equations 1 and 2.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, DTypeLike
+
+from fastops import _check
+from fastops._check import Array
+from fastops._jit import REDUCTION_FLAGS, call, function, launcher, parallel, separate
+from fastops._op import operation, register
+from fastops._threads import threads_for
+from fastops.simd.maps import deliver, target
+from fastops.simd.random import bits32, check_seed, seed_of
+from fastops.simd.reduce import maximum, span_dot, span_sum
+from fastops.simd.vmath import exp_plain, log, log1p
+
+_NS = 0.6  # an element, one thread, AVX2
+_NS_GUMBEL = 2.0
+
+# Elements of a block; rows up to _SHORT are worked on together, _FLAT elements at a time.
+_BLOCK = 1 << 13
+_SHORT = 256
+_FLAT = 1 << 11
+# A tile of columns keeps so many elements in cache, at most so many columns wide.
+_TILE = 1 << 14
+_COLUMNS = 256
+# Elements that are added in their own format before float64 takes over.
+_RUN = 1024
+
+_any_order = njit(**REDUCTION_FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+# ---- rows: the axis is the last one
+
+
+@_any_order
+def _exp_into(x, scale, shift, y):
+    """y = e^(scale x - shift), and its sum."""
+    total = x.dtype.type(0)
+    for i in range(x.size):
+        e = exp_plain(scale * x[i] - shift)
+        y[i] = e
+        total += e
+    return total
+
+
+@_any_order
+def _exp_sum(x, scale, shift):
+    total = x.dtype.type(0)
+    for i in range(x.size):
+        total += exp_plain(scale * x[i] - shift)
+    return total
+
+
+@function
+def _scaled_max(x, scale):
+    largest = x.dtype.type(-np.inf)
+    for i in range(x.size):
+        largest = maximum(largest, scale * x[i])
+    return largest
+
+
+@function
+def _spread(numbers, width, spread):
+    """Each number ``width`` times."""
+    for row in range(numbers.size):
+        part = spread[row * width : (row + 1) * width]
+        for j in range(width):
+            part[j] = numbers[row]
+
+
+@function
+def _row_sums(x, width, sums):
+    for row in range(sums.size):
+        total = x.dtype.type(0)
+        part = x[row * width : (row + 1) * width]
+        for j in range(width):
+            total += part[j]
+        sums[row] = total
+
+
+@separate
+def _softmax_row(x, scale, logarithm, y):
+    """One long row."""
+    number, axis = x.dtype.type, x.size
+    shift, total = _scaled_max(x, scale), np.float64(0)
+    if logarithm:
+        for start in range(0, axis, _RUN):
+            total += _exp_sum(x[start : min(start + _RUN, axis)], scale, shift)
+        less = log(number(total))
+        for i in range(axis):
+            y[i] = (scale * x[i] - shift) - less
+    else:
+        for start in range(0, axis, _RUN):
+            end = min(start + _RUN, axis)
+            total += _exp_into(x[start:end], scale, shift, y[start:end])
+        over = number(1.0 / total)
+        for i in range(axis):
+            y[i] *= over
+
+
+@separate
+def _softmax_short_rows(x, axis, scale, logarithm, spread, e, sums, y):
+    """Some short rows, x.size elements; the others are scratch."""
+    number, size = x.dtype.type, x.size
+    sums, spread, e = sums[: size // axis], spread[:size], e[:size]
+    for row in range(sums.size):
+        sums[row] = _scaled_max(x[row * axis : (row + 1) * axis], scale)
+    _spread(sums, axis, spread)
+    if logarithm:
+        for i in range(size):
+            z = scale * x[i] - spread[i]
+            y[i] = z
+            e[i] = exp_plain(z)
+        _row_sums(e, axis, sums)
+        for row in range(sums.size):
+            sums[row] = log(sums[row])
+        _spread(sums, axis, spread)
+        for i in range(size):
+            y[i] -= spread[i]
+    else:
+        for i in range(size):
+            y[i] = exp_plain(scale * x[i] - spread[i])
+        _row_sums(y, axis, sums)
+        for row in range(sums.size):
+            sums[row] = number(1) / sums[row]
+        _spread(sums, axis, spread)
+        for i in range(size):
+            y[i] *= spread[i]
+
+
+@separate
+def _softmax_rows(block, worker, x, axis, scale, logarithm, each, scratch, y):
+    """``each`` rows of x, flat."""
+    first, end = block * each * axis, min((block + 1) * each * axis, x.size)
+    scale = x.dtype.type(scale)
+    if axis > _SHORT:
+        for start in range(first, end, axis):
+            call(_softmax_row, (x[start : start + axis], scale, logarithm, y[start : start + axis]))
+        return
+    step = _FLAT // axis * axis
+    for start in range(first, end, step):
+        stop = min(start + step, end)
+        call(
+            _softmax_short_rows,
+            (x[start:stop], axis, scale, logarithm, scratch[worker, 0], scratch[worker, 1], scratch[worker, 2], y[start:stop]),
+        )
+
+
+@separate
+def _gradient_rows(block, worker, dy, y, axis, scale, logarithm, each, scratch, dx):
+    first, end = block * each * axis, min((block + 1) * each * axis, y.size)
+    scale = y.dtype.type(scale)
+    if axis > _SHORT:
+        for start in range(first, end, axis):
+            g, row, result = dy[start : start + axis], y[start : start + axis], dx[start : start + axis]
+            if logarithm:
+                total = y.dtype.type(span_sum(dy, start, axis))
+                for i in range(axis):
+                    result[i] = scale * (g[i] - exp_plain(row[i]) * total)
+            else:
+                total = y.dtype.type(span_dot(dy, start, y, start, axis))
+                for i in range(axis):
+                    result[i] = scale * (row[i] * (g[i] - total))
+        return
+    step = _FLAT // axis * axis
+    for start in range(first, end, step):
+        size = min(step, end - start)
+        g, row, result = dy[start : start + size], y[start : start + size], dx[start : start + size]
+        spread, product, sums = scratch[worker, 0, :size], scratch[worker, 1, :size], scratch[worker, 2, : size // axis]
+        if logarithm:
+            _row_sums(g, axis, sums)
+            _spread(sums, axis, spread)
+            for i in range(size):
+                result[i] = scale * (g[i] - exp_plain(row[i]) * spread[i])
+        else:
+            for i in range(size):
+                product[i] = g[i] * row[i]
+            _row_sums(product, axis, sums)
+            _spread(sums, axis, spread)
+            for i in range(size):
+                result[i] = scale * (row[i] * (g[i] - spread[i]))
+
+
+# ---- columns: x is (outer, axis, inner), a tile is some columns of one outer index
+
+
+@separate
+def _softmax_columns(block, worker, x, axis, inner, scale, logarithm, width, scratch, sums, y):
+    tiles = (inner + width - 1) // width
+    column = block % tiles * width
+    first, count = block // tiles * axis * inner + column, min(width, inner - column)
+    number = x.dtype.type
+    scale, largest, total = number(scale), scratch[worker, :count], sums[worker, :count]
+    largest[:] = number(-np.inf)
+    total[:] = 0.0
+    for start in range(first, first + axis * inner, inner):
+        row = x[start : start + count]
+        for j in range(count):
+            largest[j] = maximum(largest[j], scale * row[j])
+    for start in range(first, first + axis * inner, inner):
+        row, result = x[start : start + count], y[start : start + count]
+        for j in range(count):
+            e = exp_plain(scale * row[j] - largest[j])
+            result[j] = e
+            total[j] += e
+    if logarithm:
+        less = scratch[worker, width : width + count]
+        for j in range(count):
+            less[j] = log(number(total[j]))
+        for start in range(first, first + axis * inner, inner):
+            row, result = x[start : start + count], y[start : start + count]
+            for j in range(count):
+                result[j] = (scale * row[j] - largest[j]) - less[j]
+    else:
+        for j in range(count):
+            largest[j] = number(1.0 / total[j])
+        for start in range(first, first + axis * inner, inner):
+            result = y[start : start + count]
+            for j in range(count):
+                result[j] *= largest[j]
+
+
+@separate
+def _gradient_columns(block, worker, dy, y, axis, inner, scale, logarithm, width, scratch, sums, dx):
+    tiles = (inner + width - 1) // width
+    column = block % tiles * width
+    first, count = block // tiles * axis * inner + column, min(width, inner - column)
+    number = y.dtype.type
+    scale, shift, total = number(scale), scratch[worker, :count], sums[worker, :count]
+    total[:] = 0.0
+    for start in range(first, first + axis * inner, inner):
+        g, row = dy[start : start + count], y[start : start + count]
+        if logarithm:
+            for j in range(count):
+                total[j] += g[j]
+        else:
+            for j in range(count):
+                total[j] += g[j] * row[j]
+    for j in range(count):
+        shift[j] = number(total[j])
+    for start in range(first, first + axis * inner, inner):
+        g, row, result = dy[start : start + count], y[start : start + count], dx[start : start + count]
+        if logarithm:
+            for j in range(count):
+                result[j] = scale * (g[j] - exp_plain(row[j]) * shift[j])
+        else:
+            for j in range(count):
+                result[j] = scale * (row[j] * (g[j] - shift[j]))
+
+
+@launcher
+def _rows(threads, x, axis, scale, logarithm, scratch, y):
+    each = max(1, _BLOCK // axis)
+    parallel(_softmax_rows, (x.size // axis + each - 1) // each, threads, (x, axis, scale, logarithm, each, scratch, y))
+
+
+@launcher
+def _rows_gradient(threads, dy, y, axis, scale, logarithm, scratch, dx):
+    each = max(1, _BLOCK // axis)
+    parallel(_gradient_rows, (y.size // axis + each - 1) // each, threads, (dy, y, axis, scale, logarithm, each, scratch, dx))
+
+
+@launcher
+def _columns(threads, x, axis, inner, scale, logarithm, width, scratch, sums, y):
+    blocks = x.size // (axis * inner) * ((inner + width - 1) // width)
+    parallel(_softmax_columns, blocks, threads, (x, axis, inner, scale, logarithm, width, scratch, sums, y))
+
+
+@launcher
+def _columns_gradient(threads, dy, y, axis, inner, scale, logarithm, width, scratch, sums, dx):
+    blocks = y.size // (axis * inner) * ((inner + width - 1) // width)
+    parallel(_gradient_columns, blocks, threads, (dy, y, axis, inner, scale, logarithm, width, scratch, sums, dx))
+
+
+def _width(axis: int) -> int:
+    """Columns of a tile, in whole vectors."""
+    return min(_COLUMNS, max(16, _TILE // axis // 16 * 16))
+
+
+def _forward(x: Array, axis: int, inner: int, scale: float, logarithm: bool, y: Array) -> None:
+    if x.size == 0:
+        return
+    threads = 1 if x.size < _BLOCK else threads_for(x.size * _NS)
+    if inner == 1:
+        _rows(threads, x.ravel(), axis, scale, logarithm, np.empty((threads, 3, _FLAT if axis <= _SHORT else 0), x.dtype), y.ravel())
+    else:
+        width = _width(axis)
+        scratch, sums = np.empty((threads, 2 * width), x.dtype), np.empty((threads, width))
+        _columns(threads, x.ravel(), axis, inner, scale, logarithm, width, scratch, sums, y.ravel())
+
+
+def _gradient(dy: Array, y: Array, axis: int, inner: int, scale: float, logarithm: bool) -> Array:
+    dx = np.empty(y.shape, y.dtype)
+    if y.size == 0:
+        return dx
+    threads = 1 if y.size < _BLOCK else threads_for(y.size * _NS)
+    if inner == 1:
+        scratch = np.empty((threads, 3, _FLAT if axis <= _SHORT else 0), y.dtype)
+        _rows_gradient(threads, dy.ravel(), y.ravel(), axis, scale, logarithm, scratch, dx.ravel())
+    else:
+        width = _width(axis)
+        scratch, sums = np.empty((threads, width), y.dtype), np.empty((threads, width))
+        _columns_gradient(threads, dy.ravel(), y.ravel(), axis, inner, scale, logarithm, width, scratch, sums, dx.ravel())
+    return dx
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _extents(op: str, shape: tuple[int, ...], dim: int | None) -> tuple[int, int]:
+    """The extent of the axis, and how far apart its elements are."""
+    if dim is None:  # PyTorch's old rule
+        dim = 0 if len(shape) in (0, 1, 3) else 1
+    axis = _check.axis(op, "dim", dim, shape)
+    return (shape[axis], prod(shape[axis + 1 :])) if shape else (1, 1)
+
+
+def _wanted(op: str, input: ArrayLike, dtype: DTypeLike | None) -> tuple[Array, np.dtype[Any]]:
+    """The input as the kernels take it, and the dtype of the output."""
+    if dtype is None:
+        x = _check.as_array(op, "input", input)
+        if x.dtype.char != "e":
+            return x, x.dtype
+        return x.astype(np.float32), x.dtype
+    result = np.dtype(dtype)
+    if result.char not in "efd":
+        raise TypeError(f"{op}: dtype must be float16, float32 or float64, got {result}")
+    given = np.asarray(input)
+    if given.dtype.kind not in "fiub":
+        raise TypeError(f"{op}: input must hold real numbers, got dtype {given.dtype}")
+    x = _check.as_array(op, "input", given.astype(result, copy=False))
+    return (x.astype(np.float32) if result.char == "e" else x), result
+
+
+Recorded = tuple[Array, dict[str, Any]]
+
+
+def _run(op: str, input: ArrayLike, dim: int | None, dtype: DTypeLike | None, scale: float, logarithm: bool, out: Array | None) -> Recorded:
+    """The output, and what the gradient keeps: the output again, of float16 as it was in float32."""
+    x, result = _wanted(op, input, dtype)
+    axis, inner = _extents(op, x.shape, dim)
+    y = target(op, out, x.shape, result, x)
+    _forward(x, axis, inner, scale, logarithm, y)
+    given = deliver(y, out, result)
+    return given, {"output": y if result.char == "e" else given}
+
+
+def _run_backward(op: str, grad_output: ArrayLike, input: Any, dim: int | None, dtype: DTypeLike | None, scale: float, logarithm: bool, output: Any) -> Array:
+    dy = _check.as_array(op, "grad_output", grad_output)
+    dx_dtype = input.dtype if isinstance(input, np.ndarray) else np.asarray(input).dtype
+    if output is None:
+        output = _run(op, input, dim, dtype, scale, logarithm, None)[1]["output"]
+    y = _check.as_array(op, "output", output)
+    if dy.dtype.char == "e":
+        dy = dy.astype(np.float32)
+    if y.dtype.char == "e":
+        y = y.astype(np.float32)
+    if dy.dtype != y.dtype:
+        raise TypeError(f"{op}: grad_output must have the dtype of the output, {y.dtype}, got {dy.dtype}")
+    if dy.shape != y.shape:
+        raise ValueError(f"{op}: grad_output must have the shape of the output, {y.shape}, got {dy.shape}")
+    dx = _gradient(dy, y, *_extents(op, y.shape, dim), scale, logarithm)
+    return dx if dx.dtype == dx_dtype or dx_dtype.kind != "f" else dx.astype(dx_dtype)
+
+
+def _record_softmax(input: ArrayLike, dim: int | None = None, _stacklevel: int = 3, dtype: DTypeLike | None = None, *, out: Array | None = None) -> Recorded:
+    return _run("softmax", input, dim, dtype, 1.0, False, out)
+
+
+@operation
+def softmax(input: ArrayLike, dim: int | None = None, _stacklevel: int = 3, dtype: DTypeLike | None = None, *, out: Array | None = None) -> Array:
+    """e^x divided by its sum along an axis: ``torch.nn.functional.softmax``.
+
+    Args:
+        input: any shape, such as (N, C); float16 (computed in float32), float32 or float64.
+        dim: the axis; None is 0 for inputs of 0, 1 or 3 axes, else 1.
+        _stacklevel: not used; it has its place in PyTorch's signature.
+        dtype: that of the result, to which the input is converted first; None for the input's own.
+        out: the array that takes the result and is returned.
+
+    Returns:
+        An array of the shape of the input. Sums of rows are 1; a row of -inf, or with NaN or +inf in it, is NaN.
+
+    Raises:
+        TypeError, ValueError: an argument is of a wrong kind, or has a wrong value, shape or dtype.
+
+    >>> softmax([[0.0, 0.0], [1000.0, 0.0]], dim=1)
+    array([[0.5, 0.5],
+           [1. , 0. ]])
+    """
+    return _run("softmax", input, dim, dtype, 1.0, False, out)[0]
+
+
+def softmax_backward(
+    grad_output: ArrayLike, input: ArrayLike, dim: int | None = None, _stacklevel: int = 3, dtype: DTypeLike | None = None, *,
+    output: ArrayLike | None = None,
+) -> Array:  # fmt: skip
+    """Gradient of :func:`softmax` from its output, which is computed again if it is None.
+
+    >>> softmax_backward([[1.0, 0.0]], [[0.0, 0.0]], dim=1)
+    array([[ 0.25, -0.25]])
+    """
+    return _run_backward("softmax_backward", grad_output, input, dim, dtype, 1.0, False, output)
+
+
+register(softmax, softmax_backward, inputs=("input",), saved=(), record=_record_softmax)
+
+
+def _record_log_softmax(
+    input: ArrayLike, dim: int | None = None, _stacklevel: int = 3, dtype: DTypeLike | None = None, *, out: Array | None = None
+) -> Recorded:
+    return _run("log_softmax", input, dim, dtype, 1.0, True, out)
+
+
+@operation
+def log_softmax(input: ArrayLike, dim: int | None = None, _stacklevel: int = 3, dtype: DTypeLike | None = None, *, out: Array | None = None) -> Array:
+    """The logarithm of :func:`softmax`, accurate where that is tiny: ``torch.nn.functional.log_softmax``.
+
+    >>> log_softmax([[0.0, 0.0], [1000.0, 0.0]], dim=1).round(4)
+    array([[-6.931e-01, -6.931e-01],
+           [ 0.000e+00, -1.000e+03]])
+    """
+    return _run("log_softmax", input, dim, dtype, 1.0, True, out)[0]
+
+
+def log_softmax_backward(
+    grad_output: ArrayLike, input: ArrayLike, dim: int | None = None, _stacklevel: int = 3, dtype: DTypeLike | None = None, *,
+    output: ArrayLike | None = None,
+) -> Array:  # fmt: skip
+    """Gradient of :func:`log_softmax` from its output, which is computed again if it is None.
+
+    >>> log_softmax_backward([[1.0, 0.0]], [[0.0, 0.0]], dim=1)
+    array([[ 0.5, -0.5]])
+    """
+    return _run_backward("log_softmax_backward", grad_output, input, dim, dtype, 1.0, True, output)
+
+
+register(log_softmax, log_softmax_backward, inputs=("input",), saved=(), record=_record_log_softmax)
+
+
+def _record_softmin(input: ArrayLike, dim: int | None = None, _stacklevel: int = 3, dtype: DTypeLike | None = None, *, out: Array | None = None) -> Recorded:
+    return _run("softmin", input, dim, dtype, -1.0, False, out)
+
+
+@operation
+def softmin(input: ArrayLike, dim: int | None = None, _stacklevel: int = 3, dtype: DTypeLike | None = None, *, out: Array | None = None) -> Array:
+    """:func:`softmax` of the negated input: ``torch.nn.functional.softmin``.
+
+    >>> softmin([[0.0, 0.0], [1000.0, 0.0]], dim=1)
+    array([[0.5, 0.5],
+           [0. , 1. ]])
+    """
+    return _run("softmin", input, dim, dtype, -1.0, False, out)[0]
+
+
+def softmin_backward(
+    grad_output: ArrayLike, input: ArrayLike, dim: int | None = None, _stacklevel: int = 3, dtype: DTypeLike | None = None, *,
+    output: ArrayLike | None = None,
+) -> Array:  # fmt: skip
+    """Gradient of :func:`softmin` from its output, which is computed again if it is None.
+
+    >>> softmin_backward([[1.0, 0.0]], [[0.0, 0.0]], dim=1)
+    array([[-0.25,  0.25]])
+    """
+    return _run_backward("softmin_backward", grad_output, input, dim, dtype, -1.0, False, output)
+
+
+register(softmin, softmin_backward, inputs=("input",), saved=(), record=_record_softmin)
+
+
+# ---- gumbel_softmax
+
+
+@separate
+def _add_gumbel(block, worker, seed, x, z):
+    """z = x + g: g = -log(E), E = -log(1 - v) exponential, v uniform: the large g, which decide, come from small v, exact ones."""
+    start = block * _BLOCK
+    count = min(_BLOCK, x.size - start)
+    number = x.dtype.type
+    half, step, last = number(0.5), number(2.0**-32), number(1 - 2.0**-24)
+    x, z = x[start : start + count], z[start : start + count]
+    for i in range(count):
+        v = (number(bits32(seed, start + i)) + half) * step
+        v = last if v > last else v
+        z[i] = x[i] - log(-log1p(-v))
+
+
+@separate
+def _largest_becomes_one(block, worker, y, axis, inner, hard):
+    """hard is 1 where y, flat (outer, axis, inner), has its first largest (or its first NaN) along the axis, else 0."""
+    for column in range(inner):
+        first = block * axis * inner + column
+        best = first
+        for at in range(first, first + axis * inner, inner):
+            hard[at] = 0
+            if not (y[at] <= y[best] or np.isnan(y[best])):
+                best = at
+        hard[best] = 1
+
+
+@launcher
+def _noisy(threads, seed, x, z):
+    parallel(_add_gumbel, (x.size + _BLOCK - 1) // _BLOCK, threads, (seed, x, z))
+
+
+@launcher
+def _one_hot(threads, y, axis, inner, hard):
+    parallel(_largest_becomes_one, y.size // (axis * inner), threads, (y, axis, inner, hard))
+
+
+def _temperature(op: str, tau: float) -> float:
+    number = _check.real(op, "tau", tau)
+    if not number > 0:
+        raise ValueError(f"{op}: tau must be above 0, got {tau!r}")
+    return number
+
+
+def _gumbel(op: str, logits: ArrayLike, tau: float, dim: int, seed: int) -> tuple[Array, np.dtype[Any], int, int]:
+    """The soft result, the dtype it should have, and the extents."""
+    (x,), dtype = _check.as_arrays(op, logits=logits)
+    temperature = _temperature(op, tau)
+    axis, inner = _extents(op, x.shape, _check.integer(op, "dim", dim, -(1 << 63)))
+    z, y = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+    _noisy(threads_for(x.size * _NS_GUMBEL), seed, x.ravel(), z.ravel())
+    _forward(z, axis, inner, 1 / temperature, False, y)
+    return y, dtype, axis, inner
+
+
+def _record_gumbel(logits: ArrayLike, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1, *, rng: Any = None) -> Recorded:
+    seed = seed_of("gumbel_softmax", rng)
+    y, dtype, axis, inner = _gumbel("gumbel_softmax", logits, tau, dim, seed)
+    result = y
+    if hard:
+        result = np.empty(y.shape, y.dtype)
+        if y.size:
+            _one_hot(threads_for(y.size), y.ravel(), axis, inner, result.ravel())
+    return result.astype(dtype, copy=False), {"output": y, "rng": seed}
+
+
+@operation
+def gumbel_softmax(logits: ArrayLike, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1, *, rng: Any = None) -> Array:
+    """A random choice along an axis, made differentiable: ``torch.nn.functional.gumbel_softmax``.
+
+    Args:
+        logits: any shape, such as (N, C): unnormalised logarithms of probabilities; float16, float32 or float64.
+        tau: the temperature, above 0; the lower, the nearer to a choice.
+        hard: 1 for the choice and 0 for the others, with the gradient of the soft result.
+        eps: not used; it has its place in PyTorch's signature.
+        dim: the axis.
+        rng: an integer seed from 0 to 2**63 - 1, a ``numpy.random.Generator``, or None for a new seed.
+
+    Returns:
+        An array of the shape and dtype of the logits.
+
+    Raises:
+        TypeError, ValueError: an argument is of a wrong kind, or has a wrong value, shape or dtype.
+
+    >>> gumbel_softmax([[0.0, 1000.0, 0.0]], hard=True)
+    array([[0., 1., 0.]])
+    """
+    return _record_gumbel(logits, tau, hard, eps, dim, rng=rng)[0]
+
+
+def gumbel_softmax_backward(
+    grad_output: ArrayLike, logits: ArrayLike, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1, *,
+    rng: int | None = None, output: ArrayLike | None = None,
+) -> Array:  # fmt: skip
+    """Gradient of :func:`gumbel_softmax` from its soft output; if that is None, it is drawn again from the integer seed ``rng``.
+
+    >>> gumbel_softmax_backward([[1.0, 0.0]], [[0.0, 1000.0]], rng=0)
+    array([[0., 0.]])
+    """
+    op = "gumbel_softmax_backward"
+    scale = 1 / _temperature(op, tau)
+    if output is None:
+        output = _gumbel(op, logits, tau, dim, check_seed(op, rng))[0]
+    return _run_backward(op, grad_output, logits, _check.integer(op, "dim", dim, -(1 << 63)), None, scale, False, output)
+
+
+register(gumbel_softmax, gumbel_softmax_backward, inputs=("logits",), saved=(), record=_record_gumbel)
