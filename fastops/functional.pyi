@@ -219,3 +219,11 @@ from fastops.ops.resize.shuffle import pixel_shuffle as pixel_shuffle
 from fastops.ops.resize.shuffle import pixel_shuffle_backward as pixel_shuffle_backward
 from fastops.ops.resize.shuffle import pixel_unshuffle as pixel_unshuffle
 from fastops.ops.resize.shuffle import pixel_unshuffle_backward as pixel_unshuffle_backward
+from fastops.ops.softmax import gumbel_softmax as gumbel_softmax
+from fastops.ops.softmax import gumbel_softmax_backward as gumbel_softmax_backward
+from fastops.ops.softmax import log_softmax as log_softmax
+from fastops.ops.softmax import log_softmax_backward as log_softmax_backward
+from fastops.ops.softmax import softmax as softmax
+from fastops.ops.softmax import softmax_backward as softmax_backward
+from fastops.ops.softmax import softmin as softmin
+from fastops.ops.softmax import softmin_backward as softmin_backward
