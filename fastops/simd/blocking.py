@@ -45,6 +45,11 @@ LANES: Final = {"float32": VECTOR_BYTES // 4, "float64": VECTOR_BYTES // 8}
 MR: Final = 8 if _REGISTERS == 32 else 6
 NV: Final = 2
 
+# Rows and columns of a tile of vectors of which each is a sum of products of two vectors, lane by lane: as many sums as leave
+# registers for a column of the one and a vector of the other.
+LANE_ROWS: Final = 3 if _REGISTERS == 32 else 4
+LANE_COLS: Final = 9 if _REGISTERS == 32 else 2
+
 # A panel of KC x NR elements of B stays in L1 while the rows of A stream past it: 256 x 128 bytes are 32 KB of 48
 # with AVX-512, 256 x 64 are 16 KB of 32 with AVX2.
 KC: Final = 256

@@ -729,6 +729,36 @@ def correlate_part(typingctx: Any, sums: Any, y: Any, x: Any, starts: Any, row: 
     return sums(sums, y, x, starts, types.intp, taps, stride, types.intp, types.intp, types.intp), codegen
 
 
+def _products(sums: Any, y: Any, x: Any, load: Any) -> Any:
+    """The body of both lane products; ``load(memory, args, where)`` is a vector of x."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory = _Memory(context, builder, x, args[2])
+        totals, factors = _vectors(builder, sums, args[0]), _vectors(builder, y, args[1])
+        steps = sums.rows // y.rows
+        for u, start in enumerate(cgutils.unpack_tuple(builder, args[3], steps)):
+            value = load(memory, args, builder.add(start, args[4]))
+            for i, factor in enumerate(factors):
+                totals[i * steps + u] = _fma(builder, y.vector, factor, value, totals[i * steps + u])
+        return _pack(builder, sums, totals)
+
+    return codegen
+
+
+@intrinsic
+def lane_products(typingctx: Any, sums: Any, y: Any, x: Any, starts: Any, shift: Any) -> Any:
+    """Vector (i, u) of sums + y[i] times the vector x[starts[u] + shift ...], lane by lane."""
+    codegen = _products(sums, y, x, lambda memory, args, where: memory.load(where))
+    return sums(sums, y, x, starts, types.intp), codegen
+
+
+@intrinsic
+def lane_products_part(typingctx: Any, sums: Any, y: Any, x: Any, starts: Any, shift: Any, cols: Any) -> Any:
+    """As lane_products, of the first ``cols`` lanes: infinities beyond must not count."""
+    codegen = _products(sums, y, x, lambda memory, args, where: memory.load_part(where, args[5]))
+    return sums(sums, y, x, starts, types.intp, types.intp), codegen
+
+
 @intrinsic
 def lane_sums(typingctx: Any, tile: Any) -> Any:
     """The sums over the lanes of each vector of a square tile, as one vector; the order of additions is fixed."""

@@ -32,13 +32,15 @@ from fastops._jit import function, launcher, parallel, separate
 from fastops.ops.conv.implicit import _axis_phases, zero_run
 from fastops.ops.conv.layout import side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
-from fastops.simd.blocking import LANES
+from fastops.simd.blocking import CYCLES_PER_NS, LANE_COLS, LANE_ROWS, LANES
 from fastops.simd.finish import activate, activation_entry
 from fastops.simd.vector import (
     correlate,
     correlate_part,
     deinterleave,
     interleave,
+    lane_products,
+    lane_products_part,
     lane_sums,
     lanes,
     load,
@@ -48,6 +50,7 @@ from fastops.simd.vector import (
     load_tile,
     load_tile_part,
     offsets,
+    prefetch,
     slide,
     slide_lanes,
     splat,
@@ -73,6 +76,10 @@ _TURNED_BYTES = 192 << 10
 _MANY = 16
 # So few pixels are turned one by one.
 _FEW_PIXELS = 3
+# With so few input channels an ungrouped convolution has little for a matrix product to share.
+_FEW_CHANNELS = 4
+_DENSE_SUMS_BYTES = 2 << 20
+_LANE_SUMS = LANE_ROWS * LANE_COLS
 
 
 # ---- the slab
@@ -660,6 +667,75 @@ def _planar_gradient(name: str, taps: int, stride: int, unroll: int) -> Any:
     return launch
 
 
+@separate
+def _dense_gradient_block(
+    block, worker, work, items, per_chunk, source, target, geometry, depth, at, number, order, x, dy, dw, w_out,
+    chunk_stride, space, each,
+):  # fmt: skip
+    slices, _, row_strips, strip_rows, col_strips, strip_cols = work
+    edges = geometry[:9]
+    step = geometry[1] * geometry[2] * geometry[8]  # between the input rows of two output rows
+    slab_slices, before, dilation = depth
+    _, n_stride, d_stride, c_stride, _, height, width, outs = target
+    ins = source[7]
+    count = lanes(dw)
+    sums0 = worker * each
+    all_sums = (outs + LANE_ROWS - 1) // LANE_ROWS * LANE_ROWS * number
+    reduced0 = sums0 + (all_sums + count) * count
+    s0 = reduced0 + geometry[9]
+    zero_run(space, sums0, all_sums * count)
+    for item in range(block * per_chunk, min(items, (block + 1) * per_chunk)):
+        image, od, i0, q0, _ = _place(item, (slices, 1, row_strips, strip_rows, col_strips, strip_cols))
+        i1, q1 = min(height, i0 + strip_rows), min(width, q0 + strip_cols)
+        rows, cols = i1 - i0, q1 - q0
+        _clear_edges(space, s0, ins, slab_slices, od, i0, i1, q0, q1, source, edges, before, dilation)
+        copies = _copies(i0, i1, q0, q1, source, edges)
+        _fill(x, image * source[1], space, s0, ins, slab_slices, od, copies, source, edges, before, dilation)
+        sums_at = sums0
+        for k in range(0, outs, LANE_ROWS):
+            # The last tile starts where it is whole, and repeats sums of the one before.
+            y0 = image * n_stride + od * d_stride + min(k, outs - LANE_ROWS) * c_stride + i0 * width + q0
+            for j in range(0, number, LANE_COLS):
+                where = offsets(at, j, s0, LANE_COLS)
+                sums = load_tile(space, sums_at, count, _LANE_SUMS)
+                for i in range(rows):
+                    for q in range(0, cols, count):
+                        for r in range(LANE_ROWS):  # dy comes from memory: 5 GB/s when it is not asked for ahead
+                            prefetch(dy, y0 + i * width + q + (LANE_ROWS + r) * c_stride)
+                        if cols - q >= count:
+                            t = load_tile(dy, y0 + i * width + q, c_stride, LANE_ROWS)
+                            sums = lane_products(sums, t, space, where, i * step + q)
+                        else:
+                            t = load_tile_part(dy, y0 + i * width + q, c_stride, LANE_ROWS, LANE_ROWS, cols - q, 0)
+                            sums = lane_products_part(sums, t, space, where, i * step + q, cols - q)
+                store_tile(space, sums_at, count, sums)
+                sums_at += _LANE_SUMS * count
+    k, at_sum = 0, 0
+    for i in range(0, all_sums, count):
+        store(space, reduced0, lane_sums(load_square(space, sums0 + i * count, count)))
+        for j in range(min(count, all_sums - i)):
+            if order[at_sum] >= 0:
+                dw[block * chunk_stride + min(k, outs - LANE_ROWS) * w_out + order[at_sum]] = space[reduced0 + j]
+            at_sum += 1
+            if at_sum == order.size:
+                at_sum = 0
+                k += LANE_ROWS
+
+
+@launcher
+def _dense_gradient(
+    threads, chunks, work, items, per_chunk, source, target, geometry, depth, at, number, order, x, dy, partial, dw,
+    w_out, space, each,
+):  # fmt: skip
+    """Few input channels, many output channels: a tile of sums is output channels by taps, and dy is read once."""
+    result = dw if chunks == 1 else partial
+    parallel(_dense_gradient_block, chunks, threads, (
+        work, items, per_chunk, source, target, geometry, depth, at, number, order, x, dy, result, w_out, dw.size,
+        space, each,
+    ))  # fmt: skip
+    _add_chunks(chunks, partial, dw)
+
+
 @function
 def _add_chunks(chunks, partial, dw):
     if chunks > 1:
@@ -893,6 +969,11 @@ def _is_pixelwise(spec: ConvSpec) -> bool:
     return spec.channels_last and spec.groups == spec.channels == spec.out_channels
 
 
+def _is_dense(spec: ConvSpec) -> bool:
+    """Whether the gradient of the weights is a matter of output channels by taps, and not of single pairs of channels."""
+    return spec.groups == 1 and spec.channels <= _FEW_CHANNELS and spec.out_channels >= 2 * LANE_ROWS and not spec.channels_last
+
+
 def _turned_pixels(spec: ConvSpec, direction: str) -> int | None:
     """Vectors of channels that a block of ``_turned`` holds; None where that form does not apply."""
     depth = (spec.size[0], spec.kernel[0], spec.out_size[0], spec.stride[0])
@@ -931,9 +1012,23 @@ def _turned_nanoseconds(spec: ConvSpec, direction: str) -> float:
     return float(units * (100.0 + 1.4 * pixels + tiles * (8.0 + 1.25 * each * _TILE * inside)))
 
 
+def _dense_nanoseconds(spec: ConvSpec) -> float:
+    """Time of one thread: 17 cycles for a step of a tile of sums, 330 to fetch the tile and to put it back."""
+    tiles = -(-spec.out_channels // LANE_ROWS) * -(-spec.channels * prod(spec.kernel) // LANE_COLS)
+    depth, rows, cols = spec.out_size
+    strips = rows * -(-cols // LANES[spec.dtype]) * 17.0 + -(-rows // _TILE) * 330.0
+    return spec.batch * depth * tiles * strips / CYCLES_PER_NS
+
+
 def _nanoseconds(spec: ConvSpec, direction: str) -> float:
     """Time of one thread, of the form that is chosen."""
-    return _turned_nanoseconds(spec, direction) if _is_turned(spec, direction) else _rows_nanoseconds(spec, direction)
+    if direction == "grad_weight" and _is_dense(spec):
+        return _dense_nanoseconds(spec)
+    if _is_turned(spec, direction):
+        return _turned_nanoseconds(spec, direction)
+    # Without groups every output channel runs over the whole slab, and dx gathers from planes that have left the cache.
+    shared = (1.6 if direction == "grad_input" else 1.15) if _is_dense(spec) else 1.0
+    return shared * _rows_nanoseconds(spec, direction)
 
 
 def _rows_nanoseconds(spec: ConvSpec, direction: str) -> float:
@@ -1061,7 +1156,10 @@ class _WeightGradient:
         self.taps = taps = prod(spec.kernel)
         self.w_group, self.w_out = outs * ins * taps, ins * taps
         slices = spec.kernel[0]
-        unroll = _UNROLL[slab.taps]
+        self.dense = _is_dense(spec) and not slab.few
+        if self.dense:
+            slab.taps = 1
+        unroll = LANE_COLS if self.dense else _UNROLL[slab.taps]
         at: list[int] = []
         by_step: list[list[int]] = []
         rows = axes[1].places(0)
@@ -1075,6 +1173,10 @@ class _WeightGradient:
         self.number = len(at)
         # The sums of some steps: kernel row by kernel row, in each a sum for every step.
         order = [by_step[j + u][i] for j in range(0, len(at), unroll) for i in range(slab.taps) for u in range(unroll)]
+        if self.dense:
+            tiles = range(0, len(at), unroll)
+            order = [-1 if by_step[j + u][0] < 0 else i * self.w_out + by_step[j + u][0] for j in tiles for i in range(LANE_ROWS) for u in range(unroll)]
+            outs = up(outs, LANE_ROWS)
         self.in_order = order == list(range(ins * taps))
         self.at, self.order = np.array(at, np.intp), np.array(order, np.intp)
         self.depth = (slices, spec.padding[0][0], spec.dilation[0])
@@ -1113,6 +1215,12 @@ class _WeightGradient:
         memory = scratch(self._partial() + threads * self.each, self.dtype)
         partial, space = memory[: self._partial()], memory[self._partial() :]
         slab = self.slab
+        if self.dense:
+            _dense_gradient(
+                threads, self.chunks, self.work, self.items, self.per_chunk, self.x.dims, self.y.dims, (*slab.geometry, slab.lead), self.depth,
+                self.at, self.number, self.order, x, dy, partial, dw, self.w_out, space, self.each,
+            )  # fmt: skip
+            return
         if self.pixelwise:
             self.kernel(
                 threads, self.chunks, self.work, self.items, self.per_chunk, self.channels, self.per_part, self.x.dims, self.y.dims, slab.geometry, self.depth,
@@ -1131,8 +1239,10 @@ _MOST_CHANNELS = 16
 
 def _accepts(spec: ConvSpec, direction: str) -> str | None:
     ins, outs = spec.channels // spec.groups, spec.out_channels // spec.groups
-    if ins > 1 and (ins > _MOST_CHANNELS or outs > _MOST_CHANNELS):
-        return f"a group has {ins} input and {outs} output channels; it takes one input channel, or at most {_MOST_CHANNELS} of each"
+    if ins > _FEW_CHANNELS and (ins > _MOST_CHANNELS or outs > _MOST_CHANNELS):
+        return f"a group has {ins} input and {outs} output channels; it takes {_FEW_CHANNELS} input channels, or at most {_MOST_CHANNELS} of each"
+    if direction == "grad_weight" and _is_dense(spec) and prod(spec.weight_shape) * LANES[spec.dtype] * spec.itemsize > _DENSE_SUMS_BYTES:
+        return f"a vector of sums for each of {prod(spec.weight_shape):,} weights does not stay in the cache"
     return None
 
 

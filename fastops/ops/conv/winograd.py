@@ -869,6 +869,8 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     vectors = sum(n // count + (2.5 if n % count else 0) for n in (c, k))
     kernels = 16 * c * up(k, count) / count if direction == "grad_weight" else 6 * ins * up(outs, count) / count
     kernels *= max(1, prod(spec.kernel) / 9)
+    if min(c, k) < 5:
+        vectors += 6.0  # of a handful of channels, lane by lane, a tile's place costs more than its transform
     # The transforms of the weight gradient go through memory, all tiles of them.
     transforms = (12 if direction == "grad_weight" else 6) * tiles * vectors
     # Fewer tiles than a register tile has rows leave it half used.
