@@ -96,12 +96,12 @@ class Row:
     @property
     def has_gradient(self) -> bool:
         """Whether the backward function takes all the options of this row (a fused activation has no gradient)."""
-        backward = _op.get(self.op).backward
+        backward = _op.get(getattr(fastops, self.op)).backward
         return backward is not None and set(self.options) <= set(inspect.signature(backward).parameters)
 
     def backward(self, grad_output: np.ndarray, arguments: Arguments, **extra: Any) -> dict[str, np.ndarray | None]:
         """The gradient of each input, by name, lists taken apart; what the forward pass keeps for it comes from there."""
-        op = _op.get(self.op)
+        op = _op.get(getattr(fastops, self.op))
         call = self.together(arguments)
         output, kept = op.record(**call) if op.record else (getattr(fastops, self.op)(**call), {})
         gradients = op.backward(apart(grad_output, output), **{**call, **kept}, **extra)
@@ -336,7 +336,7 @@ def nan_and_infinity_come_through(row: Row) -> None:
 
 
 def masks_choose_gradients(row: Row) -> None:
-    op = _op.get(row.op)
+    op = _op.get(getattr(fastops, row.op))
     if not row.has_gradient or len(op.inputs) == 1:
         return
     arguments = row.arguments()
