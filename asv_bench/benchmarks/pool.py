@@ -38,6 +38,15 @@ def _samples(planes: tuple[int, int], axes: int) -> Any:
     return lambda rng: rng.random((*planes, axes))
 
 
+def _fractional(op: str) -> Any:
+    """PyTorch's call without a gradient of the random numbers, which it refuses."""
+
+    def call(F: Any, tensors: dict[str, Any], options: dict[str, Any]) -> Any:
+        return getattr(F, op)(tensors["input"], _random_samples=tensors["_random_samples"].detach(), **options)
+
+    return call
+
+
 CASES = {
     "max_pool2d.2x2": _max(2),
     "max_pool2d.3x3_s2_p1": _max(3, 2, 1),
@@ -110,22 +119,22 @@ CASES = {
     ),
     "fractional_max_pool2d.half": Case(
         "fractional_max_pool2d", {**IMAGE, "_random_samples": _samples((8, 64), 2)}, {"kernel_size": 2, "output_size": 37},
-        {"input": (1, 2, 16, 16), "_random_samples": _samples((1, 2), 2), "output_size": 7},
+        {"input": (1, 2, 16, 16), "_random_samples": _samples((1, 2), 2), "output_size": 7}, _fractional("fractional_max_pool2d"),
     ),
     "fractional_max_pool2d_with_indices.half": Case(
         "fractional_max_pool2d_with_indices", {**IMAGE, "_random_samples": _samples((8, 64), 2)},
         {"kernel_size": 2, "output_size": 37},
-        {"input": (1, 2, 16, 16), "_random_samples": _samples((1, 2), 2), "output_size": 7},
+        {"input": (1, 2, 16, 16), "_random_samples": _samples((1, 2), 2), "output_size": 7}, _fractional("fractional_max_pool2d_with_indices"),
     ),
     "fractional_max_pool3d.half": Case(
         "fractional_max_pool3d", {"input": (2, 16, 16, 28, 28), "_random_samples": _samples((2, 16), 3)},
         {"kernel_size": 2, "output_size": (8, 14, 14)},
-        {"input": (1, 2, 4, 8, 8), "_random_samples": _samples((1, 2), 3), "output_size": 2},
+        {"input": (1, 2, 4, 8, 8), "_random_samples": _samples((1, 2), 3), "output_size": 2}, _fractional("fractional_max_pool3d"),
     ),
     "fractional_max_pool3d_with_indices.half": Case(
         "fractional_max_pool3d_with_indices", {"input": (2, 16, 16, 28, 28), "_random_samples": _samples((2, 16), 3)},
         {"kernel_size": 2, "output_size": (8, 14, 14)},
-        {"input": (1, 2, 4, 8, 8), "_random_samples": _samples((1, 2), 3), "output_size": 2},
+        {"input": (1, 2, 4, 8, 8), "_random_samples": _samples((1, 2), 3), "output_size": 2}, _fractional("fractional_max_pool3d_with_indices"),
     ),
     "pool2d.3x3": Case("pool2d", {"input": (512, 56, 56)}, {"pool_size": 3, "padding": 1}, {"input": (2, 16, 16)}, torch=None),
 }  # fmt: skip

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
+from numba import types
 from numba.extending import intrinsic
 
 from fastops._jit import function
-from fastops.simd.vector import TileType
+from fastops.simd.vector import TileType, VectorType
 
 
 @function
@@ -21,16 +22,16 @@ def larger(a, b):
     return a if (a > b) | (a != a) else b
 
 
+def _larger(builder: Any, x: Any, y: Any) -> Any:
+    greater = builder.select(builder.fcmp_ordered(">", x, y), x, y)  # y where one is NaN: one instruction
+    return builder.select(builder.fcmp_unordered("uno", x, x), x, greater)
+
+
 @intrinsic
 def maximum(typingctx: Any, a: Any, b: Any) -> Any:
     """The larger of a and b lane by lane, NaN where one of them is."""
 
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        x, y = args
-        greater = builder.select(builder.fcmp_ordered(">", x, y), x, y)  # y where one is NaN: one instruction
-        return builder.select(builder.fcmp_unordered("uno", x, x), x, greater)
-
-    return a(a, b), codegen
+    return a(a, b), lambda context, builder, sig, args: _larger(builder, *args)
 
 
 @intrinsic
@@ -67,10 +68,15 @@ def _half(index: int) -> Any:
 first_of, second_of = _half(0), _half(1)
 
 
-def _chosen(builder: Any, pair: Any, take: Any, value: Any, place: Any) -> Any:
-    for i, new in enumerate((value, place)):
-        pair = builder.insert_value(pair, builder.select(take, new, builder.extract_value(pair, i)), i)
-    return pair
+def _larger_pair(builder: Any, best: Any, candidate: Any) -> Any:
+    (largest, where), (value, place) = best, candidate
+    greater = builder.fcmp_ordered(">", value, largest)
+    equal = builder.and_(builder.fcmp_ordered("==", value, largest), builder.fcmp_ordered("<", place, where))
+    number = builder.fcmp_ordered("ord", largest, largest)
+    later = builder.or_(number, builder.fcmp_ordered(">", place, where))
+    nan = builder.and_(builder.fcmp_unordered("uno", value, value), later)
+    take = builder.or_(builder.or_(greater, equal), nan)
+    return [builder.select(take, new, old) for new, old in zip(candidate, best, strict=True)]
 
 
 @intrinsic
@@ -84,7 +90,9 @@ def max_pair_next(typingctx: Any, pair: Any, value: Any, place: Any) -> Any:
         pair, value, place = args
         greater = builder.fcmp_ordered(">", value, builder.extract_value(pair, 0))
         take = builder.or_(greater, builder.fcmp_unordered("uno", value, value))
-        return _chosen(builder, pair, take, value, place)
+        for i, new in enumerate((value, place)):
+            pair = builder.insert_value(pair, builder.select(take, new, builder.extract_value(pair, i)), i)
+        return pair
 
     return pair(pair, value, place), codegen
 
@@ -94,13 +102,86 @@ def max_pair(typingctx: Any, pair: Any, value: Any, place: Any) -> Any:
     """As ``max_pair_next`` for a value that may stand anywhere: of equal ones the first place, of NaN the last."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pair, value, place = args
-        largest, where = builder.extract_value(pair, 0), builder.extract_value(pair, 1)
-        greater = builder.fcmp_ordered(">", value, largest)
-        equal = builder.and_(builder.fcmp_ordered("==", value, largest), builder.fcmp_ordered("<", place, where))
-        number = builder.fcmp_ordered("ord", largest, largest)
-        later = builder.or_(number, builder.fcmp_ordered(">", place, where))
-        nan = builder.and_(builder.fcmp_unordered("uno", value, value), later)
-        return _chosen(builder, pair, builder.or_(builder.or_(greater, equal), nan), value, place)
+        pair, *candidate = args
+        values = _larger_pair(builder, [builder.extract_value(pair, i) for i in (0, 1)], candidate)
+        return builder.insert_value(builder.insert_value(pair, values[0], 0), values[1], 1)
 
     return pair(pair, value, place), codegen
+
+
+def _folded(builder: Any, pair: Any, join: Any) -> Any:
+    """All lanes joined, half with half, down to one."""
+    count = pair[0].type.count
+    while count > 1:
+        count //= 2
+        low, high = (ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(s, s + count))) for s in (0, count))
+        pair = join(*([builder.shuffle_vector(v, v, mask) for v in pair] for mask in (low, high)))
+    return [builder.extract_element(v, ir.Constant(ir.IntType(32), 0)) for v in pair]
+
+
+@intrinsic
+def sum_of_lanes(typingctx: Any, vector: Any) -> Any:
+    """The sum of a vector's elements."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _folded(builder, [args[0]], lambda a, b: [builder.fadd(a[0], b[0])])[0]
+
+    return vector.dtype(vector), codegen
+
+
+@intrinsic
+def largest_lane(typingctx: Any, vector: Any) -> Any:
+    """The largest of a vector's elements, NaN if there is one."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _folded(builder, [args[0]], lambda a, b: [_larger(builder, a[0], b[0])])[0]
+
+    return vector.dtype(vector), codegen
+
+
+@intrinsic
+def largest_pair(typingctx: Any, pair: Any) -> Any:
+    """The largest value of a pair of vectors and its place, by the rule of ``max_pair``."""
+    result = types.UniTuple(pair.dtype, 2)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        values = [builder.extract_value(args[0], i) for i in (0, 1)]
+        return context.make_tuple(builder, result, _folded(builder, values, lambda a, b: _larger_pair(builder, a, b)))
+
+    return result(pair), codegen
+
+
+@intrinsic
+def places_as(typingctx: Any, like: Any, places: Any, offset: Any, count: Any) -> Any:
+    """The first ``count`` integers (all when there are more) of a vector's length as numbers of another array's dtype, zeros behind.
+
+    Only integers of at most 31 bits come through."""
+    vector = VectorType(like.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        whole, index = ir.Constant(ir.IntType(64), vector.count), ir.VectorType(ir.IntType(64), vector.count)
+        data = context.make_array(places)(context, builder, args[1]).data
+        kind = ir.VectorType(ir.IntType(places.dtype.bitwidth), vector.count)
+        pointer = builder.bitcast(builder.gep(data, [args[2]]), kind.as_pointer())
+        first = builder.insert_element(ir.Constant(index, ir.Undefined), args[3], ir.Constant(ir.IntType(32), 0))
+        counts = builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count))
+        mask = builder.icmp_signed("<", ir.Constant(index, list(range(vector.count))), counts)
+        align = ir.Constant(ir.IntType(32), places.dtype.bitwidth // 8)
+        name = f"llvm.masked.load.v{vector.count}i{places.dtype.bitwidth}.p0"
+        arguments = [pointer, align, mask, ir.Constant(kind, None)]
+        fn = builder.module.globals.get(name) or ir.Function(builder.module, ir.FunctionType(kind, [a.type for a in arguments]), name)
+        with builder.if_else(builder.icmp_signed(">=", args[3], whole)) as (all_, part):
+            with all_:
+                plain = builder.load(pointer)
+                plain.align = places.dtype.bitwidth // 8
+                all_end = builder.block
+            with part:
+                masked = builder.call(fn, arguments)
+                part_end = builder.block
+        loaded = builder.phi(kind)
+        loaded.add_incoming(plain, all_end)
+        loaded.add_incoming(masked, part_end)
+        words = ir.VectorType(ir.IntType(32), vector.count)
+        return builder.sitofp(builder.trunc(loaded, words) if places.dtype.bitwidth > 32 else loaded, vector.llvm)
+
+    return vector(like, places, types.intp, types.intp), codegen

@@ -90,8 +90,8 @@ def _max_pool(op: str, ndim: int, input: Any, window: tuple[Any, ...], indices: 
     plan = _plan(op, ndim, x.shape, x.dtype, *window, samples, rng)
     if not indices:
         return largest(plan, x).astype(dtype, copy=False)
-    y, places = largest_and_places(plan, x)
-    return y.astype(dtype, copy=False), places.astype(np.int64)
+    y, places = largest_and_places(plan, x, wide=True)
+    return y.astype(dtype, copy=False), places
 
 
 def _max_pool_record(op: str, ndim: int, always: bool) -> Any:

@@ -35,8 +35,8 @@ def _max_pool(op: str, ndim: int, input: Any, window: tuple[Any, ...], indices: 
     plan = ordinary(op, ndim, x.shape, *window)
     if not indices:
         return largest(plan, x)
-    y, places = largest_and_places(plan, x)
-    return y, places.astype(np.int64)
+    y, places = largest_and_places(plan, x, wide=True)
+    return y, places
 
 
 def _max_pool_record(op: str, ndim: int, always: bool, bound: Any) -> Any:

@@ -72,9 +72,9 @@ def _weigh_block(block, worker, dy, y, p, g):
     dy, y, g = dy[block * _BLOCK : block * _BLOCK + count], y[block * _BLOCK : block * _BLOCK + count], g[block * _BLOCK : block * _BLOCK + count]
     real = y.dtype.type
     zero = real(0)
-    if p == 1:
+    if p == 1:  # NaN has no sign, and PyTorch multiplies by it
         for i in range(count):
-            g[i] = zero if y[i] == zero else dy[i]
+            g[i] = dy[i] if (y[i] > zero) | (y[i] < zero) else zero
     elif p == 2:
         for i in range(count):
             g[i] = zero if y[i] == zero else dy[i] / y[i]

@@ -15,8 +15,11 @@ from fastops.simd.workspace import scratch
 
 # Places are compared as numbers of the image's dtype, and float32 holds every integer up to here.
 _EXACT = 1 << 24
+_LARGEST_PLANE = 1 << 30
 # The gradient of a maximum compares every element with so many places at most; beyond, adding at places one by one is faster.
 _MOST_TAPS = 16
+
+_NO_SHORT, _NO_LONG = np.empty(0, np.int32), np.empty(0, np.int64)
 
 _NAMES = {4: "float32", 8: "float64"}
 
@@ -34,17 +37,20 @@ def largest(plan: Plan, x: Array) -> Array:
     return y
 
 
-def largest_and_places(plan: Plan, x: Array) -> tuple[Array, Array]:
-    """The largest element of each window, and where the first of it stands in its image: int32 where that is enough."""
+def largest_and_places(plan: Plan, x: Array, wide: bool = False) -> tuple[Array, Array]:
+    """The largest element of each window, and where the first of it stands in its image: int32, or int64 where it is ``wide``."""
     if plan.plane > _EXACT and x.itemsize == 4:
-        y, places = largest_and_places(plan, x.astype(np.float64))
+        y, places = largest_and_places(plan, x.astype(np.float64), wide)
         return y.astype(x.dtype), places
+    if plan.plane >= _LARGEST_PLANE:
+        raise ValueError(f"max pooling: input must have planes of fewer than {_LARGEST_PLANE} elements for indices, got {plan.size}")
     y = np.empty(plan.shape, x.dtype)
-    places = np.empty(plan.shape, np.int32 if plan.plane < 1 << 31 else np.int64)
+    places = np.empty(plan.shape, np.int64 if wide else np.int32)
     if plan.count:
         threads = threads_for(2 * plan.cost)
         steps = plan.row("steps", lambda: np.arange(plan.size[2]), x.dtype)
-        walk.places(threads, x.ravel(), plan.table, steps, _room(plan, x, threads), y.ravel(), places.ravel())
+        short, long = (_NO_SHORT, places.ravel()) if wide else (places.ravel(), _NO_LONG)
+        walk.places(threads, x.ravel(), plan.table, steps, _room(plan, x, threads), y.ravel(), short, long)
     return y, places
 
 
@@ -65,7 +71,7 @@ def send_back(plan: Plan, dy: Array, places: Array) -> Array:
     return dx
 
 
-def check_places(op: str, name: str, indices: Any, shape: tuple[int, ...], plane: int, lowest: int = 0) -> Array:
+def check_places(op: str, name: str, indices: Any, shape: tuple[int, ...], plane: int, dtype: Any, lowest: int = 0) -> Array:
     """Places given by the user: integers of the right shape, each inside its plane (or -1, nowhere, with ``lowest`` -1)."""
     array = np.asarray(indices)
     if array.dtype.kind not in "iu":
@@ -76,7 +82,7 @@ def check_places(op: str, name: str, indices: Any, shape: tuple[int, ...], plane
         least, most = int(array.min()), int(array.max())
         if least < lowest or most >= plane:
             raise ValueError(f"{op}: {name} must be at least {lowest} and below {plane} (the elements of a plane), got {least if least < lowest else most}")
-    return np.require(array.astype(np.int32 if plane < 1 << 31 else np.int64, copy=False), None, ["C", "A", "W"])
+    return np.require(array.astype(dtype, copy=False), None, ["C", "A", "W"])
 
 
 def check_gradient(op: str, grad_output: Any) -> tuple[Array, np.dtype[Any]]:
@@ -104,7 +110,7 @@ def max_backward(op: str, plan_of: Any, grad_output: Any, input: Any, indices: A
     else:
         plan = plan_of(_check.shape_of(op, "input", input, dtype))
         check_shape(op, dy, plan)
-        places = check_places(op, "indices", indices, plan.shape, plan.plane, lowest=-1)
+        places = check_places(op, "indices", indices, plan.shape, plan.plane, np.int32, lowest=-1)
     return send_back(plan, dy, places).astype(dtype, copy=False)
 
 

@@ -95,7 +95,7 @@ def pool2d_backward(
             x = _check.as_arrays(op, input=input)[0][0].reshape(plan.input_shape)
             places = largest_and_places(plan, x)[1]
         else:
-            places = check_places(op, "indices", indices, shape, plan.plane, lowest=-1)
+            places = check_places(op, "indices", indices, shape, plan.plane, np.int32, lowest=-1)
         dx = send_back(plan, dy, places)
     return dx.reshape(in_shape).astype(dtype, copy=False)
 

@@ -53,7 +53,7 @@ def _unpool(op: str, ndim: int, input: Any, indices: Any, *window: Any) -> Array
     (x,), dtype = _check.as_arrays(op, input=input)
     shape = _output_shape(op, ndim, x.shape, *window, x.itemsize)
     planes, plane = prod(shape[:-ndim]), prod(shape[-ndim:])
-    places = check_places(op, "indices", indices, x.shape, plane)
+    places = check_places(op, "indices", indices, x.shape, plane, np.int64)
     y = np.empty(shape, x.dtype)
     if y.size:
         threads = threads_for((x.size + y.size * 0.2) * _NS_PER_ELEMENT)
@@ -68,7 +68,7 @@ def _unpool_backward(op: str, ndim: int, grad_output: Any, input: Any, indices: 
     if dy.shape != shape:
         raise ValueError(f"{op}: grad_output must have the shape of the output, {shape}, got {dy.shape}")
     planes, plane = prod(shape[:-ndim]), prod(shape[-ndim:])
-    places = check_places(op, "indices", indices, x_shape, plane)
+    places = check_places(op, "indices", indices, x_shape, plane, np.int64)
     dx = np.empty(x_shape, dy.dtype)
     if dx.size:
         threads = threads_for(dx.size * _NS_PER_ELEMENT)

@@ -3,12 +3,15 @@
 A row of the result is made in three steps, each a vector at a time along the row:
 
 1. the rows of the image that its windows cover are reduced to one, into scratch memory with neutral elements around it;
-2. with a stride of 2, elements at even and at odd places are sorted apart;
+2. with a stride of 2 to 4, elements that lie a stride apart are sorted together;
 3. the result is the reduction of that row's TAPS shifted copies.
 
-Sums and maxima of R x S windows so cost R + S operations an element instead of R S. Windows without a common stride of 1 or 2
-are taken one at a time in step 3. Gradients take the same steps backwards: a row of the input's gradient is summed over the
-windows that cover it, so that its owner computes and the order of additions is fixed.
+Sums and maxima of R x S windows so cost R + S operations an element instead of R S. Windows without a small common stride are
+taken one at a time in step 3. Gradients take the same steps backwards: a row of the input's gradient is summed over the windows
+that cover it, so that its owner computes and the order of additions is fixed.
+
+The last vector of a row may reach into the next one. Stores do so too where a block of work still has rows to come, which
+overwrite it: stores of parts of a vector cost twenty times as much.
 """
 
 from __future__ import annotations
@@ -19,42 +22,15 @@ import numpy as np
 
 from fastops._jit import function, launcher, parallel, separate
 from fastops.ops.pool.windows import (
-    BUFFERS,
-    COVER_Y,
-    COVER_Z,
-    DILATION,
-    IN_ROWS,
-    LENGTH,
-    PADDING,
-    PER_PLANE,
-    ROWS,
-    STEP_Y,
-    STEP_Z,
-    STRIDE,
-    TAPS,
-    WHOLE,
-    D,
-    H,
-    P,
-    Q,
-    T,
-    W,
-    X,
-    Y,
-    Z,
+    BUFFERS, COVER_X, COVER_Y, COVER_Z, D, DILATION, H, IN_ROWS, LENGTH, P, PADDING, PER_PLANE, Q, ROWS, STEP_Y, STEP_Z, STRIDE, T,
+    TAPS, W, WHOLE, X, Y, Z,
 )  # fmt: skip
-from fastops.simd.order import add_where_equal, first_of, larger, max_pair, max_pair_next, maximum, pair_of, second_of
+from fastops.simd.order import (
+    add_where_equal, first_of, larger, largest_lane, largest_pair, max_pair, max_pair_next, maximum, pair_of, places_as, second_of,
+    sum_of_lanes,
+)  # fmt: skip
 from fastops.simd.vector import (
-    deinterleave,
-    fma,
-    interleave,
-    lanes,
-    load,
-    load_part,
-    splat,
-    store,
-    store_part,
-    store_tile,
+    deinterleave, fma, interleave, lanes, load, load_part, splat, store, store_part, store_tile,
 )  # fmt: skip
 
 # The place of what lies outside the image: behind every element.
@@ -62,27 +38,42 @@ _NOWHERE = 1 << 60
 
 
 @function
-def _sort_apart(scratch, row, length, apart):
-    """Elements at even places of scratch[row : row + length] go to ``apart``, those at odd places half a length behind."""
-    n = lanes(scratch)
-    for i in range(0, length, 2 * n):
-        store_tile(scratch, apart + i // 2, length // 2, deinterleave(load(scratch, row + i), load(scratch, row + i + n)))
+def _fetch(x, at, count):
+    """The vector x[at ...]; where the array ends, its first ``count`` elements."""
+    if at + lanes(x) <= x.size:
+        return load(x, at)
+    return load_part(x, at, count)
 
 
 @function
-def _put(y, at, vector, count):
-    """Stores the first ``count`` elements, or all."""
-    if count >= lanes(y):
+def _put(y, at, vector, count, limit):
+    """Stores ``count`` elements, or the whole vector if that ends before ``limit``."""
+    if at + lanes(y) <= limit:
         store(y, at, vector)
     else:
         store_part(y, at, vector, count)
 
 
-def _reduction(name, combine, combine_two, neutral, scaled):
+@function
+def _sort(scratch, row, used, stride, phase, apart):
+    """Elements a stride apart, scratch[row + e], scratch[row + e + stride], ..., go to apart + e * phase."""
+    n = lanes(scratch)
+    if stride == 2:
+        for i in range(0, used, 2 * n):
+            store_tile(scratch, apart + i // 2, phase, deinterleave(load(scratch, row + i), load(scratch, row + i + n)))
+    else:
+        count = (used + stride - 1) // stride
+        for e in range(stride):
+            to, of = scratch[apart + e * phase : apart + e * phase + count], scratch[row + e : row + e + count * stride]
+            for i in range(count):
+                to[i] = of[np.uintp(i * stride)]
+
+
+def _reduction(name, combine, combine_two, fold, neutral, scaled):
     """The forward pass of sums (``scaled`` by the factors of the axes) and of maxima."""
 
     @function
-    def whole(x, start, count, scratch, at):
+    def run(x, start, count):
         """The reduction of x[start : start + count]."""
         n = lanes(x)
         total = x.dtype.type(neutral)
@@ -94,158 +85,191 @@ def _reduction(name, combine, combine_two, neutral, scaled):
                 a, b = combine(a, load(x, start + i)), combine(b, load(x, start + i + n))
                 c, d = combine(c, load(x, start + i + 2 * n)), combine(d, load(x, start + i + 3 * n))
                 i += 4 * n
-            store(scratch, at, combine(combine(a, b), combine(c, d)))
-            for j in range(n):
-                total = combine_two(total, scratch[at + j])
+            a = combine(combine(a, b), combine(c, d))
+            while i + n <= count:
+                a = combine(a, load(x, start + i))
+                i += n
+            total = fold(a)
+        elif count >= n:
+            a = load(x, start)
+            i = n
+            while i + n <= count:
+                a = combine(a, load(x, start + i))
+                i += n
+            total = fold(a)
         while i < count:
-            total = combine_two(total, x[start + i])
+            total = combine_two(total, x[np.uintp(start + i)])
             i += 1
-        return total
-
-    @function
-    def column(x, start, table, z0, z1, y0, y1):
-        """The reduction of the vectors at one place of all rows of a window."""
-        total = load(x, start + (z0 * table[H] + y0) * table[W])
-        skip = table[STEP_Y]
-        for z in range(z0, z1, table[STEP_Z]):
-            for y in range(y0 + skip, y1, table[STEP_Y]):
-                total = combine(total, load(x, start + (z * table[H] + y) * table[W]))
-            skip = 0
         return total
 
     @separate(name=name)
     def body(block, worker, x, table, scale, scratch, out):
         """Rows of the result; x (planes, D, H, W), out (planes, T, P, Q), scratch (workers, BUFFERS, LENGTH), all flat."""
-        columns, windows, stride, taps, padding = table[W], table[Q], table[STRIDE], table[TAPS], table[PADDING]
+        height, columns, rows, windows = table[H], table[W], table[P], table[Q]
+        stride, taps, dilation, padding = table[STRIDE], table[TAPS], table[DILATION], table[PADDING]
+        step_z, step_y = table[STEP_Z], table[STEP_Y]
+        volume, per_plane = table[D] * height * columns, table[T] * rows
         n, length = lanes(x), table[LENGTH]
-        per_plane = table[T] * table[P]
         row = worker * BUFFERS * length
-        apart = row + length
+        inside, apart = row + padding, row + length
+        phase, used = length // max(stride, 1), (taps - 1) * dilation + windows * stride
+        across = table[T] + rows
         nothing = x.dtype.type(neutral)
         scratch[row : row + length] = nothing
-        inside = row + padding
-        for number in range(block * table[ROWS], min((block + 1) * table[ROWS], out.size // windows)):
+        first, end = block * table[ROWS], min((block + 1) * table[ROWS], out.size // windows)
+        for number in range(first, end):
             plane = number // per_plane
-            t = number % per_plane // table[P]
-            p = number % table[P]
-            start = plane * table[D] * table[H] * columns
-            factor = scale[t] * scale[table[T] + p] if scaled else nothing
             if table[WHOLE]:
-                total = whole(x, start, table[D] * table[H] * columns, scratch, apart)
-                out[number] = total * (factor * scale[2]) if scaled else total
+                total = run(x, plane * volume, volume)
+                out[number] = total * (scale[0] * scale[1] * scale[2]) if scaled else total
                 continue
-            at = plane * table[PER_PLANE]
-            z0, z1 = table[table[Z] + at + 2 * t], table[table[Z] + at + 2 * t + 1]
-            y0, y1 = table[table[Y] + at + 2 * p], table[table[Y] + at + 2 * p + 1]
+            t, p = number % per_plane // rows, number % rows
+            factor = scale[t] * scale[table[T] + p] if scaled else nothing
+            shift = plane * table[PER_PLANE]
+            at = table[Z] + shift + 2 * t
+            z0, z1 = table[at], table[at + 1]
+            at = table[Y] + shift + 2 * p
+            y0, y1 = table[at], table[at + 1]
             if z0 >= z1 or y0 >= y1:
                 scratch[inside : inside + columns] = nothing
-            elif columns >= n:
-                for w in range(0, columns - n, n):
-                    store(scratch, inside + w, column(x, start + w, table, z0, z1, y0, y1))
-                store(scratch, inside + columns - n, column(x, start + columns - n, table, z0, z1, y0, y1))
             else:
-                for w in range(columns):
-                    total = nothing
-                    for z in range(z0, z1, table[STEP_Z]):
-                        for y in range(y0, y1, table[STEP_Y]):
-                            total = combine_two(total, x[start + (z * table[H] + y) * columns + w])
-                    scratch[inside + w] = total
-            end = number * windows
+                top = plane * volume + (z0 * height + y0) * columns
+                for w in range(0, columns, n):
+                    total = _fetch(x, top + w, columns - w)
+                    skip = step_y
+                    for z in range(z0, z1, step_z):
+                        line = plane * volume + z * height * columns + w
+                        for y in range(y0 + skip, y1, step_y):
+                            total = combine(total, _fetch(x, line + y * columns, columns - w))
+                        skip = 0
+                    store(scratch, inside + w, total)
+                store(scratch, inside + columns, splat(x, nothing))
+            to = number * windows
             if stride == 0:
                 for q in range(windows):
-                    total = nothing
-                    for w in range(table[table[X] + at + 2 * q], table[table[X] + at + 2 * q + 1], table[DILATION]):
-                        total = combine_two(total, scratch[np.uintp(row + w)])
-                    out[end + q] = total * (factor * scale[table[T] + table[P] + q]) if scaled else total
+                    at = table[X] + shift + 2 * q
+                    w0, w1 = table[at], table[at + 1]
+                    if dilation == 1:
+                        total = run(scratch, row + w0, w1 - w0)
+                    else:
+                        total = nothing
+                        for w in range(w0, w1, dilation):
+                            total = combine_two(total, scratch[np.uintp(row + w)])
+                    out[to + q] = total * (factor * scale[across + q]) if scaled else total
                 continue
-            if stride == 2:
-                _sort_apart(scratch, row, length, apart)
+            if stride > 1:
+                _sort(scratch, row, used, stride, phase, apart)
             for q in range(0, windows, n):
                 if stride == 1:
                     total = load(scratch, row + q)
                     for s in range(1, taps):
-                        total = combine(total, load(scratch, row + q + s * table[DILATION]))
+                        total = combine(total, load(scratch, row + q + s * dilation))
                 else:
                     total = load(scratch, apart + q)
-                    for s in range(1, taps):
-                        shift = s * table[DILATION]
-                        total = combine(total, load(scratch, apart + (shift & 1) * (length // 2) + q + shift // 2))
+                    e = c = 0
+                    for _ in range(1, taps):
+                        e += dilation
+                        while e >= stride:
+                            e, c = e - stride, c + 1
+                        total = combine(total, load(scratch, apart + e * phase + q + c))
                 if scaled:
-                    total = total * load(scale, table[T] + table[P] + q) * splat(scale, factor)
-                _put(out, end + q, total, windows - q)
+                    total = total * load(scale, across + q) * splat(scale, factor)
+                _put(out, to + q, total, windows - q, end * windows)
 
     return body
 
 
-_sums = _reduction("_sums", operator.add, operator.add, 0.0, scaled=True)
-_maxima = _reduction("_maxima", maximum, larger, -np.inf, scaled=False)
+_sums = _reduction("_sums", operator.add, operator.add, sum_of_lanes, 0.0, scaled=True)
+_maxima = _reduction("_maxima", maximum, larger, largest_lane, -np.inf, scaled=False)
 
 
 @separate
-def _places(block, worker, x, table, steps, scratch, out, places):
-    """As the maxima, and the place of each in its plane; steps[i] = i. Where a window holds nothing the place is -1."""
-    columns, windows, stride, taps, padding, dilation = table[W], table[Q], table[STRIDE], table[TAPS], table[PADDING], table[DILATION]
+def _places(block, worker, x, table, steps, scratch, out, short, long):
+    """As the maxima, and the place of each in its plane, in ``short`` or in ``long``, whichever is not empty; steps[i] = i. Where a
+    window holds nothing the place is -1."""
+    height, columns, rows, windows = table[H], table[W], table[P], table[Q]
+    stride, taps, dilation, padding = table[STRIDE], table[TAPS], table[DILATION], table[PADDING]
+    step_z, step_y = table[STEP_Z], table[STEP_Y]
+    volume, per_plane = table[D] * height * columns, table[T] * rows
     n, length = lanes(x), table[LENGTH]
-    per_plane = table[T] * table[P]
     row = worker * BUFFERS * length
     place, apart, place_apart, found = row + length, row + 2 * length, row + 3 * length, row + 4 * length
+    phase, used = length // max(stride, 1), (taps - 1) * dilation + windows * stride
+    values_at, places_at = (row, place) if stride < 2 else (apart, place_apart)
     real = x.dtype.type
     nothing, nowhere = real(-np.inf), real(_NOWHERE)
     scratch[row : row + length] = nothing
     scratch[place : place + length] = nowhere
-    for number in range(block * table[ROWS], min((block + 1) * table[ROWS], out.size // windows)):
+    end = min((block + 1) * table[ROWS], out.size // windows)
+    for number in range(block * table[ROWS], end):
         plane = number // per_plane
-        t = number % per_plane // table[P]
-        p = number % table[P]
-        start = plane * table[D] * table[H] * columns
-        at = plane * table[PER_PLANE]
-        z0, z1 = table[table[Z] + at + 2 * t], table[table[Z] + at + 2 * t + 1]
-        y0, y1 = table[table[Y] + at + 2 * p], table[table[Y] + at + 2 * p + 1]
+        t, p = number % per_plane // rows, number % rows
+        shift = plane * table[PER_PLANE]
+        at = table[Z] + shift + 2 * t
+        z0, z1 = table[at], table[at + 1]
+        at = table[Y] + shift + 2 * p
+        y0, y1 = table[at], table[at + 1]
+        start = plane * volume
         if z0 >= z1 or y0 >= y1:
             scratch[row : row + length] = nothing
             scratch[place : place + length] = nowhere
-        for first in range(0, columns, n):
-            if z0 >= z1 or y0 >= y1:
-                break
-            w = min(first, max(columns - n, 0))
-            line = (z0 * table[H] + y0) * columns
-            largest = pair_of(load_part(x, start + line + w, columns - w), splat(x, real(line)))
-            skip = table[STEP_Y]
-            for z in range(z0, z1, table[STEP_Z]):
-                for y in range(y0 + skip, y1, table[STEP_Y]):
-                    line = (z * table[H] + y) * columns
-                    largest = max_pair_next(largest, load_part(x, start + line + w, columns - w), splat(x, real(line)))
-                skip = 0
-            _put(scratch, row + padding + w, first_of(largest), columns - w)
-            _put(scratch, place + padding + w, second_of(largest) + load(steps, w), columns - w)
-        end = number * windows
+        else:
+            for w in range(0, columns, n):
+                line = (z0 * height + y0) * columns
+                largest = pair_of(_fetch(x, start + line + w, columns - w), splat(x, real(line)))
+                skip = step_y
+                for z in range(z0, z1, step_z):
+                    for y in range(y0 + skip, y1, step_y):
+                        line = (z * height + y) * columns
+                        largest = max_pair_next(largest, _fetch(x, start + line + w, columns - w), splat(x, real(line)))
+                    skip = 0
+                store(scratch, row + padding + w, first_of(largest))
+                store(scratch, place + padding + w, second_of(largest) + load(steps, w))
+            store(scratch, row + padding + columns, splat(x, nothing))
+            store(scratch, place + padding + columns, splat(x, nowhere))
+        to = number * windows
         if stride == 0:
             for q in range(windows):
+                at = table[X] + shift + 2 * q
+                w0, w1 = table[at], table[at + 1]
                 value, where = nothing, nowhere
-                for w in range(table[table[X] + at + 2 * q], table[table[X] + at + 2 * q + 1], dilation):
-                    v, f = scratch[np.uintp(row + w)], scratch[np.uintp(place + w)]
-                    if v > value or (v == value and f < where) or (v != v and (value == value or f > where)):
-                        value, where = v, f
-                out[end + q] = value
+                if dilation == 1 and w1 - w0 >= n:
+                    largest = pair_of(load(scratch, row + w0), load(scratch, place + w0))
+                    for w in range(w0 + n, w1, n):
+                        last = min(w, w1 - n)
+                        largest = max_pair(largest, load(scratch, row + last), load(scratch, place + last))
+                    value, where = largest_pair(largest)
+                else:
+                    for w in range(w0, w1, dilation):
+                        v, f = scratch[np.uintp(row + w)], scratch[np.uintp(place + w)]
+                        if v > value or (v == value and f < where) or (v != v and (value == value or f > where)):
+                            value, where = v, f
+                out[to + q] = value
                 scratch[found + q] = where
         else:
-            half, values_at, places_at = 0, row, place
-            if stride == 2:
-                half, values_at, places_at = length // 2, apart, place_apart
-                _sort_apart(scratch, row, length, apart)
-                _sort_apart(scratch, place, length, place_apart)
+            if stride > 1:
+                _sort(scratch, row, used, stride, phase, apart)
+                _sort(scratch, place, used, stride, phase, place_apart)
             for q in range(0, windows, n):
                 largest = pair_of(load(scratch, values_at + q), load(scratch, places_at + q))
-                for s in range(1, taps):
-                    shift = s * dilation
-                    shift = q + shift if stride == 1 else q + (shift & 1) * half + shift // 2
-                    largest = max_pair(largest, load(scratch, values_at + shift), load(scratch, places_at + shift))
-                _put(out, end + q, first_of(largest), windows - q)
+                e = c = 0
+                for _ in range(1, taps):
+                    e += dilation
+                    while e >= stride:
+                        e, c = e - stride, c + 1
+                    tap = e * phase + c + q
+                    largest = max_pair(largest, load(scratch, values_at + tap), load(scratch, places_at + tap))
+                _put(out, to + q, first_of(largest), windows - q, end * windows)
                 store(scratch, found + q, second_of(largest))
-        integer = places.dtype.type
-        where_found, where_to = scratch[found : found + windows], places[end : end + windows]
-        for q in range(windows):
-            where_to[q] = integer(where_found[q]) if where_found[q] < nowhere else integer(-1)
+        where_found = scratch[found : found + windows]
+        if long.size:
+            far = long[to : to + windows]
+            for q in range(windows):
+                far[q] = np.int32(where_found[q]) if where_found[q] < real(1 << 30) else np.int32(-1)
+        else:
+            near = short[to : to + windows]
+            for q in range(windows):
+                near[q] = np.int32(where_found[q]) if where_found[q] < real(1 << 30) else np.int32(-1)
 
 
 @launcher
@@ -261,72 +285,91 @@ def maxima(threads, x, table, scratch, out):
 
 
 @launcher
-def places(threads, x, table, steps, scratch, out, found):
+def places(threads, x, table, steps, scratch, out, short, long):
     rows = out.size // table[Q]
-    parallel(_places, (rows + table[ROWS] - 1) // table[ROWS], threads, (x, table, steps, scratch, out, found))
+    parallel(_places, (rows + table[ROWS] - 1) // table[ROWS], threads, (x, table, steps, scratch, out, short, long))
 
 
 @function
-def _put_together(scratch, row, padding, dx, start, columns):
-    """dx[start : start + columns] = scratch[row + padding ...]."""
+def _put_together(scratch, line, phase, stride, padding, dx, to, columns, limit, both):
+    """dx[to + w] for all columns w = j stride + e - padding, from scratch[line + e * phase + j]; ``both``: room for a row."""
     n = lanes(dx)
-    for w in range(0, columns, n):
-        _put(dx, start + w, load(scratch, row + padding + w), columns - w)
+    if stride <= 2:
+        if stride == 2:
+            for j in range(0, (columns - 1 + padding) // 2 + 1, n):
+                store_tile(scratch, both + 2 * j, n, interleave(load(scratch, line + j), load(scratch, line + phase + j)))
+        else:
+            both = line
+        for w in range(0, columns, n):
+            _put(dx, to + w, load(scratch, both + padding + w), columns - w, limit)
+    else:
+        for e in range(stride):
+            j = (padding - e + stride - 1) // stride
+            w = j * stride + e - padding
+            while w < columns:
+                dx[np.uintp(to + w)] = scratch[np.uintp(line + e * phase + j)]
+                w, j = w + stride, j + 1
 
 
 @separate
 def _spread(block, worker, dy, table, scale, scratch, dx):
     """The gradient of ``sums``: rows of dx (planes, D, H, W); dy (planes, T, P, Q)."""
-    columns, windows, stride, taps, padding = table[W], table[Q], table[STRIDE], table[TAPS], table[PADDING]
+    depth, height, columns, rows, windows = table[D], table[H], table[W], table[P], table[Q]
+    stride, taps, padding = table[STRIDE], table[TAPS], table[PADDING]
     n, length = lanes(dx), table[LENGTH]
-    per_plane = table[D] * table[H]
-    plane_windows = table[T] * table[P] * windows
+    per_plane, plane_windows = depth * height, table[T] * rows * windows
     row = worker * BUFFERS * length
-    inside, line = row + taps - 1, row + length
+    inside, line, both = row + taps - 1, row + length, row + 2 * length
+    phase = length // max(stride, 1)
+    across = table[T] + rows
     zero = dx.dtype.type(0)
     scratch[row : row + length] = zero
-    across = table[T] + table[P]
-    for number in range(block * table[IN_ROWS], min((block + 1) * table[IN_ROWS], dx.size // columns)):
-        plane = number // per_plane
-        z = number % per_plane // table[H]
-        y = number % table[H]
-        to = dx[number * columns : (number + 1) * columns]
-        if table[WHOLE]:
-            to[:] = dy[plane] * (scale[0] * scale[1] * scale[2])
+    first, end = block * table[IN_ROWS], min((block + 1) * table[IN_ROWS], dx.size // columns)
+    limit = end * columns
+    if table[WHOLE]:
+        for plane in range(first // per_plane, (end + per_plane - 1) // per_plane):
+            part = dx[max(first, plane * per_plane) * columns : min(end, (plane + 1) * per_plane) * columns]
+            part[:] = dy[plane] * (scale[0] * scale[1] * scale[2])
+        return
+    t0 = t1 = p0 = p1 = last_plane = -1
+    for number in range(first, end):
+        plane, z, y, to = number // per_plane, number % per_plane // height, number % height, number * columns
+        at_z, at_y = table[COVER_Z] + 2 * z, table[COVER_Y] + 2 * y
+        if plane == last_plane and t0 == table[at_z] and t1 == table[at_z + 1] and p0 == table[at_y] and p1 == table[at_y + 1]:
+            # under the same windows as the row before
+            for w in range(0, columns, n):
+                _put(dx, to + w, _fetch(dx, to - columns + w, columns - w), columns - w, limit)
             continue
-        t0, t1 = table[table[COVER_Z] + 2 * z], table[table[COVER_Z] + 2 * z + 1]
-        p0, p1 = table[table[COVER_Y] + 2 * y], table[table[COVER_Y] + 2 * y + 1]
+        t0, t1, p0, p1, last_plane = table[at_z], table[at_z + 1], table[at_y], table[at_y + 1], plane
         for q in range(0, windows, n):
             total = splat(dx, zero)
             for t in range(t0, t1):
                 for p in range(p0, p1):
-                    at = plane * plane_windows + (t * table[P] + p) * windows + q
+                    at = plane * plane_windows + (t * rows + p) * windows + q
                     part = load(dy, at) if q + n <= windows else load_part(dy, at, windows - q)
                     total = fma(part, splat(scale, scale[t] * scale[table[T] + p]), total)
             store(scratch, inside + q, total * load(scale, across + q))
         if stride == 0:
-            to[:] = zero
-            for q in range(windows):
-                value = scratch[inside + q]
-                covered = to[table[table[X] + 2 * q] : table[table[X] + 2 * q + 1]]
-                for w in range(covered.size):
-                    covered[w] += value
+            covered = dx[to : to + columns]
+            for w in range(columns):
+                total = zero
+                for q in range(table[table[COVER_X] + 2 * w], table[table[COVER_X] + 2 * w + 1]):
+                    total += scratch[np.uintp(inside + q)]
+                covered[w] = total
         elif stride == 1:
             for w in range(0, columns, n):
                 total = load(scratch, inside + padding + w)
                 for s in range(1, taps):
                     total = total + load(scratch, inside + padding + w - s)
-                _put(dx, number * columns + w, total, columns - w)
+                _put(dx, to + w, total, columns - w, limit)
         else:
-            for j in range(0, (columns - 1 + padding) // 2 + 1, n):
-                even = load(scratch, inside + j)
-                for s in range(2, taps, 2):
-                    even = even + load(scratch, inside + j - s // 2)
-                odd = splat(dx, zero)
-                for s in range(1, taps, 2):
-                    odd = odd + load(scratch, inside + j - s // 2)
-                store_tile(scratch, line + 2 * j, n, interleave(even, odd))
-            _put_together(scratch, line, padding, dx, number * columns, columns)
+            for e in range(stride):
+                for j in range(0, (columns - 1 + padding) // stride + 1, n):
+                    total = splat(dx, zero)
+                    for s in range(e, taps, stride):
+                        total = total + load(scratch, inside + j - s // stride)
+                    store(scratch, line + e * phase + j, total)
+            _put_together(scratch, line, phase, stride, padding, dx, to, columns, limit, both)
 
 
 @launcher
@@ -337,61 +380,56 @@ def spread(threads, dy, table, scale, scratch, dx):
 
 @separate
 def _send_back(block, worker, dy, places, table, begins, scratch, dx):
-    """The gradient of ``maxima`` where windows are small and strides 1 or 2: rows of dx, each compared with all places that may
-    lie in it; begins[q] = q stride - padding. No element is addressed through a place."""
-    columns, windows, stride, taps, padding, dilation = table[W], table[Q], table[STRIDE], table[TAPS], table[PADDING], table[DILATION]
+    """The gradient of ``maxima`` where windows are few and strides small: rows of dx, each compared with all places that may lie in
+    it; begins[q] = q stride - padding. No element is addressed through a place."""
+    depth, height, columns, rows, windows = table[D], table[H], table[W], table[P], table[Q]
+    stride, taps, padding, dilation = table[STRIDE], table[TAPS], table[PADDING], table[DILATION]
     n, length = lanes(dx), table[LENGTH]
-    per_plane = table[D] * table[H]
-    plane_windows = table[T] * table[P] * windows
+    per_plane, plane_windows = depth * height, table[T] * rows * windows
     margin = (taps - 1) * dilation
+    place = worker * BUFFERS * length
+    value, line, both = place + length, place + 2 * length, place + 3 * length
+    inside_place, inside_value = place + margin, value + margin
+    phase = length // stride
     real = dx.dtype.type
     zero = real(0)
-    place, value, line = worker * BUFFERS * length, (worker * BUFFERS + 1) * length, (worker * BUFFERS + 2) * length
-    scratch[place : place + length] = real(-_NOWHERE)
-    scratch[value : value + length] = zero
-    inside_place, inside_value = place + margin, value + margin
-    where = scratch[inside_place : inside_place + windows]
-    gradient = scratch[inside_value : inside_value + windows]
-    begin = begins[:windows]
+    scratch[place : place + 2 * length] = zero
     steps = (columns - 1 + padding) // stride + 1
-    for number in range(block * table[IN_ROWS], min((block + 1) * table[IN_ROWS], dx.size // columns)):
-        plane = number // per_plane
-        z = number % per_plane // table[H]
-        y = number % table[H]
-        target = real((z * table[H] + y) * columns)
-        scratch[line : line + 2 * length] = zero
+    end = min((block + 1) * table[IN_ROWS], dx.size // columns)
+    for number in range(block * table[IN_ROWS], end):
+        plane, z, y, to = number // per_plane, number % per_plane // height, number % height, number * columns
+        target = real((z * height + y) * columns)
+        fresh = True
         for t in range(table[table[COVER_Z] + 2 * z], table[table[COVER_Z] + 2 * z + 1]):
             if (z - table[table[Z] + 2 * t]) % table[STEP_Z]:
                 continue
             for p in range(table[table[COVER_Y] + 2 * y], table[table[COVER_Y] + 2 * y + 1]):
                 if (y - table[table[Y] + 2 * p]) % table[STEP_Y]:
                     continue
-                at = plane * plane_windows + (t * table[P] + p) * windows
-                from_places, from_dy = places[at : at + windows], dy[at : at + windows]
-                for q in range(windows):
-                    where[q] = real(from_places[q]) - begin[q]
-                    gradient[q] = from_dy[q]
-                for phase in range(stride):
+                at = plane * plane_windows + (t * rows + p) * windows
+                for q in range(0, windows, n):
+                    # zeros behind the last window: whatever place they are at, they add nothing
+                    store(scratch, inside_place + q, places_as(dx, places, at + q, windows - q) - load(begins, q))
+                    part = load(dy, at + q) if q + n <= windows else load_part(dy, at + q, windows - q)
+                    store(scratch, inside_value + q, part)
+                for e in range(stride):
                     for j in range(0, steps, n):
-                        total = load(scratch, line + phase * length + j)
+                        total = splat(dx, zero) if fresh else load(scratch, line + e * phase + j)
                         for s in range(taps):
-                            shift = s * dilation
-                            if shift % stride == phase:
-                                from_ = j - shift // stride
+                            if s * dilation % stride == e:
+                                here = j - s * dilation // stride
                                 total = add_where_equal(
                                     total,
-                                    load(scratch, inside_place + from_),
-                                    splat(dx, target + real(shift)),
-                                    load(scratch, inside_value + from_),
+                                    load(scratch, inside_place + here),
+                                    splat(dx, target + real(s * dilation)),
+                                    load(scratch, inside_value + here),
                                 )
-                        store(scratch, line + phase * length + j, total)
-        if stride == 1:
-            _put_together(scratch, line, padding, dx, number * columns, columns)
+                        store(scratch, line + e * phase + j, total)
+                fresh = False
+        if fresh:
+            dx[to : to + columns] = zero
         else:
-            for j in range(0, steps, n):
-                both = interleave(load(scratch, line + j), load(scratch, line + length + j))
-                store_tile(scratch, line + 2 * length + 2 * j, n, both)
-            _put_together(scratch, line + 2 * length, padding, dx, number * columns, columns)
+            _put_together(scratch, line, phase, stride, padding, dx, to, columns, end * columns, both)
 
 
 @launcher

@@ -2,8 +2,8 @@
 
 Along every axis window o covers the elements first[o], first[o] + dilation, ... below end[o], padding left out. Strided
 windows, the floor/ceil windows of adaptive pooling and the random ones of fractional pooling are then the same thing; 1-D and
-2-D images are 3-D ones of depth and height 1. Where the windows of a row lie at a stride of 1 or 2, as nearly all do, the table
-also says so: the walker then takes them a vector at a time.
+2-D images are 3-D ones of depth and height 1. Where the windows of a row lie at a stride of up to 4, as nearly all do, the
+table also says so: the walker then takes them a vector at a time.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from fastops._check import Array
 Integers = int | tuple[int, ...]
 
 # What stands where in a table; HEAD numbers, then the tables of the axes.
+HEAD = 23
 (
-    D, H, W, T, P, Q, STRIDE, TAPS, DILATION, PADDING, STEP_Z, STEP_Y, PER_PLANE, LENGTH, ROWS, IN_ROWS, Z, Y, X, COVER_Z, COVER_Y, WHOLE,
-) = range(22)  # fmt: skip
-HEAD = 22
+    D, H, W, T, P, Q, STRIDE, TAPS, DILATION, PADDING, STEP_Z, STEP_Y, PER_PLANE, LENGTH, ROWS, IN_ROWS, WHOLE,
+    Z, Y, X, COVER_Z, COVER_Y, COVER_X,
+) = range(HEAD)  # fmt: skip
 
 # Room behind the elements of a row for loads and stores of whole vectors, twice the widest vector.
 _SLACK = 64
+# Elements that lie a stride apart are sorted together up to here; beyond, windows are taken one at a time.
+_MOST_STRIDE = 4
 # Rows of an image that hold about so many elements make a block of work.
 _BLOCK = 1 << 14
 # Rows of scratch memory that every worker has.
@@ -88,7 +91,7 @@ class Plan:
         self.input_shape, self.shape = (*lead, *self.size[3 - ndim :]), (*lead, *self.windows[3 - ndim :])
         self.count = planes * self.window_count
         taps = [max(1, int((a.end - a.first).max(initial=0)) // a.dilation) for a in axes]
-        regular = x.stride in (1, 2) and x.count > 1 and (x.taps - 1) * x.dilation < x.size + 2 * x.padding
+        regular = 1 <= x.stride <= _MOST_STRIDE and x.count > 1 and (x.taps - 1) * x.dilation < x.size + 2 * x.padding
         head = np.zeros(HEAD, np.int64)
         head[[D, H, W]], head[[T, P, Q]] = self.size, self.windows
         head[STRIDE], head[TAPS] = (x.stride, x.taps) if regular else (0, 1)
@@ -107,7 +110,7 @@ class Plan:
             parts.append(joined.ravel())
             head[[Z, Y, X]] = offset + np.cumsum([0, lists[0].shape[1], lists[1].shape[1]])
         else:
-            for at, t in zip((Z, Y, X, COVER_Z, COVER_Y), [*lists, z.cover(), y.cover()]):
+            for at, t in zip((Z, Y, X, COVER_Z, COVER_Y, COVER_X), [*lists, *(a.cover() for a in axes)]):
                 head[at] = offset
                 offset += t.size
                 parts.append(t.ravel())
