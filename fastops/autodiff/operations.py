@@ -42,7 +42,7 @@ class _Plan:
     """What is worth knowing about an operation once and for all.
 
     Attributes:
-        names, known: of the arguments of the forward function, in order and as a set.
+        names: of the arguments that the forward function takes by position; ``known``: of all.
         inputs: of those, the ones that have gradients, in their order.
         unsaved: of those, the ones that reach the backward function as stand-ins.
         unwatched: arguments that may change in place: those without values, and running statistics, which the operation
@@ -60,15 +60,16 @@ class _Plan:
         self.name = op.name
         self.forward: Callable[..., tuple[Any, Call]] = op.record or (lambda **call: (function(**call), {}))
         self.backward = op.backward
-        self.names = tuple(inspect.signature(op.forward).parameters)
+        parameters = inspect.signature(op.forward).parameters
+        self.names = tuple(name for name, p in parameters.items() if p.kind is not p.KEYWORD_ONLY)
+        self.known = frozenset(parameters)
         taken = inspect.signature(op.backward).parameters
-        self.known = frozenset(self.names)
         self.inputs = op.inputs
         self.unsaved = tuple(name for name in op.inputs if name not in op.saved)
         self.unwatched = frozenset((*self.unsaved, "running_mean", "running_var"))
-        self.forbidden = tuple(name for name in ("out", "inplace") if name in self.names)
-        self.fused = "activation" in self.names and "activation" not in taken
-        self.lacking = tuple(n for n in self.names if n not in taken and n not in ("out", "inplace", "activation"))
+        self.forbidden = tuple(name for name in ("out", "inplace") if name in self.known)
+        self.fused = "activation" in self.known and "activation" not in taken
+        self.lacking = tuple(n for n in self.known if n not in taken and n not in ("out", "inplace", "activation"))
         self.masked = len(op.inputs) > 1
 
 
@@ -164,7 +165,8 @@ def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
     if len(call) < len(args) + len(kwargs) or not call.keys() <= plan.known:
         return function(*args, **kwargs)  # raises what is to be raised
     for name in plan.forbidden:
-        if call.pop(name, None) not in (None, False):
+        value = call.pop(name, None)
+        if value is not None and value is not False:
             raise TypeError(f"{plan.name}: {name} must be left out where a value is differentiated: the values of a Variable never change")
     if not plan.fused:
         return _record(plan, call, tape)[0]
