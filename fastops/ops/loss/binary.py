@@ -13,7 +13,7 @@ margin_ranking_loss               max(0, -t (x1 - x2) + margin)                 
 ================================  ====================================================  ====================================
 
 Nothing is kept but the arguments. log(1 + e^-x) is max(-x, 0) + log1p(e^-abs(x)), which does not overflow.
-Sources: Kullback and Leibler, "On Information and Sufficiency" (1951), equation 2.2; Hadsell, Chopra, LeCun, "Dimensionality
+Sources: Kullback and Leibler, "On Information and Sufficiency" (1951); Hadsell, Chopra, LeCun, "Dimensionality
 Reduction by Learning an Invariant Mapping" (2006) for the hinge; Good, "Rational Decisions" (1952) for cross-entropy.
 """
 

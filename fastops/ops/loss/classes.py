@@ -9,7 +9,7 @@ for weights w and label smoothing e (a class t is the distribution that is 1 at 
 of the targets that are not ignored; for distributions by the number of rows.
 The forward pass reads the scores twice while they are in cache and allocates nothing of their size; m and s, two numbers a row,
 are kept for the backward pass, which then is one pass. Sums over classes are those of ``simd/reduce.py`` in blocks of fixed size.
-Sources: Bridle, "Probabilistic Interpretation of Feedforward Classification Network Outputs" (1990), equation 6;
+Sources: Bridle, "Probabilistic Interpretation of Feedforward Classification Network Outputs" (1990);
 Szegedy et al., "Rethinking the Inception Architecture" (2016), section 7, for label smoothing.
 """
 
@@ -462,7 +462,7 @@ def _prepare(op: str, input: Any, target: Any, weight: Any, ignore_index: int, p
             raise ValueError(f"{op}: ignore_index must be negative where target holds probabilities, got {ignore_index}")
         if w.size == 0:
             w = np.ones(classes, x.dtype)
-        return _Call(x.ravel(), classes, length, rows, _EMPTY["q"], q.astype(x.dtype, copy=False).ravel(), w, outside, dtype, float(rows), ignore_index)
+        return _Call(x.ravel(), classes, length, rows, _EMPTY["q"], q.astype(x.dtype, copy=False).ravel(), w, outside, dtype, float(rows), ignore_index, True)
     if t.shape != outside:
         raise ValueError(f"{op}: target must have shape {outside}, that of input without its classes, got {t.shape}")
     t = t.ravel()

@@ -12,7 +12,7 @@ gaussian_nll_loss   (log v + d^2 / v) / 2 for the variance v          d / v
 ==================  ================================================  =======================
 
 The derivative by t is the negative of that by x where the loss depends on d alone. Nothing is kept but the arguments.
-Sources: Huber, "Robust Estimation of a Location Parameter" (1964), equation 1.2; Girshick, "Fast R-CNN" (2015), equation 3;
+Sources: Huber, "Robust Estimation of a Location Parameter" (1964); Girshick, "Fast R-CNN" (2015), equation 3;
 Nix and Weigend, "Estimating the mean and variance of the target probability distribution" (1994).
 """
 
