@@ -78,6 +78,16 @@ from fastops.ops.embedding import embedding as embedding
 from fastops.ops.embedding import embedding_backward as embedding_backward
 from fastops.ops.embedding import embedding_bag as embedding_bag
 from fastops.ops.embedding import embedding_bag_backward as embedding_bag_backward
+from fastops.ops.graph.conv import gcn_conv as gcn_conv
+from fastops.ops.graph.conv import gcn_conv_backward as gcn_conv_backward
+from fastops.ops.graph.conv import gcn_norm as gcn_norm
+from fastops.ops.graph.conv import gcn_norm_backward as gcn_norm_backward
+from fastops.ops.graph.conv import gin_aggregate as gin_aggregate
+from fastops.ops.graph.conv import gin_aggregate_backward as gin_aggregate_backward
+from fastops.ops.graph.conv import graph_sage_conv as graph_sage_conv
+from fastops.ops.graph.conv import graph_sage_conv_backward as graph_sage_conv_backward
+from fastops.ops.graph.gat import gat_conv as gat_conv
+from fastops.ops.graph.gat import gat_conv_backward as gat_conv_backward
 from fastops.ops.graph.scatter import gather as gather
 from fastops.ops.graph.scatter import gather_backward as gather_backward
 from fastops.ops.graph.scatter import scatter as scatter
@@ -92,6 +102,10 @@ from fastops.ops.graph.scatter import segment_softmax as segment_softmax
 from fastops.ops.graph.scatter import segment_softmax_backward as segment_softmax_backward
 from fastops.ops.graph.scatter import segment_sum as segment_sum
 from fastops.ops.graph.scatter import segment_sum_backward as segment_sum_backward
+from fastops.ops.graph.sparse import sddmm as sddmm
+from fastops.ops.graph.sparse import sddmm_backward as sddmm_backward
+from fastops.ops.graph.sparse import spmm as spmm
+from fastops.ops.graph.sparse import spmm_backward as spmm_backward
 from fastops.ops.layout import one_hot as one_hot
 from fastops.ops.layout import pad as pad
 from fastops.ops.layout import pad_backward as pad_backward
