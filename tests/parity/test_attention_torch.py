@@ -28,7 +28,7 @@ def to_numpy(value):
 def assert_close(found, expected, what):
     expected = expected.detach().numpy()
     assert (found.shape, found.dtype) == (expected.shape, expected.dtype), what
-    scale = max(np.abs(expected).max(), 1e-2) if expected.size else 1
+    scale = max(np.abs(expected).max(), 1.0) if expected.size else 1
     np.testing.assert_allclose(found, expected, rtol=0, atol=300 * np.finfo(expected.dtype).eps * scale, err_msg=what)
 
 
