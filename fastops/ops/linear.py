@@ -23,7 +23,7 @@ from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activation_entry
-from fastops.simd.gemm import gemm_strided, rows_by_rows
+from fastops.simd.gemm import gemm_strided, multiply, rows_by_rows
 from fastops.simd.reduce import sum_axis
 
 Number = int | float
@@ -34,6 +34,14 @@ _FEW_ROWS = 8
 _NS_PER_PRODUCT = 0.05
 
 _NOTHING = {np.dtype(name): np.empty(0, name) for name in ("float32", "float64")}
+
+
+def _matrix_product(a: Array, b: Array, c: Array, a_turned: bool = False) -> None:
+    """c (M, N) = a (M, K) b (K, N), or a (K, M) turned."""
+    if a.size and b.size:
+        multiply(a, b, c, a_turned)
+    else:
+        c[...] = 0
 
 
 def _product(
@@ -49,6 +57,9 @@ def _product(
         depth = 1
         a, b = np.zeros((1, rows, 1), c.dtype), np.zeros((1, 1, cols), c.dtype)
         a_turned = b_turned = False
+    if batch == 1 and alpha == 1 and bias is None and not (accumulate or activation):
+        multiply(a[0], b[0], c[0], a_turned, b_turned)
+        return c
     a_batch = 0 if a.shape[0] == 1 else rows * depth
     b_batch = 0 if b.shape[0] == 1 else depth * cols
     gemm_strided(
@@ -195,14 +206,18 @@ def linear_backward(
     bias_shape = None if bias is None else _check.shape_of(op, "bias", bias, dtype)
     _check_gradient(op, dy, _linear_shape(op, x.shape, w.shape, bias_shape))
     ins, rows, outs = x.shape[-1], prod(x.shape[:-1]), prod(w.shape[:-1])
-    gradient, features, weights = dy.reshape(1, rows, outs), x.reshape(1, rows, ins), w.reshape(1, outs, ins)
+    gradient = dy.reshape(rows, outs)
     dx = dw = db = None
     if output_mask[0]:
-        dx = _product(gradient, weights, np.empty((1, rows, ins), x.dtype)).reshape(x.shape).astype(dtype, copy=False)
+        dx = np.empty(x.shape, x.dtype)
+        _matrix_product(gradient, w.reshape(outs, ins), dx.reshape(rows, ins))
+        dx = dx.astype(dtype, copy=False)
     if output_mask[1]:
-        dw = _product(gradient, features, np.empty((1, outs, ins), x.dtype), a_turned=True).reshape(w.shape).astype(dtype, copy=False)
+        dw = np.empty(w.shape, x.dtype)
+        _matrix_product(gradient, x.reshape(rows, ins), dw.reshape(outs, ins), a_turned=True)
+        dw = dw.astype(dtype, copy=False)
     if output_mask[2] and bias_shape is not None:
-        db = _sum_to(sum_axis(gradient).reshape(w.shape[:-1]), bias_shape).astype(dtype, copy=False)
+        db = _sum_to(sum_axis(gradient.reshape(1, rows, outs)).reshape(w.shape[:-1]), bias_shape).astype(dtype, copy=False)
     return dx, dw, db
 
 
@@ -289,7 +304,19 @@ def matmul(input: ArrayLike, other: ArrayLike, *, out: Array | None = None) -> A
     array([21., 43.])
     """
     op = "matmul"
-    (a, b), dtype = _check.as_arrays(op, input=input, other=other)
+    a, b = _check.as_array(op, "input", input), _check.as_array(op, "other", other)
+    left, right, nothing = a.shape, b.shape, _NOTHING.get(a.dtype)
+    if nothing is not None and a.dtype is b.dtype and len(left) == 2 and left[1:] == right[:1] and a.size and b.size and out is None:
+        # the usual case, whose small matrices leave no time for more
+        if len(right) == 2:
+            y = np.empty((left[0], right[1]), a.dtype)
+            multiply(a, b, y)
+            return y
+        if len(right) == 1:
+            y = np.empty(left[0], a.dtype)
+            rows_by_rows(threads_for(a.size * _NS_PER_PRODUCT), b.reshape(1, -1), a, nothing, 0, 0, y.reshape(1, -1))
+            return y
+    (a, b), dtype = _check.as_arrays(op, input=a, other=b)
     pair = _Pair(op, a, b, ("input", "other"))
     y = _result(op, out, pair.shape, dtype, a.dtype, a, b)
     _product(pair.a, pair.b, y.reshape(pair.c_shape))

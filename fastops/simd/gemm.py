@@ -20,7 +20,7 @@ from fastops.simd.blocking import KC, NV, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activation_entry, finish_rows
 from fastops.simd.pack import copy_run, pack_panels, scale_run
-from fastops.simd.product import block_product, dot_products
+from fastops.simd.product import block_product, dot_products, row_combinations
 from fastops.simd.vector import lanes
 from fastops.simd.workspace import scratch
 
@@ -109,7 +109,9 @@ def _direct_block(
     item, j0 = block // strips, block % strips * _STRIP
     n = min(_STRIP, cols - j0)
     a0, b0, start = item * a_batch, item * b_batch + j0 * b_col, item * c_batch + j0
-    if b_col == 1:
+    if b_col == 1 and rows <= 2 and depth >= 4 and n >= 64:
+        call(row_combinations, (rows, n, depth, a, a0, a_row, a_col, b, b0, b_row, c, start, c_row, accumulate))
+    elif b_col == 1:
         width = NV * lanes(c)
         whole = n // width * width
         call(block_product, (rows, whole, depth, a, a0, a_row, a_col, b, b0, b_row, width, c, start, c_row, accumulate))
@@ -176,12 +178,61 @@ def gemm_workspace(rows: int, cols: int, depth: int, dtype: str, threads: int) -
     return (kc * -(-min(cols, _NC) // width) * width + threads * mc * kc) * np.dtype(dtype).itemsize
 
 
+def _format(c: np.ndarray) -> str:
+    """The name of its dtype, which the dtype itself takes a microsecond to tell."""
+    return "float32" if c.itemsize == 4 else "float64"
+
+
+@launcher
+def _direct_matrix(threads, a, a_turned, b, b_turned, c, panels):
+    rows, cols = c.shape
+    depth = a.shape[0 if a_turned else 1]
+    a_row, a_col = (1, rows) if a_turned else (depth, 1)
+    b_row, b_col = (1, depth) if b_turned else (cols, 1)
+    strips = (cols + _STRIP - 1) // _STRIP
+    flat = c.reshape(-1)
+    parallel(
+        _direct_block,
+        strips,
+        threads,
+        (
+            strips, rows, cols, depth, a.reshape(-1), 0, a_row, a_col, b.reshape(-1), 0, b_row, b_col, flat, 0, cols, False,
+            flat[:0], 0, 1, (0, 0), panels,
+        ),
+    )  # fmt: skip
+
+
+def multiply(a, b, c, a_turned=False, b_turned=False):
+    """c (M, N) = a (M, K) @ b (K, N), all C-contiguous and not empty; turned, a is (K, M) and b (N, K). Nothing is checked here.
+
+    ``gemm_strided`` with few arguments: a product of 32 x 32 x 32 takes 2 us, and passing its arguments would take as long.
+    """
+    rows, cols = c.shape
+    depth = a.shape[0 if a_turned else 1]
+    work = rows * cols * depth
+    if cols > 1 and _reads_in_place(rows, cols, depth, rows if a_turned else 1, 1 if b_turned else cols, depth if b_turned else 1):
+        threads = _threads.threads_for(work * 0.04)
+        dtype = _format(c)
+        width = panel_width(dtype)
+        panels = c[0] if cols % width == 0 or (b_turned and depth > 1) else scratch(threads * width * depth, dtype)
+        _direct_matrix(threads, a, a_turned, b, b_turned, c, panels)
+        return
+    gemm_strided(
+        1, rows, cols, depth, a.reshape(-1), (0, 1, rows) if a_turned else (0, depth, 1), b.reshape(-1),
+        (0, 1, depth) if b_turned else (0, cols, 1), c.reshape(-1), (0, cols),
+    )  # fmt: skip
+
+
 def gemm_strided(batch, rows, cols, depth, a, a_strides, b, b_strides, c, c_strides, *, alpha=1.0, accumulate=False, bias=None, bias_axis=1, activation=0):
     """c[z] (+)= alpha * a[z] @ b[z] over flat arrays; strides are (batch, row, column) in elements, c's (batch, row).
 
     The bias is added along rows (``bias_axis=0``: one value a row) or columns. Nothing is checked here.
     """
-    dtype = c.dtype.name
+    if cols == 1 and rows > 1 and c_strides[1] == 1:  # a column: the row that is its transpose
+        rows, cols, c_strides = cols, rows, (c_strides[0], rows)
+        (a, a_strides), (b, b_strides) = (b, (b_strides[0], 1, b_strides[1])), (a, (a_strides[0], a_strides[2], a_strides[1]))
+        bias_axis = 1 - bias_axis
+    dtype = _format(c)
     width = panel_width(dtype)
     threads = _threads.threads_for(batch * rows * cols * depth * (0.01 if dtype == "float32" else 0.02))
     if bias is None:

@@ -778,6 +778,55 @@ def lane_sums(typingctx: Any, tile: Any) -> Any:
 
 
 @intrinsic
+def row_sums(typingctx: Any, tile: Any) -> Any:
+    """The sum over the lanes of each vector of a tile, as a tuple of numbers; the order of additions is fixed."""
+    result = types.UniTuple(tile.dtype, tile.rows * tile.cols)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = _ELEMENT[tile.dtype.name]
+        name = f"llvm.vector.reduce.fadd.v{tile.vector.count}{'f32' if tile.dtype.name == 'float32' else 'f64'}"
+        reduce = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind, tile.vector.llvm]), name)
+        zero = ir.Constant(kind, 0.0)
+        sums = [builder.call(reduce, [zero, vector], fastmath=("reassoc",)) for vector in _vectors(builder, tile, args[0])]
+        return cgutils.pack_array(builder, sums)
+
+    return result(tile), codegen
+
+
+@intrinsic
+def larger(typingctx: Any, a: Any, b: Any) -> Any:
+    """The larger of each two lanes; NaN where either is NaN."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        name = f"llvm.maximum.v{a.count}{'f32' if a.dtype.name == 'float32' else 'f64'}"
+        return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(a.llvm, [a.llvm, a.llvm]), name), args, fastmath=("nsz",))
+
+    return a(a, a), codegen
+
+
+def _across(name: str, initial: bool) -> Any:
+    @intrinsic
+    def across(typingctx: Any, vector: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            kind = _ELEMENT[vector.dtype.name]
+            full = f"llvm.vector.reduce.{name}.v{vector.count}{'f32' if vector.dtype.name == 'float32' else 'f64'}"
+            given = [ir.Constant(kind, 0.0), *args] if initial else args
+            reduce = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [v.type for v in given]), full)
+            return builder.call(reduce, given, fastmath=("reassoc", "nsz"))
+
+        return vector.dtype(vector), codegen
+
+    return across
+
+
+sum_of_lanes = _across("fadd", initial=True)
+"""The sum over a vector's lanes; the order of additions is fixed."""
+
+largest_lane = _across("fmaximum", initial=False)
+"""The largest of a vector's lanes; NaN if one is NaN."""
+
+
+@intrinsic
 def interleave(typingctx: Any, a: Any, b: Any) -> Any:
     """The elements of two vectors in turns, as a column of two vectors."""
     tile = TileType(a.dtype, 2, 1)

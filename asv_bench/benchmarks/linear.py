@@ -1,0 +1,28 @@
+"""Products of matrices: a transformer's layers, classifiers, batches of small matrices, and a single example."""
+
+from __future__ import annotations
+
+from .common import Case, benchmarks
+
+CASES = {
+    "linear.1x64": Case("linear", {"input": (1, 64), "weight": (64, 64), "bias": (64,)}),
+    "linear.1x512x1000": Case("linear", {"input": (1, 512), "weight": (1000, 512), "bias": (1000,)}),
+    "linear.32x784x256": Case("linear", {"input": (32, 784), "weight": (256, 784), "bias": (256,)}),
+    "linear.512x768x768": Case("linear", {"input": (512, 768), "weight": (768, 768), "bias": (768,)}),
+    "linear.4x128x768x3072": Case("linear", {"input": (4, 128, 768), "weight": (3072, 768), "bias": (3072,)}),
+    "bilinear.64x32x32x32": Case("bilinear", {"input1": (64, 32), "input2": (64, 32), "weight": (32, 32, 32), "bias": (32,)}),
+    "bilinear.16x128x128x64": Case("bilinear", {"input1": (16, 128), "input2": (16, 128), "weight": (64, 128, 128), "bias": (64,)}),
+    "matmul.512x512x512": Case("matmul", {"input": (512, 512), "other": (512, 512)}, torch=lambda F, t, o: t["input"] @ t["other"]),
+    "matmul.96x128x64x128": Case("matmul", {"input": (96, 128, 64), "other": (96, 64, 128)}, torch=lambda F, t, o: t["input"] @ t["other"]),
+    "matmul.512x512.vector": Case("matmul", {"input": (512, 512), "other": (512,)}, torch=lambda F, t, o: t["input"] @ t["other"]),
+    "matmul.32x32x32": Case("matmul", {"input": (32, 32), "other": (32, 32)}, torch=lambda F, t, o: t["input"] @ t["other"]),
+    "addmm.128x512x512": Case(
+        "addmm", {"input": (512,), "mat1": (128, 512), "mat2": (512, 512)}, torch=lambda F, t, o: t["input"].addmm(t["mat1"], t["mat2"]),
+    ),
+    "baddbmm.64x64x64x64": Case(
+        "baddbmm", {"input": (64, 64, 64), "batch1": (64, 64, 64), "batch2": (64, 64, 64)}, {"alpha": 0.125},
+        torch=lambda F, t, o: t["input"].baddbmm(t["batch1"], t["batch2"], **o),
+    ),
+}  # fmt: skip
+
+Forward, Backward = benchmarks(CASES)
