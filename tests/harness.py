@@ -129,6 +129,7 @@ def apart(flat: np.ndarray, output: Any) -> Any:
     """The reverse of ``in_a_row``: the numbers in the structure of ``output``; None stands in for integers."""
     if not isinstance(output, tuple):
         return flat
+    flat = np.asarray(flat)
     parts, start = [], 0
     for one in output:
         size = in_a_row(one).size
@@ -231,6 +232,8 @@ def half_is_computed_in_single(row: Row) -> None:
 
 def disguises(array: np.ndarray) -> Iterator[tuple[str, Any]]:
     """The same values in every form that memory can have."""
+    while array.ndim == 0:  # one number has no layout; as often as somebody asks
+        yield "a number", array
     apart = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
     apart[..., ::2] = array
     yield "every second element", apart[..., ::2]
@@ -329,7 +332,10 @@ def nan_and_infinity_come_through(row: Row) -> None:
         arguments[first].flat[arguments[first].size // 2] = value
         with np.errstate(invalid="ignore"):
             expected = row.expected(arguments)
-        found = row.forward(arguments)
+        try:
+            found = row.forward(arguments)
+        except ValueError:
+            continue  # refused, for values are confined to an interval: not lost either
         assert not np.isfinite(found[~np.isfinite(expected)]).any()
         if np.isnan(value):
             assert np.isnan(found[np.isnan(expected)]).all()
