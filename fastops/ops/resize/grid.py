@@ -15,6 +15,7 @@ for Digital Image Processing" (1981), equation 4 with a = -0.75.
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -35,7 +36,6 @@ from fastops.simd.vector import (
     load,
     load_square,
     load_square_part,
-    splat,
     store,
     store_square_part,
     store_tile,
@@ -46,39 +46,50 @@ from fastops.simd.workspace import scratch
 MODES = {"nearest": 1, "bilinear": 2, "bicubic": 4}  # and their taps an axis
 PADDINGS = {"zeros": 0, "border": 1, "reflection": 2}
 
-# Places whose taps are computed together: a multiple of every lane count.
+# Places whose taps are computed together: a multiple of every lane count. Loops over a whole tile, whose rows lie at constant
+# distances, need no check that they do not overlap; a part of a tile is filled up.
 _TILE = 64
-_NS_PER_TAP = 0.15
+# Rows of a tile: for each axis the weights of up to 4 taps, their slopes, the place, its slope and its floor; behind them the
+# weights of all taps together, then their slopes along each axis. Rows of indices: 4 for each axis, then those of all taps.
+_PLACE, _SLOPE, _FLOOR, _ROWS = 8 * _TILE, 9 * _TILE, 10 * _TILE, 11 * _TILE
+_WEIGHTS, _SLOPES, _MOST = 3 * _ROWS, 3 * _ROWS + 16 * _TILE, 16 * _TILE
+_OFFSETS = 12 * _TILE
+_ROOM, _ENTRIES = _SLOPES + 3 * _MOST, _OFFSETS + _MOST
+_OUTSIDE = -(1 << 60)
+
+_NS_PER_TAP = 0.12
 
 
 @function
-def _clip(x, slope, count, size):
+def _clip(work, size):
     """Into the image; NaN goes to 0, as in PyTorch. Where it clips nothing moves: the slope is 0."""
-    zero, last = x.dtype.type(0), x.dtype.type(size - 1)
-    for i in range(count):
-        slope[i] = slope[i] if (x[i] > zero) & (x[i] < last) else zero
-        low = x[i] if x[i] > zero else zero
-        x[i] = low if low < last else last
+    zero, last = work.dtype.type(0), work.dtype.type(size - 1)
+    for i in range(_TILE):
+        x = work[_PLACE + i]
+        work[_SLOPE + i] = work[_SLOPE + i] if (x > zero) & (x < last) else zero
+        low = x if x > zero else zero
+        work[_PLACE + i] = low if low < last else last
 
 
 @function
-def _reflect(x, slope, count, size, align):
+def _reflect(work, size, align):
     """Mirrored at the centres (align) or the edges of the end elements as often as it takes."""
-    real = x.dtype.type
+    real = work.dtype.type
     shift = real(0) if align else real(0.5)
     double = real(2 * (size - 1)) if align else real(2 * size)
     half = real(0.5) * double
     if double == real(0):
-        fill_row(real(0), x, 0, count)
-        fill_row(real(0), slope, 0, count)
+        fill_row(real(0), work, _PLACE, _TILE)
+        fill_row(real(0), work, _SLOPE, _TILE)
         return
-    for i in range(count):
-        moved = x[i] + shift
+    for i in range(_TILE):
+        moved = work[_PLACE + i] + shift
         away = abs(moved)
         rest = away - np.trunc(away / double) * double
         turns = (moved < real(0)) != (rest > half)
-        slope[i] = -slope[i] if turns else slope[i]
-        x[i] = min(rest, double - rest) - shift
+        work[_SLOPE + i] = -work[_SLOPE + i] if turns else work[_SLOPE + i]
+        back = double - rest
+        work[_PLACE + i] = (rest if rest < back else back) - shift
 
 
 @function
@@ -100,106 +111,103 @@ def _keys(t):
 
 
 @function
-def _axis(grid, g0, ndim, axis, count, size, taps, padding, align, work, index):
-    """The taps of one axis for ``count`` places: index[t * TILE + i] (-1: outside), weights and then their slopes in work.
-
-    work: taps rows of weights, taps of slopes, one of places and one of slopes of places.
-    """
+def _axis(grid, g0, ndim, count, size, step, taps, padding, align, work, index):
+    """The taps of one axis: index[t * TILE + i] times ``step``, or OUTSIDE; weights, and slopes from row 4, in work."""
     real = grid.dtype.type
     one, zero, last = real(1), real(0), real(size - 1)
-    x, slope, floor = work[2 * taps * _TILE :], work[(2 * taps + 1) * _TILE :], work[(2 * taps + 2) * _TILE :]
     factor = real(0.5) * real(size - 1 if align else size)
     shift = zero if align else real(0.5)
-    places = grid[g0 + axis :]
+    places = grid[g0:]
     for i in range(count):
-        x[i] = (places[np.uintp(i * ndim)] + one) * factor - shift
-        slope[i] = factor
+        work[_PLACE + i] = places[np.uintp(i * ndim)]
+    for i in range(count, _TILE):
+        work[_PLACE + i] = zero
+    for i in range(_TILE):
+        work[_PLACE + i] = (work[_PLACE + i] + one) * factor - shift
+        work[_SLOPE + i] = factor
     if taps < 4:
         if padding == 2:
-            _reflect(x, slope, count, size, align)
+            _reflect(work, size, align)
         if padding > 0:
-            _clip(x, slope, count, size)
+            _clip(work, size)
     if taps == 1:
-        for i in range(count):
-            nearest = np.rint(x[i])
-            index[i] = np.int64(nearest) if (nearest >= zero) & (nearest <= last) else -1
+        for i in range(_TILE):
+            nearest = np.rint(work[_PLACE + i])
+            index[i] = np.int64(nearest) * step if (nearest >= zero) & (nearest <= last) else _OUTSIDE
             work[i] = one
-            work[_TILE + i] = zero
         return
-    w0, w1, w2, w3 = work, work[_TILE:], work[2 * _TILE :], work[3 * _TILE :]
+    for i in range(_TILE):
+        work[_FLOOR + i] = np.floor(work[_PLACE + i])
     if taps == 2:
-        below, above = index, index[_TILE:]
-        for i in range(count):
-            floor[i] = np.floor(x[i])
-            t = x[i] - floor[i]
-            w0[i], w1[i] = one - t, t
-            w2[i], w3[i] = -slope[i], slope[i]
-            below[i] = np.int64(floor[i]) if (floor[i] >= zero) & (floor[i] <= last) else -1
-            above[i] = np.int64(floor[i]) + 1 if (floor[i] >= -one) & (floor[i] < last) else -1
+        for i in range(_TILE):
+            t = work[_PLACE + i] - work[_FLOOR + i]
+            work[i], work[_TILE + i] = one - t, t
+            work[4 * _TILE + i], work[5 * _TILE + i] = -work[_SLOPE + i], work[_SLOPE + i]
+        for i in range(_TILE):
+            floor = work[_FLOOR + i]
+            index[i] = np.int64(floor) * step if (floor >= zero) & (floor <= last) else _OUTSIDE
+            index[_TILE + i] = (np.int64(floor) + 1) * step if (floor >= -one) & (floor < last) else _OUTSIDE
         return
-    d0, d1, d2, d3 = work[4 * _TILE :], work[5 * _TILE :], work[6 * _TILE :], work[7 * _TILE :]
-    for i in range(count):
-        floor[i] = np.floor(x[i])
-        a, b, c, d, e, f, g, h = _keys(x[i] - floor[i])
-        w0[i], w1[i], w2[i], w3[i] = a, b, c, d
-        d0[i], d1[i], d2[i], d3[i] = e * slope[i], f * slope[i], g * slope[i], h * slope[i]
+    for i in range(_TILE):
+        a, b, c, d, e, f, g, h = _keys(work[_PLACE + i] - work[_FLOOR + i])
+        work[i], work[_TILE + i], work[2 * _TILE + i], work[3 * _TILE + i] = a, b, c, d
+        work[4 * _TILE + i], work[5 * _TILE + i] = e * factor, f * factor
+        work[6 * _TILE + i], work[7 * _TILE + i] = g * factor, h * factor
     for t in range(4):
-        here = index[t * _TILE :]
-        for i in range(count):
-            x[i] = floor[i] + real(t - 1)
+        for i in range(_TILE):
+            work[_PLACE + i] = work[_FLOOR + i] + real(t - 1)
         if padding == 2:
-            _reflect(x, slope, count, size, align)
+            _reflect(work, size, align)
         if padding > 0:
-            _clip(x, slope, count, size)
-        for i in range(count):
-            here[i] = np.int64(x[i]) if (x[i] >= zero) & (x[i] <= last) else -1
+            _clip(work, size)
+        here = index[t * _TILE :]
+        for i in range(_TILE):
+            x = work[_PLACE + i]
+            here[i] = np.int64(x) * step if (x >= zero) & (x <= last) else _OUTSIDE
 
 
 @function
-def _taps(grid, g0, count, size, taps, padding, align, nowhere, work, index):
-    """The taps of ``count`` places, in the order of their axes: offsets in index[k * TILE + i], ``nowhere`` for those outside.
+def _taps(grid, g0, ndim, count, size, taps, padding, align, slopes, nowhere, work, index):
+    """The taps of ``count`` places: offsets (``nowhere`` for those outside) and weights, and on demand their slopes.
 
-    work: rows of weights, then for each axis their slopes along it (the grid's first coordinate is the last axis), then room.
+    Two dimensions are three, of which the first has a single tap.
     """
-    ndim = len(size)
-    total = taps**ndim
-    rows, room = 2 * taps + 3, (ndim + 1) * total
-    for a in range(ndim):
-        axis_work, axis_index = work[(room + a * rows) * _TILE :], index[(total + a * taps) * _TILE :]
-        _axis(grid, g0, ndim, ndim - 1 - a, count, size[a], taps, padding, align, axis_work, axis_index)
-    for k in range(total):
-        offset, weight = index[k * _TILE :], work[k * _TILE :]
-        for i in range(count):
-            offset[i], weight[i] = 0, grid.dtype.type(1)
-        for b in range(ndim):
-            slope = work[(total * (1 + b) + k) * _TILE :]
-            for i in range(count):
-                slope[i] = grid.dtype.type(1)
-        rest = k
-        for j in range(ndim):
-            a = ndim - 1 - j
-            t, rest = rest % taps, rest // taps
-            stride = 1
-            for b in range(a + 1, ndim):
-                stride *= size[b]
-            from_ = index[(total + a * taps + t) * _TILE :]
-            for i in range(count):
-                offset[i] = offset[i] + from_[i] * stride if (from_[i] >= 0) & (offset[i] >= 0) else -1
-            own, own_slope = work[(room + a * rows + t) * _TILE :], work[(room + a * rows + taps + t) * _TILE :]
-            for i in range(count):
-                weight[i] *= own[i]
-            for b in range(ndim):
-                slope, part = work[(total * (1 + b) + k) * _TILE :], own_slope if b == a else own
-                for i in range(count):
-                    slope[i] *= part[i]
-        if ndim == 3:
-            # a tap outside has no weight either, so that NaN places give 0; in two dimensions they give NaN: PyTorch does so
-            for b in range(ndim + 1):
-                part = work[(total * b + k) * _TILE :]
-                for i in range(count):
-                    part[i] = part[i] if offset[i] >= 0 else grid.dtype.type(0)
-        for i in range(count):
-            offset[i] = offset[i] if offset[i] >= 0 else nowhere
+    D, H, W = size
+    zero = work.dtype.type(0)
+    _axis(grid, g0, ndim, count, W, 1, taps, padding, align, work[2 * _ROWS :], index[8 * _TILE :])
+    _axis(grid, g0 + 1, ndim, count, H, W, taps, padding, align, work[_ROWS:], index[4 * _TILE :])
+    deep = taps if ndim == 3 else 1
+    if ndim == 3:
+        _axis(grid, g0 + 2, ndim, count, D, H * W, taps, padding, align, work, index)
+    else:
+        for i in range(_TILE):
+            index[i], work[i] = 0, work.dtype.type(1)
+    for z in range(deep):
+        for y in range(taps):
+            for x in range(taps):
+                k = (z * taps + y) * taps + x
+                offset, weight = index[_OFFSETS + k * _TILE :], work[_WEIGHTS + k * _TILE :]
+                iz, iy, ix = index[z * _TILE :], index[(4 + y) * _TILE :], index[(8 + x) * _TILE :]
+                for i in range(_TILE):
+                    at = iz[i] + iy[i] + ix[i]
+                    offset[i] = at if at >= 0 else nowhere
+                wz, wy, wx = work[z * _TILE :], work[_ROWS + y * _TILE :], work[2 * _ROWS + x * _TILE :]
+                for i in range(_TILE):
+                    weight[i] = wz[i] * wy[i] * wx[i]
+                if slopes:
+                    dz, dy, dx = wz[4 * _TILE :], wy[4 * _TILE :], wx[4 * _TILE :]
+                    sz, sy, sx = weight[16 * _TILE :], weight[32 * _TILE :], weight[48 * _TILE :]
+                    for i in range(_TILE):
+                        sx[i] = wz[i] * wy[i] * dx[i]
+                    for i in range(_TILE):
+                        sy[i] = wz[i] * dy[i] * wx[i]
+                    if ndim == 3:
+                        for i in range(_TILE):
+                            sz[i] = dz[i] * wy[i] * wx[i]
+                if ndim == 3:
+                    # a tap outside has no weight either, so that NaN places give 0; in two dimensions they give NaN: as PyTorch
+                    for i in range(_TILE):
+                        weight[i] = weight[i] if offset[i] != nowhere else zero
 
 
 @function
@@ -226,96 +234,136 @@ def _turn_back(x, x0, y, at, step, count, channels):
             store_square_part(y, at + i, step, transpose(load_square(x, x0 + i * L, L)), channels, width)
 
 
+@function
+def _value(plane, offset, nowhere):
+    return plane[np.uintp(offset)] if offset != nowhere else plane.dtype.type(0)
+
+
 @separate
 def _sample(block, worker, x, grid, size, dims, plan, work, index, y):
-    """Places [first, end) of y (N, C, PQ) for L channels of an image; x (N, C, HW), grid (N, PQ, axes), all flat."""
-    _, C, HW, PQ, taps, padding, align = dims
-    parts, planar, memory, entries = plan
-    L, ndim = lanes(x), len(size)
+    """A part of the places of y (N, C, PQ) for L channels of an image; x (N, C, HW), grid (N, PQ, axes), all flat."""
+    C, PQ, ndim, taps, padding, align = dims
+    parts, planar, memory = plan
+    L, HW = lanes(x), size[0] * size[1] * size[2]
     total = taps**ndim
     groups = -(-C // L)
     n, group, part = block // (groups * parts), block // parts % groups, block % parts
     channels = min(L, C - group * L)
     tiles = -(-PQ // _TILE)
-    work, index = work[worker * memory :], index[worker * entries :]
-    nowhere = -(-HW // L) * L
-    turned, result = 0, (nowhere + 1) * L
     x0, y0 = (n * C + group * L) * HW, (n * C + group * L) * PQ
-    if planar:
-        result = 0
-    else:
-        _turn(x, x0, HW, channels, work, turned)
-        store(work, nowhere * L, splat(x, x.dtype.type(0)))
-    room = work[result + _TILE * L :]
+    room, work, index = work[worker * memory :], work[worker * memory + _ROOM :], index[worker * _ENTRIES :]
+    result, nowhere = _TILE * L, -(-HW // L) * L
+    if not planar:
+        _turn(x, x0, HW, channels, work, result)
+        fill_row(x.dtype.type(0), work, result + nowhere * L, L)
     for tile in range(tiles * part // parts, tiles * (part + 1) // parts):
         first = tile * _TILE
         count = min(_TILE, PQ - first)
-        _taps(grid, (n * PQ + first) * ndim, count, size, taps, padding, align, nowhere, room, index)
+        _taps(grid, (n * PQ + first) * ndim, ndim, count, size, taps, padding, align, False, nowhere, room, index)
         if planar:
             for c in range(channels):
-                plane, row = x[x0 + c * HW : x0 + (c + 1) * HW], y[y0 + c * PQ + first :]
-                row[:count] = x.dtype.type(0)
+                plane, row = x[x0 + c * HW :], y[y0 + c * PQ + first :]
                 for k in range(total):
-                    offset, weight = index[k * _TILE :], room[k * _TILE :]
-                    for i in range(count):
-                        row[i] += weight[i] * (plane[np.uintp(offset[i])] if offset[i] != nowhere else x.dtype.type(0))
+                    offset, weight = index[_OFFSETS + k * _TILE :], room[_WEIGHTS + k * _TILE :]
+                    if k == 0:
+                        for i in range(count):
+                            row[i] = weight[i] * _value(plane, offset[i], nowhere)
+                    else:
+                        for i in range(count):
+                            row[i] += weight[i] * _value(plane, offset[i], nowhere)
             continue
         for i in range(count):
-            total_ = broadcast(room, i) * load(work, element(index, i) * L)
-            for k in range(1, total):
-                total_ = fma(broadcast(room, k * _TILE + i), load(work, element(index, k * _TILE + i) * L), total_)
-            store(work, result + i * L, total_)
-        _turn_back(work, result, y, y0 + first, PQ, count, channels)
+            at, to = _OFFSETS + i, _WEIGHTS + i
+            value = broadcast(room, to) * load(work, result + element(index, at) * L)
+            for _ in range(1, total):
+                at, to = at + _TILE, to + _TILE
+                value = fma(broadcast(room, to), load(work, result + element(index, at) * L), value)
+            store(work, i * L, value)
+        _turn_back(work, 0, y, y0 + first, PQ, count, channels)
 
 
 @separate
 def _sample_gradient(block, worker, dy, x, grid, size, dims, plan, work, index, dx, dgrid):
     """dx (N, C, HW) and dgrid (groups, N, PQ, axes), which is to be added up, for L channels of an image; all flat."""
-    N, C, HW, PQ, taps, padding, align = dims
-    wants_x, wants_grid, memory, entries = plan
-    L, ndim = lanes(dy), len(size)
+    C, PQ, ndim, taps, padding, align = dims
+    batch, wants_x, wants_grid, planar, memory = plan
+    L, HW = lanes(dy), size[0] * size[1] * size[2]
+    zero = dy.dtype.type(0)
     total = taps**ndim
     groups = -(-C // L)
     n, group = block // groups, block % groups
     channels = min(L, C - group * L)
-    work, index = work[worker * memory :], index[worker * entries :]
-    nowhere = -(-HW // L) * L
-    image, sums = 0, (nowhere + 1) * L
-    given = 2 * sums
-    products = given + _TILE * L
-    room = work[products + ndim * _TILE * L :]
     x0, y0 = (n * C + group * L) * HW, (n * C + group * L) * PQ
-    if wants_grid:
-        _turn(x, x0, HW, channels, work, image)
-        store(work, nowhere * L, splat(dy, dy.dtype.type(0)))
-    if wants_x:
-        fill_row(dy.dtype.type(0), work, sums, (nowhere + 1) * L)
+    room, work, index = work[worker * memory :], work[worker * memory + _ROOM :], index[worker * _ENTRIES :]
+    given, nowhere = _TILE * L, -(-HW // L) * L
+    sums = 2 * given
+    image = sums + (nowhere + 1) * L
+    if planar:
+        if wants_x:
+            fill_row(zero, dx, x0, channels * HW)
+    else:
+        if wants_x:
+            fill_row(zero, work, sums, (nowhere + 1) * L)
+        if wants_grid:
+            _turn(x, x0, HW, channels, work, image)
+            fill_row(zero, work, image + nowhere * L, L)
     for first in range(0, PQ, _TILE):
         count = min(_TILE, PQ - first)
-        _taps(grid, (n * PQ + first) * ndim, count, size, taps, padding, align, nowhere, room, index)
+        _taps(grid, (n * PQ + first) * ndim, ndim, count, size, taps, padding, align, wants_grid, nowhere, room, index)
+        target = ((group * batch + n) * PQ + first) * ndim
+        if planar:
+            for c in range(channels):
+                row = dy[y0 + c * PQ + first :]
+                if wants_x:
+                    plane = dx[x0 + c * HW :]
+                    for k in range(total):
+                        offset, weight = index[_OFFSETS + k * _TILE :], room[_WEIGHTS + k * _TILE :]
+                        for i in range(count):
+                            if offset[i] != nowhere:
+                                plane[np.uintp(offset[i])] += weight[i] * row[i]
+                if wants_grid:
+                    plane = x[x0 + c * HW :]
+                    for a in range(ndim):
+                        total_, part = work[a * _TILE :], work[3 * _TILE :]
+                        for k in range(total):
+                            offset, slope = index[_OFFSETS + k * _TILE :], room[_SLOPES + (2 - a) * _MOST + k * _TILE :]
+                            if k == 0:
+                                for i in range(count):
+                                    part[i] = slope[i] * _value(plane, offset[i], nowhere)
+                            else:
+                                for i in range(count):
+                                    part[i] += slope[i] * _value(plane, offset[i], nowhere)
+                        if c == 0:
+                            total_[:_TILE] = zero
+                        for i in range(count):
+                            total_[i] += part[i] * row[i]
+            if wants_grid:
+                for a in range(ndim):
+                    for i in range(count):
+                        dgrid[target + i * ndim + a] = work[a * _TILE + i]
+            continue
         for i in range(0, count, L):
-            part = load_square_part(dy, y0 + first + i, PQ, channels, count - i)
-            store_tile(work, given + i * L, L, transpose(part))
+            store_tile(work, given + i * L, L, transpose(load_square_part(dy, y0 + first + i, PQ, channels, count - i)))
         if wants_x:
             for i in range(count):
                 g = load(work, given + i * L)
                 for k in range(total):
-                    at = sums + element(index, k * _TILE + i) * L
-                    store(work, at, fma(broadcast(room, k * _TILE + i), g, load(work, at)))
+                    at = sums + element(index, _OFFSETS + k * _TILE + i) * L
+                    store(work, at, fma(broadcast(room, _WEIGHTS + k * _TILE + i), g, load(work, at)))
         if wants_grid:
-            target = ((group * N + n) * PQ + first) * ndim
             for a in range(ndim):
                 for i in range(count):
-                    at = total * (1 + a) * _TILE + i
-                    s = broadcast(room, at) * load(work, image + element(index, i) * L)
-                    for k in range(1, total):
-                        s = fma(broadcast(room, at + k * _TILE), load(work, image + element(index, k * _TILE + i) * L), s)
-                    store(work, products + i * L, s * load(work, given + i * L))
+                    at, to = _OFFSETS + i, _SLOPES + (2 - a) * _MOST + i
+                    slope = broadcast(room, to) * load(work, image + element(index, at) * L)
+                    for _ in range(1, total):
+                        at, to = at + _TILE, to + _TILE
+                        slope = fma(broadcast(room, to), load(work, image + element(index, at) * L), slope)
+                    store(work, i * L, slope * load(work, given + i * L))
                 for i in range(0, count, L):
-                    store(work, products + i, lane_sums(load_square(work, products + i * L, L)))
+                    store(work, i, lane_sums(load_square(work, i * L, L)))
                 for i in range(count):
-                    dgrid[target + i * ndim + ndim - 1 - a] = work[products + i]
-    if wants_x:
+                    dgrid[target + i * ndim + a] = work[i]
+    if wants_x and not planar:
         _turn_back(work, sums, dx, x0, HW, HW, channels)
 
 
@@ -341,10 +389,23 @@ def _checked(op: str, x: tuple[int, ...], grid: tuple[int, ...], mode: str, padd
         raise ValueError(f"{op}: grid must have axes {axes} with the batch of input, {x[0]}, got shape {grid}")
 
 
-def _rooms(taps: int, ndim: int) -> tuple[int, int]:
-    """Elements of both kinds that the taps of a tile take."""
-    total = taps**ndim
-    return ((ndim + 1) * total + ndim * (2 * taps + 3)) * _TILE, (total + ndim * taps) * _TILE
+def _work(image: int, planar: bool, dtype: np.dtype[Any], threads: int) -> tuple[int, Array, Array]:
+    """Elements of scratch memory a thread, that memory, and memory for indices; ``image`` is the size of turned images."""
+    L = LANES[dtype.name]
+    memory = _ROOM + 2 * _TILE * L + (0 if planar else image * L)
+    return memory, scratch(threads * memory, dtype.name), scratch(threads * _ENTRIES, "int64")
+
+
+def _reads_planes(channels: int, lanes: int, total: int, pixels: int, places: int) -> bool:
+    """Whether reading the taps of each channel where they are costs less than turning the image first.
+
+    Turning it costs as much as 6 reads a pixel, and a tap of all channels then as much as 2 reads.
+    """
+    return (channels - 2) * total * places < 6 * pixels
+
+
+def _three(size: tuple[int, ...]) -> tuple[int, ...]:
+    return size if len(size) == 3 else (1, *size)
 
 
 @operation
@@ -376,17 +437,13 @@ def grid_sample(input: ArrayLike, grid: ArrayLike, mode: str = "bilinear", paddi
     if y.size:
         ndim, taps, L, HW, PQ = len(size), MODES[mode], LANES[x.dtype.name], prod(size), prod(y.shape[2:])
         total, groups = taps**ndim, -(-C // L)
-        threads = threads_for(y.size * total * _NS_PER_TAP)
-        # turning an image costs as much as reading 6 elements a pixel; from its planes a tap is a read for each channel
-        planar = min(C, L) * total * PQ < 6 * HW + 8 * total * PQ // L
+        threads = threads_for(y.size * (total + 2) * _NS_PER_TAP)
+        planar = _reads_planes(min(C, L), L, total, HW, PQ)
         parts = 1 if N * groups >= threads else threads
-        image = 0 if planar else (-(-HW // L) * L + 1) * L
-        room, entries = _rooms(taps, ndim)
-        memory = image + _TILE * L + room
-        dims = (N, C, HW, PQ, taps, PADDINGS[padding_mode], bool(align_corners))
-        work, index = scratch(threads * memory, x.dtype.name), scratch(threads * entries, "int64")
+        memory, work, index = _work(-(-HW // L) * L + 1, planar, x.dtype, threads)
+        dims = (C, PQ, ndim, taps, PADDINGS[padding_mode], bool(align_corners))
         _sample_all(
-            threads, N * groups * parts, x.ravel(), places.ravel(), tuple(size), dims, (parts, planar, memory, entries),
+            threads, N * groups * parts, x.ravel(), places.ravel(), _three(x.shape[2:]), dims, (parts, planar, memory),
             work, index, y.ravel(),
         )  # fmt: skip
     return y.astype(dtype, copy=False)
@@ -411,25 +468,23 @@ def grid_sample_backward(
     if dy.shape != (N, C, *places.shape[1:-1]):
         raise ValueError(f"{op}: grad_output must have the shape of the output, {(N, C, *places.shape[1:-1])}, got {dy.shape}")
     ndim, taps, L, HW, PQ = len(size), MODES[mode], LANES[x.dtype.name], prod(size), prod(dy.shape[2:])
-    groups = -(-C // L)
+    groups, total = -(-C // L), taps**ndim
     wants_x, wants_grid = bool(output_mask[0]), bool(output_mask[1])
-    if not dy.size or taps == 1:
-        dx, dgrid = np.zeros_like(x), np.zeros_like(places)
-    else:
-        dx = np.empty(x.shape if wants_x else 0, x.dtype)
-        dgrid = np.empty((groups, *places.shape) if wants_grid else 0, x.dtype)
-    if dy.size and (wants_x or (wants_grid and taps > 1)):
-        threads = threads_for(dy.size * taps**ndim * 3 * _NS_PER_TAP)
-        room, entries = _rooms(taps, ndim)
-        memory = (2 * (-(-HW // L) * L + 1) + (1 + ndim) * _TILE) * L + room
-        dims = (N, C, HW, PQ, taps, PADDINGS[padding_mode], bool(align_corners))
-        work, index = scratch(threads * memory, x.dtype.name), scratch(threads * entries, "int64")
+    slopes = wants_grid and taps > 1  # the nearest element does not change with the place
+    dx = np.empty(x.shape if wants_x else 0, x.dtype)
+    dgrid = np.empty((groups, *places.shape), x.dtype) if slopes and dy.size else np.zeros((1, *places.shape), x.dtype)
+    if not dy.size:
+        dx[...] = 0
+    elif wants_x or slopes:
+        threads = threads_for(dy.size * (total + 2) * (1 + wants_x + slopes * ndim) * _NS_PER_TAP)
+        planar = _reads_planes(min(C, L), L, total, HW, PQ)
+        memory, work, index = _work(2 * (-(-HW // L) * L + 1), planar, x.dtype, threads)
+        dims = (C, PQ, ndim, taps, PADDINGS[padding_mode], bool(align_corners))
         _sample_gradients(
-            threads, N * groups, dy.ravel(), x.ravel(), places.ravel(), tuple(size), dims,
-            (wants_x, wants_grid and taps > 1, memory, entries), work, index, dx.ravel(), dgrid.ravel(),
+            threads, N * groups, dy.ravel(), x.ravel(), places.ravel(), _three(x.shape[2:]), dims,
+            (N, wants_x, slopes, planar, memory), work, index, dx.ravel(), dgrid.ravel(),
         )  # fmt: skip
-        if wants_grid and taps > 1:
-            dgrid = dgrid[0] if groups == 1 else dgrid.sum(0)
+    dgrid = dgrid[0] if dgrid.shape[0] == 1 else dgrid.sum(0)
     return dx.astype(dtype, copy=False) if wants_x else None, dgrid.astype(dtype, copy=False) if wants_grid else None
 
 
