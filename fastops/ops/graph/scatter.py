@@ -371,12 +371,14 @@ def segment_softmax_backward(
     array([ 0.25,  0.  , -0.25])
     """
     op = "segment_softmax_backward"
-    if output is None:
-        output = segment_softmax.__wrapped__(data, segment_ids, num_segments, indices_are_sorted)
-    (dy, y), dtype = _check.as_arrays(op, grad_output=grad_output, output=output)
+    given = {"data": data} if output is None else {"output": output}
+    (dy, y), dtype = _check.as_arrays(op, grad_output=grad_output, **given)
     ids, count = _segments(op, y.shape, segment_ids, num_segments, indices_are_sorted)
     output_gradient(op, dy, y.shape)
-    return segments.softmax_backward(ids, count, _rows(y, 0), _rows(dy, 0)).reshape(y.shape).astype(dtype, copy=False)
+    rows = _rows(y, 0)
+    if output is None:
+        rows = segments.softmax(ids, count, rows)
+    return segments.softmax_backward(ids, count, rows, _rows(dy, 0)).reshape(y.shape).astype(dtype, copy=False)
 
 
 def _record_softmax(data: ArrayLike, *args: Any, **kwargs: Any) -> tuple[Array, dict[str, Any]]:
