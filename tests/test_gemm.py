@@ -11,7 +11,8 @@ import fastops
 from fastops import _threads
 from fastops.simd.blocking import KC, MR, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
-from fastops.simd.gemm import _NC, gemm, gemm_strided
+from fastops.simd.finish import activation_entry
+from fastops.simd.gemm import _NC, gemm, gemm_strided, multiply, rows_by_rows
 from tests.activations import activation as reference
 
 DTYPES = ["float32", "float64"]
@@ -131,6 +132,34 @@ def test_out(rng):
     assert (gemm(nothing, nothing.T, out=np.ones((7, 7)), accumulate=True, bias=np.arange(7.0)) == 1 + np.arange(7)).all()
 
 
+def test_out_may_be_an_input(rng):
+    """What the product overwrites it has read before."""
+    for rows in (6, 150):
+        a, b = integers(rng, rows, rows), integers(rng, rows, rows)
+        left, right = a.copy(), b.copy()
+        assert (gemm(left, right, out=left) == a @ b).all()
+        assert (gemm(a, right, out=right) == a @ b).all()
+        added = a.copy()
+        gemm(added, b, out=added, accumulate=True, bias=added[0])
+        assert (added == a + a @ b + a[0]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_in_place(rng, dtype):
+    """Small and thin ones, whose matrices are read where they lie: in either order, and with rows long enough for streams."""
+    shapes = [(1, 1, 1), (1, 70, 9), (2, 300, 5), (2, 65, 3), (3, 33, 40), (9, 17, 1), (1, 30, 800), (8, 257, 300), (7, 1, 20), (1, 600, 300)]
+    for rows, cols, depth in shapes:
+        a, b = integers(rng, rows, depth, dtype=dtype), integers(rng, depth, cols, dtype=dtype)
+        expected = a @ b
+        for a_turned, b_turned in product((False, True), repeat=2):
+            c = np.full((rows, cols), np.nan, dtype)
+            multiply(np.ascontiguousarray(a.T if a_turned else a), np.ascontiguousarray(b.T if b_turned else b), c, a_turned, b_turned)
+            assert (c == expected).all(), (rows, cols, depth, a_turned, b_turned)
+        c = np.full((rows, cols), np.nan, dtype)
+        rows_by_rows(1, a, np.ascontiguousarray(b.T), b[0].copy(), *activation_entry(ACTIVATIONS["relu"], dtype), c)
+        assert (c == np.maximum(expected + b[0], 0)).all()
+
+
 def test_not_a_number_stays_where_it_is(rng):
     """Also in the reduction that was padded or cut, and beside columns that are not there."""
     for rows, cols, depth in ((9, 19, 5), (17, 33, KC + 1)):
@@ -218,6 +247,7 @@ A, B = np.ones((3, 4)), np.ones((4, 5))
         (ValueError, "out must be", A, B, {"out": np.empty((3, 5), "float32")}),
         (ValueError, "out must be", A, B, {"out": np.empty((5, 3)).T}),
         (ValueError, "out must be", A, B, {"out": np.broadcast_to(np.zeros(5), (3, 5))}),
+        (ValueError, "out must be aligned", A, B, {"out": np.zeros(121, np.uint8)[1:].view(np.float64).reshape(3, 5)}),
         (ValueError, "activation must be None or one of relu, ", A, B, {"activation": "swish"}),
         (ValueError, r"bias must be \(5,\) float64, got \(3,\)", A, B, {"bias": np.ones(3)}),
         (ValueError, "bias must be", A, B, {"bias": np.ones(5, "float32")}),

@@ -17,7 +17,7 @@ def running(channels: int) -> dict[str, object]:
     }
 
 
-def batch_norm(F, tensors, options):  # noqa: ANN001, ANN201
+def batch_norm(F, tensors, options):
     """PyTorch takes no gradient of running statistics."""
     still = {name: t.detach() if name.startswith("running") else t for name, t in tensors.items()}
     return F.batch_norm(**still, **options)

@@ -265,8 +265,8 @@ class _Pair:
             da = _sum_to(da.reshape(self.full_a), self._matrix(self.a_shape, -2)).reshape(self.a_shape)
         if wants[1]:
             db = _product(self.a, dy, np.empty((batch, self.b.shape[1], cols), dy.dtype), a_turned=True, alpha=alpha)
-            db = db if batch == 1 else db.reshape(self.full_b)
-            db = _sum_to(db, self._matrix(self.b_shape, -1)).reshape(self.b_shape) if batch > 1 else db.reshape(self.b_shape)
+            db = db if batch == 1 else _sum_to(db.reshape(self.full_b), self._matrix(self.b_shape, -1))
+            db = db.reshape(self.b_shape)
         return da, db
 
     @staticmethod
