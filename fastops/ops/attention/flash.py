@@ -569,9 +569,7 @@ class Attention:
         )  # fmt: skip
         return lse
 
-    def weights(
-        self, q: Array, k: Array, lse: Array, average: bool, extra: Array | None = None, extra_at: tuple[int, int, int] = (0, 0, 0)
-    ) -> Array:
+    def weights(self, q: Array, k: Array, lse: Array, average: bool, extra: Array | None = None, extra_at: tuple[int, int, int] = (0, 0, 0)) -> Array:
         """The probabilities, flat: of each head, or their average over the heads; given ``extra``, the sums of its products with them."""
         dtype = q.dtype
         none, count = np.empty(0, dtype), self.queries * self.keys

@@ -52,9 +52,7 @@ class _Ready:
     attention: Attention
 
 
-def _ready(
-    op: str, query: Any, key: Any, value: Any, attn_mask: Any, dropout_p: Any, is_causal: bool, scale: Any, enable_gqa: bool, seed: int
-) -> _Ready:
+def _ready(op: str, query: Any, key: Any, value: Any, attn_mask: Any, dropout_p: Any, is_causal: bool, scale: Any, enable_gqa: bool, seed: int) -> _Ready:
     (q, k, v), dtype = _check.as_arrays(op, query=query, key=key, value=value)
     given = [q.shape, k.shape, v.shape]
     for name, shape in zip(("query", "key", "value"), given):

@@ -1,0 +1,233 @@
+"""lstm_cell, gru_cell, rnn_cell: one step of :func:`lstm`, :func:`gru` and :func:`rnn`, which see for formulas and gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastops import _check
+from fastops._check import Array
+from fastops._op import operation, register
+from fastops.ops.recurrent.layers import checked_network, gradients, run
+
+Mask6 = tuple[bool, bool, bool, bool, bool, bool]
+
+
+def _one_step(op: str, kind: str, input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> tuple[Any, bool]:
+    """The network of one step, and whether there is a batch."""
+    (x,), _ = _check.as_arrays(op, input=input)
+    if x.ndim not in (1, 2):
+        raise ValueError(f"{op}: input must have axes (N, I) or (I,), got shape {x.shape}")
+    weights = {"w_ih": w_ih, "w_hh": w_hh}
+    if b_ih is not None or b_hh is not None:
+        given = _check.as_array(op, "b_ih" if b_hh is None else "b_hh", b_ih if b_hh is None else b_hh)
+        weights.update({name: np.zeros_like(given) if b is None else b for name, b in (("b_ih", b_ih), ("b_hh", b_hh))})
+    states = hx if kind == "lstm" else (hx,)
+    if kind == "lstm" and hx is not None and (isinstance(hx, np.ndarray) or len(hx) != 2):
+        raise TypeError(f"{op}: hx must be None or a pair (h_0, c_0), got {type(hx).__name__}")
+    lifted = None if hx is None else tuple(None if s is None else np.asarray(s)[None] for s in states)
+    one_step = x.astype(_check.as_array(op, "input", input).dtype, copy=False)[None]
+    network = checked_network(
+        op, kind, one_step, lifted if kind == "lstm" else None if lifted is None else lifted[0], list(weights.values()), tuple(weights),
+        bias="b_ih" in weights,
+    )  # fmt: skip
+    return network, x.ndim == 2
+
+
+def _cell(op: str, kind: str, input: Any, hx: Any, *weights: Any) -> tuple[Any, dict[str, Any]]:
+    network, _ = _one_step(op, kind, input, hx, *weights)
+    _, h, c, memory = run(network)
+    h, c = network.state_outside(h)[0], network.state_outside(c)[0]
+    return ((h, c) if kind == "lstm" else h), {"memory": memory}
+
+
+def _cell_backward(
+    op: str, kind: str, dh: Any, dc: Any, input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, memory: Any, mask: Mask6
+) -> tuple[Any, ...]:
+    network, _ = _one_step(op, kind, input, hx, w_ih, w_hh, b_ih, b_hh)
+    lifted = [None if d is None else np.asarray(d)[None] for d in (dh, dc)]
+    given = None if hx is None else [None if s is None else s for s in (hx if kind == "lstm" else (hx,))]
+    dx, dhx, dweights = gradients(op, network, None, *lifted, memory, given, (mask[0], mask[1], any(mask[2:])))
+    if dhx is not None:
+        dhx = [None if g is None else g[0] for g in dhx] if kind == "lstm" else dhx[0]
+    found = dict(zip(("w_ih", "w_hh", "b_ih", "b_hh"), dweights or []))
+    arguments = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
+    rest = (found.get(name) if want and value is not None else None for want, (name, value) in zip(mask[2:], arguments.items()))
+    return (None if dx is None else dx[0], dhx, *rest)
+
+
+def _record_lstm_cell(
+    input: ArrayLike, hx: Any, w_ih: ArrayLike, w_hh: ArrayLike, b_ih: ArrayLike | None = None, b_hh: ArrayLike | None = None
+) -> tuple[tuple[Array, Array], dict[str, Any]]:
+    return _cell("lstm_cell", "lstm", input, hx, w_ih, w_hh, b_ih, b_hh)
+
+
+@operation
+def lstm_cell(input: ArrayLike, hx: Any, w_ih: ArrayLike, w_hh: ArrayLike, b_ih: ArrayLike | None = None, b_hh: ArrayLike | None = None) -> tuple[Array, Array]:
+    """One step of a long short-term memory: ``torch.lstm_cell``.
+
+    Args:
+        input: (N, I) or (I,).
+        hx: (h, c), each (N, H) or (H,) or None; None for zeros.
+        w_ih, w_hh: (4 H, I) and (4 H, H), gates in the order i, f, g, o.
+        b_ih, b_hh: (4 H,) or None.
+
+    Returns:
+        (h, c) after the step.
+
+    Raises:
+        TypeError, ValueError: an argument is of a wrong kind, or has a wrong value or shape.
+
+    >>> import numpy as np
+    >>> [s.round(3) for s in lstm_cell(np.ones(1), None, np.ones((4, 1)), np.ones((4, 1)))]
+    [array([0.369]), array([0.557])]
+    """
+    arguments = dict(locals())
+    return _record_lstm_cell(**arguments)[0]
+
+
+def lstm_cell_backward(
+    grad_output: Any, input: ArrayLike, hx: Any, w_ih: ArrayLike, w_hh: ArrayLike, b_ih: ArrayLike | None = None,
+    b_hh: ArrayLike | None = None, *, memory: Any = None, output_mask: Mask6 = (True,) * 6,
+) -> tuple[Array | None, Any, Array | None, Array | None, Array | None, Array | None]:  # fmt: skip
+    """Gradients of :func:`lstm_cell` with respect to input, hx (a list of two, None if it was None), w_ih, w_hh, b_ih and b_hh.
+
+    Args:
+        grad_output: (gradient of h, gradient of c), either of which may be None.
+        memory: what the forward pass kept; computed again when not given.
+        output_mask: which gradients to compute; others are None.
+
+    >>> import numpy as np
+    >>> lstm_cell_backward((np.ones(1), None), np.ones(1), None, np.ones((4, 1)), np.ones((4, 1)))[0].round(3)
+    array([0.303])
+    """
+    op = "lstm_cell_backward"
+    dh, dc = grad_output
+    return _cell_backward(op, "lstm", dh, dc, input, hx, w_ih, w_hh, b_ih, b_hh, memory, output_mask)  # type: ignore[return-value]
+
+
+def _record_gru_cell(
+    input: ArrayLike, hx: ArrayLike | None, w_ih: ArrayLike, w_hh: ArrayLike, b_ih: ArrayLike | None = None, b_hh: ArrayLike | None = None
+) -> tuple[Array, dict[str, Any]]:
+    return _cell("gru_cell", "gru", input, hx, w_ih, w_hh, b_ih, b_hh)
+
+
+@operation
+def gru_cell(input: ArrayLike, hx: ArrayLike | None, w_ih: ArrayLike, w_hh: ArrayLike, b_ih: ArrayLike | None = None, b_hh: ArrayLike | None = None) -> Array:
+    """One step of a gated recurrent unit: ``torch.gru_cell``.
+
+    Args:
+        input: (N, I) or (I,).
+        hx: h, (N, H) or (H,); None for zeros.
+        w_ih, w_hh: (3 H, I) and (3 H, H), gates in the order r, z, n.
+        b_ih, b_hh: (3 H,) or None.
+
+    Returns:
+        h after the step.
+
+    Raises:
+        TypeError, ValueError: an argument is of a wrong kind, or has a wrong value or shape.
+
+    >>> import numpy as np
+    >>> gru_cell(np.ones(1), None, np.ones((3, 1)), np.ones((3, 1))).round(3)
+    array([0.205])
+    """
+    arguments = dict(locals())
+    return _record_gru_cell(**arguments)[0]
+
+
+def gru_cell_backward(
+    grad_output: ArrayLike, input: ArrayLike, hx: ArrayLike | None, w_ih: ArrayLike, w_hh: ArrayLike, b_ih: ArrayLike | None = None,
+    b_hh: ArrayLike | None = None, *, memory: Any = None, output_mask: Mask6 = (True,) * 6,
+) -> tuple[Array | None, Any, Array | None, Array | None, Array | None, Array | None]:  # fmt: skip
+    """Gradients of :func:`gru_cell` with respect to input, hx (None if it was None), w_ih, w_hh, b_ih and b_hh.
+
+    Args:
+        grad_output: the gradient of the output.
+        memory: what the forward pass kept; computed again when not given.
+        output_mask: which gradients to compute; others are None.
+
+    >>> import numpy as np
+    >>> gru_cell_backward(np.ones(1), np.ones(1), None, np.ones((3, 1)), np.ones((3, 1)))[0].round(3)
+    array([-0.037])
+    """
+    op = "gru_cell_backward"
+    dh, dc = grad_output, None
+    return _cell_backward(op, "gru", dh, dc, input, hx, w_ih, w_hh, b_ih, b_hh, memory, output_mask)  # type: ignore[return-value]
+
+
+def _record_rnn_cell(
+    input: ArrayLike,
+    hx: ArrayLike | None,
+    w_ih: ArrayLike,
+    w_hh: ArrayLike,
+    b_ih: ArrayLike | None = None,
+    b_hh: ArrayLike | None = None,
+    *,
+    nonlinearity: str = "tanh",
+) -> tuple[Array, dict[str, Any]]:
+    _check.choice("rnn_cell", "nonlinearity", nonlinearity, ("tanh", "relu"))
+    return _cell("rnn_cell", nonlinearity, input, hx, w_ih, w_hh, b_ih, b_hh)
+
+
+@operation
+def rnn_cell(
+    input: ArrayLike,
+    hx: ArrayLike | None,
+    w_ih: ArrayLike,
+    w_hh: ArrayLike,
+    b_ih: ArrayLike | None = None,
+    b_hh: ArrayLike | None = None,
+    *,
+    nonlinearity: str = "tanh",
+) -> Array:
+    """One step of a plain recurrent network: ``torch.rnn_tanh_cell`` and ``torch.rnn_relu_cell``.
+
+    Args:
+        input: (N, I) or (I,).
+        hx: h, (N, H) or (H,); None for zeros.
+        w_ih, w_hh: (H, I) and (H, H).
+        b_ih, b_hh: (H,) or None.
+        nonlinearity: "tanh" or "relu".
+
+    Returns:
+        h after the step.
+
+    Raises:
+        TypeError, ValueError: an argument is of a wrong kind, or has a wrong value or shape.
+
+    >>> import numpy as np
+    >>> rnn_cell(np.ones(1), None, np.ones((1, 1)), np.ones((1, 1))).round(3)
+    array([0.762])
+    """
+    arguments = dict(locals())
+    return _record_rnn_cell(**arguments)[0]
+
+
+def rnn_cell_backward(
+    grad_output: ArrayLike, input: ArrayLike, hx: ArrayLike | None, w_ih: ArrayLike, w_hh: ArrayLike, b_ih: ArrayLike | None = None,
+    b_hh: ArrayLike | None = None, *, nonlinearity: str = "tanh", memory: Any = None, output_mask: Mask6 = (True,) * 6,
+) -> tuple[Array | None, Any, Array | None, Array | None, Array | None, Array | None]:  # fmt: skip
+    """Gradients of :func:`rnn_cell` with respect to input, hx (None if it was None), w_ih, w_hh, b_ih and b_hh.
+
+    Args:
+        grad_output: the gradient of the output.
+        memory: what the forward pass kept; computed again when not given.
+        output_mask: which gradients to compute; others are None.
+
+    >>> import numpy as np
+    >>> rnn_cell_backward(np.ones(1), np.ones(1), None, np.ones((1, 1)), np.ones((1, 1)))[0].round(3)
+    array([0.42])
+    """
+    op = "rnn_cell_backward"
+    _check.choice(op, "nonlinearity", nonlinearity, ("tanh", "relu"))
+    dh, dc = grad_output, None
+    return _cell_backward(op, nonlinearity, dh, dc, input, hx, w_ih, w_hh, b_ih, b_hh, memory, output_mask)  # type: ignore[return-value]
+
+
+_INPUTS = ("input", "hx", "w_ih", "w_hh", "b_ih", "b_hh")
+register(lstm_cell, lstm_cell_backward, inputs=_INPUTS, saved=_INPUTS, record=_record_lstm_cell)
+register(gru_cell, gru_cell_backward, inputs=_INPUTS, saved=_INPUTS, record=_record_gru_cell)
+register(rnn_cell, rnn_cell_backward, inputs=_INPUTS, saved=_INPUTS, record=_record_rnn_cell)
