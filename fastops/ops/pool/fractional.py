@@ -181,7 +181,8 @@ def fractional_max_pool2d_backward(
             numbers of the forward pass are needed, or its integer seed.
 
     >>> import numpy as np
-    >>> fractional_max_pool2d_backward(np.ones((1, 1, 1)), np.arange(25.0).reshape(1, 5, 5), 2, 1, _random_samples=np.full((1, 1, 2), 0.5)).ravel()[-2:]
+    >>> x = np.arange(25.0).reshape(1, 5, 5)
+    >>> fractional_max_pool2d_backward(np.ones((1, 1, 1)), x, 2, 1, _random_samples=np.full((1, 1, 2), 0.5)).ravel()[-2:]
     array([0., 1.])
     """
     return _max_pool_backward("fractional_max_pool2d_backward", 2, grad_output, input, (kernel_size, output_size, output_ratio), _random_samples, rng, indices)
@@ -195,7 +196,8 @@ def fractional_max_pool2d_with_indices_backward(
     """Gradient of :func:`fractional_max_pool2d_with_indices` with respect to its input; arguments as for :func:`fractional_max_pool2d_backward`.
 
     >>> import numpy as np
-    >>> fractional_max_pool2d_with_indices_backward(np.ones((1, 1, 1)), np.arange(25.0).reshape(1, 5, 5), 2, 1, _random_samples=np.full((1, 1, 2), 0.5)).ravel()[-2:]
+    >>> x = np.arange(25.0).reshape(1, 5, 5)
+    >>> fractional_max_pool2d_with_indices_backward(np.ones((1, 1, 1)), x, 2, 1, _random_samples=np.full((1, 1, 2), 0.5)).ravel()[-2:]
     array([0., 1.])
     """
     return _max_pool_backward(
@@ -251,7 +253,8 @@ def fractional_max_pool3d_backward(
             numbers of the forward pass are needed, or its integer seed.
 
     >>> import numpy as np
-    >>> fractional_max_pool3d_backward(np.ones((1, 1, 1, 1)), np.arange(27.0).reshape(1, 3, 3, 3), 2, 1, _random_samples=np.full((1, 1, 3), 0.5)).ravel()[-2:]
+    >>> x = np.arange(27.0).reshape(1, 3, 3, 3)
+    >>> fractional_max_pool3d_backward(np.ones((1, 1, 1, 1)), x, 2, 1, _random_samples=np.full((1, 1, 3), 0.5)).ravel()[-2:]
     array([0., 1.])
     """
     return _max_pool_backward("fractional_max_pool3d_backward", 3, grad_output, input, (kernel_size, output_size, output_ratio), _random_samples, rng, indices)
@@ -265,7 +268,8 @@ def fractional_max_pool3d_with_indices_backward(
     """Gradient of :func:`fractional_max_pool3d_with_indices` with respect to its input; arguments as for :func:`fractional_max_pool3d_backward`.
 
     >>> import numpy as np
-    >>> fractional_max_pool3d_with_indices_backward(np.ones((1, 1, 1, 1)), np.arange(27.0).reshape(1, 3, 3, 3), 2, 1, _random_samples=np.full((1, 1, 3), 0.5)).ravel()[-2:]
+    >>> x = np.arange(27.0).reshape(1, 3, 3, 3)
+    >>> fractional_max_pool3d_with_indices_backward(np.ones((1, 1, 1, 1)), x, 2, 1, _random_samples=np.full((1, 1, 3), 0.5)).ravel()[-2:]
     array([0., 1.])
     """
     return _max_pool_backward(

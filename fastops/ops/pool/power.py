@@ -33,14 +33,17 @@ _NS_PER_POWER = 3.0
 
 
 @function
-def _power(x, p):
-    """x**p in float64: a float32 result is correct to its last bits. For a negative x only an integer p gives a number."""
+def _sign_below_zero(p):
+    """What the p-th power of a negative number has as its sign: NaN for p that are no integers."""
+    return (1.0 if np.floor(0.5 * p) == 0.5 * p else -1.0) if np.floor(p) == p else np.nan
+
+
+@function
+def _power(x, p, sign):
+    """x**p in float64: a float32 result is correct to its last bits."""
     base = np.float64(x)
     size = exp(p * log(abs(base)))
-    half = 0.5 * p
-    whole, even = np.floor(p) == p, np.floor(half) == half
-    signed = size if even else -size
-    return (signed if whole else np.nan) if base < 0 else size
+    return size * sign if base < 0 else size
 
 
 @separate
@@ -61,8 +64,9 @@ def _raise_block(block, worker, x, p, y):
         for i in range(count):
             y[i] = np.sqrt(x[i])
     else:
+        sign = _sign_below_zero(p)
         for i in range(count):
-            y[i] = real(_power(x[i], p))
+            y[i] = real(_power(x[i], p, sign))
 
 
 @separate
@@ -79,8 +83,9 @@ def _weigh_block(block, worker, dy, y, p, g):
         for i in range(count):
             g[i] = zero if y[i] == zero else dy[i] / y[i]
     else:
+        sign = _sign_below_zero(1 - p)
         for i in range(count):
-            scaled = dy[i] * real(_power(y[i], 1 - p))
+            scaled = dy[i] * real(_power(y[i], 1 - p, sign))
             g[i] = zero if y[i] == zero else scaled
 
 
@@ -97,8 +102,9 @@ def _chain_block(block, worker, x, p, dx):
         for i in range(count):
             dx[i] *= x[i] * x[i]
     elif p != 1:
+        sign = _sign_below_zero(p - 1)
         for i in range(count):
-            dx[i] *= real(_power(x[i], p - 1))
+            dx[i] *= real(_power(x[i], p - 1, sign))
 
 
 @launcher

@@ -147,7 +147,7 @@ def mean_factors(plan: Plan, dtype: np.dtype[Any], count_include_pad: bool = Tru
 
     def make() -> Array:
         if divisor is not None:
-            return np.concatenate([np.full(1, 1 / divisor)] + [np.ones(sum(plan.windows))])[: sum(plan.windows)]
+            return np.concatenate([np.full(plan.windows[0], 1 / divisor), np.ones(plan.windows[1] + plan.windows[2])])
         return np.concatenate([1 / counts(axis, count_include_pad) for axis in plan.axes])
 
     return plan.row((count_include_pad, divisor), make, dtype)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from fastops import _check

@@ -22,15 +22,56 @@ import numpy as np
 
 from fastops._jit import function, launcher, parallel, separate
 from fastops.ops.pool.windows import (
-    BUFFERS, COVER_X, COVER_Y, COVER_Z, D, DILATION, H, IN_ROWS, LENGTH, P, PADDING, PER_PLANE, Q, ROWS, STEP_Y, STEP_Z, STRIDE, T,
-    TAPS, W, WHOLE, X, Y, Z,
+    BUFFERS,
+    BY_PHASE,
+    COVER_Y,
+    COVER_Z,
+    DILATION,
+    IN_ROWS,
+    LENGTH,
+    PADDING,
+    PER_PLANE,
+    ROWS,
+    STEP_Y,
+    STEP_Z,
+    STRIDE,
+    TAPS,
+    WHOLE,
+    D,
+    H,
+    P,
+    Q,
+    T,
+    W,
+    X,
+    Y,
+    Z,
 )  # fmt: skip
 from fastops.simd.order import (
-    add_where_equal, first_of, larger, largest_lane, largest_pair, max_pair, max_pair_next, maximum, pair_of, places_as, second_of,
+    add_where_equal,
+    first_of,
+    larger,
+    largest_lane,
+    largest_pair,
+    max_pair,
+    max_pair_next,
+    maximum,
+    pair_of,
+    places_as,
+    second_of,
     sum_of_lanes,
 )  # fmt: skip
 from fastops.simd.vector import (
-    deinterleave, fma, interleave, lanes, load, load_part, splat, store, store_part, store_tile,
+    deinterleave,
+    fma,
+    interleave,
+    lanes,
+    load,
+    load_part,
+    splat,
+    store,
+    store_part,
+    store_tile,
 )  # fmt: skip
 
 # The place of what lies outside the image: behind every element.
@@ -55,12 +96,31 @@ def _put(y, at, vector, count, limit):
 
 
 @function
+def _next(plane, t, p, depth, rows):
+    """The row after row p of slice t: counted on, for divisions cost more than the rest of a short row."""
+    p += 1
+    if p == rows:
+        t, p = t + 1, 0
+    if t == depth:
+        plane, t = plane + 1, 0
+    return plane, t, p
+
+
+@function
 def _sort(scratch, row, used, stride, phase, apart):
     """Elements a stride apart, scratch[row + e], scratch[row + e + stride], ..., go to apart + e * phase."""
     n = lanes(scratch)
     if stride == 2:
         for i in range(0, used, 2 * n):
             store_tile(scratch, apart + i // 2, phase, deinterleave(load(scratch, row + i), load(scratch, row + i + n)))
+    elif stride == 4:
+        for i in range(0, used, 4 * n):
+            # even and odd of each half, then of those
+            low = deinterleave(load(scratch, row + i), load(scratch, row + i + n))
+            high = deinterleave(load(scratch, row + i + 2 * n), load(scratch, row + i + 3 * n))
+            even, odd = deinterleave(first_of(low), first_of(high)), deinterleave(second_of(low), second_of(high))
+            store_tile(scratch, apart + i // 4, 2 * phase, even)
+            store_tile(scratch, apart + phase + i // 4, 2 * phase, odd)
     else:
         count = (used + stride - 1) // stride
         for e in range(stride):
@@ -117,23 +177,25 @@ def _reduction(name, combine, combine_two, fold, neutral, scaled):
         nothing = x.dtype.type(neutral)
         scratch[row : row + length] = nothing
         first, end = block * table[ROWS], min((block + 1) * table[ROWS], out.size // windows)
-        for number in range(first, end):
-            plane = number // per_plane
-            if table[WHOLE]:
+        if table[WHOLE]:
+            for plane in range(first, end):
                 total = run(x, plane * volume, volume)
-                out[number] = total * (scale[0] * scale[1] * scale[2]) if scaled else total
-                continue
-            t, p = number % per_plane // rows, number % rows
+                out[plane] = total * (scale[0] * scale[1] * scale[2]) if scaled else total
+            return
+        plane, t, p = first // per_plane, first % per_plane // rows, first % rows - 1
+        for number in range(first, end):
+            plane, t, p = _next(plane, t, p, table[T], rows)
             factor = scale[t] * scale[table[T] + p] if scaled else nothing
             shift = plane * table[PER_PLANE]
             at = table[Z] + shift + 2 * t
             z0, z1 = table[at], table[at + 1]
             at = table[Y] + shift + 2 * p
             y0, y1 = table[at], table[at + 1]
+            top = plane * volume + (z0 * height + y0) * columns
+            alone = stride == 0 and dilation == 1 and z1 == z0 + 1 and y1 == y0 + 1
             if z0 >= z1 or y0 >= y1:
                 scratch[inside : inside + columns] = nothing
-            else:
-                top = plane * volume + (z0 * height + y0) * columns
+            elif not alone:
                 for w in range(0, columns, n):
                     total = _fetch(x, top + w, columns - w)
                     skip = step_y
@@ -149,7 +211,9 @@ def _reduction(name, combine, combine_two, fold, neutral, scaled):
                 for q in range(windows):
                     at = table[X] + shift + 2 * q
                     w0, w1 = table[at], table[at + 1]
-                    if dilation == 1:
+                    if alone:
+                        total = run(x, top + w0, w1 - w0)
+                    elif dilation == 1:
                         total = run(scratch, row + w0, w1 - w0)
                     else:
                         total = nothing
@@ -200,10 +264,10 @@ def _places(block, worker, x, table, steps, scratch, out, short, long):
     nothing, nowhere = real(-np.inf), real(_NOWHERE)
     scratch[row : row + length] = nothing
     scratch[place : place + length] = nowhere
-    end = min((block + 1) * table[ROWS], out.size // windows)
-    for number in range(block * table[ROWS], end):
-        plane = number // per_plane
-        t, p = number % per_plane // rows, number % rows
+    first, end = block * table[ROWS], min((block + 1) * table[ROWS], out.size // windows)
+    plane, t, p = first // per_plane, first % per_plane // rows, first % rows - 1
+    for number in range(first, end):
+        plane, t, p = _next(plane, t, p, table[T], rows)
         shift = plane * table[PER_PLANE]
         at = table[Z] + shift + 2 * t
         z0, z1 = table[at], table[at + 1]
@@ -242,8 +306,9 @@ def _places(block, worker, x, table, steps, scratch, out, short, long):
                 else:
                     for w in range(w0, w1, dilation):
                         v, f = scratch[np.uintp(row + w)], scratch[np.uintp(place + w)]
-                        if v > value or (v == value and f < where) or (v != v and (value == value or f > where)):
-                            value, where = v, f
+                        # without branches, which elements in no order would mislead
+                        take = (v > value) | ((v == value) & (f < where)) | ((v != v) & ((value == value) | (f > where)))
+                        value, where = v if take else value, f if take else where
                 out[to + q] = value
                 scratch[found + q] = where
         else:
@@ -332,8 +397,10 @@ def _spread(block, worker, dy, table, scale, scratch, dx):
             part[:] = dy[plane] * (scale[0] * scale[1] * scale[2])
         return
     t0 = t1 = p0 = p1 = last_plane = -1
+    plane, z, y = first // per_plane, first % per_plane // height, first % height - 1
     for number in range(first, end):
-        plane, z, y, to = number // per_plane, number % per_plane // height, number % height, number * columns
+        plane, z, y = _next(plane, z, y, depth, height)
+        to = number * columns
         at_z, at_y = table[COVER_Z] + 2 * z, table[COVER_Y] + 2 * y
         if plane == last_plane and t0 == table[at_z] and t1 == table[at_z + 1] and p0 == table[at_y] and p1 == table[at_y + 1]:
             # under the same windows as the row before
@@ -350,12 +417,12 @@ def _spread(block, worker, dy, table, scale, scratch, dx):
                     total = fma(part, splat(scale, scale[t] * scale[table[T] + p]), total)
             store(scratch, inside + q, total * load(scale, across + q))
         if stride == 0:
-            covered = dx[to : to + columns]
-            for w in range(columns):
-                total = zero
-                for q in range(table[table[COVER_X] + 2 * w], table[table[COVER_X] + 2 * w + 1]):
-                    total += scratch[np.uintp(inside + q)]
-                covered[w] = total
+            dx[to : to + columns] = zero
+            for q in range(windows):
+                at = table[X] + 2 * q
+                value, covered = scratch[inside + q], dx[to + table[at] : to + table[at + 1]]
+                for w in range(covered.size):
+                    covered[w] += value
         elif stride == 1:
             for w in range(0, columns, n):
                 total = load(scratch, inside + padding + w)
@@ -366,8 +433,10 @@ def _spread(block, worker, dy, table, scale, scratch, dx):
             for e in range(stride):
                 for j in range(0, (columns - 1 + padding) // stride + 1, n):
                     total = splat(dx, zero)
-                    for s in range(e, taps, stride):
-                        total = total + load(scratch, inside + j - s // stride)
+                    here = inside + j
+                    for _ in range(e, taps, stride):
+                        total = total + load(scratch, here)
+                        here -= 1
                     store(scratch, line + e * phase + j, total)
             _put_together(scratch, line, phase, stride, padding, dx, to, columns, limit, both)
 
@@ -395,16 +464,19 @@ def _send_back(block, worker, dy, places, table, begins, scratch, dx):
     zero = real(0)
     scratch[place : place + 2 * length] = zero
     steps = (columns - 1 + padding) // stride + 1
-    end = min((block + 1) * table[IN_ROWS], dx.size // columns)
-    for number in range(block * table[IN_ROWS], end):
-        plane, z, y, to = number // per_plane, number % per_plane // height, number % height, number * columns
+    step_z, step_y, by_phase = table[STEP_Z], table[STEP_Y], table[BY_PHASE]
+    first, end = block * table[IN_ROWS], min((block + 1) * table[IN_ROWS], dx.size // columns)
+    plane, z, y = first // per_plane, first % per_plane // height, first % height - 1
+    for number in range(first, end):
+        plane, z, y = _next(plane, z, y, depth, height)
+        to = number * columns
         target = real((z * height + y) * columns)
         fresh = True
         for t in range(table[table[COVER_Z] + 2 * z], table[table[COVER_Z] + 2 * z + 1]):
-            if (z - table[table[Z] + 2 * t]) % table[STEP_Z]:
+            if step_z > 1 and (z - table[table[Z] + 2 * t]) % step_z:
                 continue
             for p in range(table[table[COVER_Y] + 2 * y], table[table[COVER_Y] + 2 * y + 1]):
-                if (y - table[table[Y] + 2 * p]) % table[STEP_Y]:
+                if step_y > 1 and (y - table[table[Y] + 2 * p]) % step_y:
                     continue
                 at = plane * plane_windows + (t * rows + p) * windows
                 for q in range(0, windows, n):
@@ -413,17 +485,18 @@ def _send_back(block, worker, dy, places, table, begins, scratch, dx):
                     part = load(dy, at + q) if q + n <= windows else load_part(dy, at + q, windows - q)
                     store(scratch, inside_value + q, part)
                 for e in range(stride):
+                    taps0 = by_phase + stride + 1 + 2 * table[by_phase + e]
+                    taps1 = by_phase + stride + 1 + 2 * table[by_phase + e + 1]
                     for j in range(0, steps, n):
                         total = splat(dx, zero) if fresh else load(scratch, line + e * phase + j)
-                        for s in range(taps):
-                            if s * dilation % stride == e:
-                                here = j - s * dilation // stride
-                                total = add_where_equal(
-                                    total,
-                                    load(scratch, inside_place + here),
-                                    splat(dx, target + real(s * dilation)),
-                                    load(scratch, inside_value + here),
-                                )
+                        for at_tap in range(taps0, taps1, 2):
+                            here = j - table[at_tap + 1]
+                            total = add_where_equal(
+                                total,
+                                load(scratch, inside_place + here),
+                                splat(dx, target + real(table[at_tap])),
+                                load(scratch, inside_value + here),
+                            )
                         store(scratch, line + e * phase + j, total)
                 fresh = False
         if fresh:

@@ -24,7 +24,7 @@ Integers = int | tuple[int, ...]
 HEAD = 23
 (
     D, H, W, T, P, Q, STRIDE, TAPS, DILATION, PADDING, STEP_Z, STEP_Y, PER_PLANE, LENGTH, ROWS, IN_ROWS, WHOLE,
-    Z, Y, X, COVER_Z, COVER_Y, COVER_X,
+    Z, Y, X, COVER_Z, COVER_Y, BY_PHASE,
 ) = range(HEAD)  # fmt: skip
 
 # Room behind the elements of a row for loads and stores of whole vectors, twice the widest vector.
@@ -53,6 +53,14 @@ class Axis:
         elements = np.arange(self.size)
         begin = np.arange(self.count) * self.stride - self.padding if self.stride else self.first
         return np.stack([np.searchsorted(self.end, elements, "right"), np.searchsorted(begin, elements, "right")], -1)
+
+    def taps_by_phase(self) -> Array:
+        """For each phase of the stride the taps that meet elements of it: where the list starts and ends (stride + 1 numbers), then
+        the taps, phase by phase: distance from the first element of the window, in elements and in strides."""
+        taps = np.arange(self.taps) * self.dilation
+        order = np.argsort(taps % self.stride, kind="stable")
+        ends = np.searchsorted(np.sort(taps % self.stride), np.arange(self.stride + 1))
+        return np.concatenate([ends, np.stack([taps, taps // self.stride], -1)[order].ravel()])
 
 
 def strided(size: int, kernel: int, stride: int, padding: int, dilation: int, count: int) -> Axis:
@@ -110,7 +118,8 @@ class Plan:
             parts.append(joined.ravel())
             head[[Z, Y, X]] = offset + np.cumsum([0, lists[0].shape[1], lists[1].shape[1]])
         else:
-            for at, t in zip((Z, Y, X, COVER_Z, COVER_Y, COVER_X), [*lists, *(a.cover() for a in axes)]):
+            more = [z.cover(), y.cover(), x.taps_by_phase() if regular else np.zeros(0, np.int64)]
+            for at, t in zip((Z, Y, X, COVER_Z, COVER_Y, BY_PHASE), [*lists, *more]):
                 head[at] = offset
                 offset += t.size
                 parts.append(t.ravel())
