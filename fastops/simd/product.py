@@ -15,8 +15,27 @@ from typing import Any
 from fastops._jit import function, separate
 from fastops.simd.blocking import MR, NV
 from fastops.simd.vector import (
-    element, lane_sums, lanes, load, load_part, load_square, load_square_part, load_tile, load_tile_part, offsets, outer, outer_at, row_sums,
-    store_part, store_tile, store_tile_part, tile_add, tile_fma, tile_load_rows, tile_load_rows_part, zero_tile,
+    element,
+    lane_sums,
+    lanes,
+    load,
+    load_part,
+    load_square,
+    load_square_part,
+    load_tile,
+    load_tile_part,
+    offsets,
+    outer,
+    outer_at,
+    row_sums,
+    store_part,
+    store_tile,
+    store_tile_part,
+    tile_add,
+    tile_fma,
+    tile_load_rows,
+    tile_load_rows_part,
+    zero_tile,
 )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def check_eps(op: str, eps: float) -> None:
 
 
 def running(op: str, name: str, value: Any, channels: int) -> Array:
-    """A running statistic, as it is: it may have to be updated in place."""
+    """A running statistic that will be updated in place."""
     if not isinstance(value, np.ndarray) or value.dtype.char not in "efd":
         kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
         raise TypeError(f"{op}: {name} must be a NumPy array of float16, float32 or float64, got {kind}")
@@ -50,8 +50,8 @@ def running(op: str, name: str, value: Any, channels: int) -> Array:
 
 
 def given(op: str, name: str, value: ArrayLike, count: int) -> Array:
-    """Statistics that the forward pass has kept."""
-    array = np.ascontiguousarray(value, np.float64)
+    """Statistics that the forward pass has kept, or running ones, as kernels take them."""
+    array = np.require(value, np.float64, ["C", "A", "W"])
     check_shape(op, name, array, (count,))
     return array
 

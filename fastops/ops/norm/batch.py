@@ -71,8 +71,8 @@ def _fixed_statistics(op: str, mean: Any, var: Any, channels: int, wanted: str) 
     for name, value in (("running_mean", mean), ("running_var", var)):
         if value is None:
             raise ValueError(f"{op}: {name} must be given unless {wanted}")
-    mean, var = running(op, "running_mean", mean, channels), running(op, "running_var", var, channels)
-    return np.ascontiguousarray(mean, np.float64), np.ascontiguousarray(var, np.float64)
+        check_shape(op, name, _check.as_array(op, name, value), (channels,))
+    return given(op, "running_mean", mean, channels), given(op, "running_var", var, channels)
 
 
 def _check_running(op: str, mean: Any, var: Any, channels: int, momentum: Any) -> None:

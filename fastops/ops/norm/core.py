@@ -217,7 +217,7 @@ def _forward_columns(block, worker, x, given, eps, weight, bias, mean, var, lane
     number = x.dtype.type
     if not given:
         near[:columns] = number(0)
-        for chunk in range(2):  # about zero for the mean, then about the mean
+        for _ in range(2):  # about zero for the mean, then about the mean
             mean[:], var[:] = 0.0, 0.0
             for row in range(0, N, _ROWS):
                 _column_moments(x, row, min(_ROWS, N - row), first, columns, near, one, two)
