@@ -228,11 +228,10 @@ def binary_cross_entropy_backward(
 def _logit_arguments(op: str, input: Any, target: Any, weight: Any, pos_weight: Any) -> tuple[Term, tuple[Array, ...], Array | None, Any]:
     (x, t), dtype = floats(op, input=input, target=target)
     same_shape(op, "target", t, "input", x.shape)
-    w = c = None
-    if weight is not None:
-        w = _spread(op, "weight", floats(op, input=x[:0] if x.ndim else x, weight=weight)[0][1], x.shape)
-    if pos_weight is not None:
-        c = _spread(op, "pos_weight", floats(op, input=x[:0] if x.ndim else x, pos_weight=pos_weight)[0][1], x.shape)
+    w, c = (
+        None if value is None else _spread(op, name, floats(op, input=input, **{name: value})[0][1], x.shape)
+        for name, value in (("weight", weight), ("pos_weight", pos_weight))
+    )
     return (_LOGITS, (x, t), w, dtype) if c is None else (_WEIGHTED_LOGITS, (x, t, c), w, dtype)
 
 

@@ -600,8 +600,7 @@ def cross_entropy_backward(
 
     Args:
         grad_output: of the shape and dtype of the output; one number after "mean" and "sum".
-        output_mask: which gradients to compute; None stands for the others. Classes have no gradient, and with them
-            neither have the weights.
+        output_mask: which gradients to compute; None stands for the others, and for the target if it holds classes.
         normalizer: for each row the largest score and the logarithm of the sum of e^(score - largest), (2, N d1 ... dk) in
             the dtype of computation; computed again when not given.
 
@@ -620,10 +619,10 @@ def cross_entropy_backward(
         raise ValueError(f"{op}: normalizer must have shape {(2, c.rows)} and dtype {kind}, got {normalizer.shape} and {normalizer.dtype}")
     stats = np.empty((2, c.rows), kind) if normalizer is None else normalizer
     empty = _EMPTY[kind.char]
-    weighted = c.probable and weight is not None
+    weighted = weight is not None and output_mask[2]
     dx = np.empty(shape, kind) if output_mask[0] else None
-    dq = np.empty(shape, kind) if c.probable and (output_mask[1] or (output_mask[2] and weighted)) else None
-    if c.x.size and (dx is not None or dq is not None):
+    dq = np.empty(shape, kind) if c.probable and output_mask[1] else None
+    if c.x.size and (dx is not None or dq is not None or weighted):
         blocks, together = c.blocks()
         threads = threads_for(c.x.size * _NS_PER_ELEMENT)
         _backward(
@@ -631,19 +630,27 @@ def cross_entropy_backward(
             keep, share, scratch(threads * _RUN, NAMES[kind.char]), stats[0], stats[1], normalizer is not None, scale,
             g, empty if dx is None else dx.ravel(), empty if dq is None else dq.ravel(),
         )  # fmt: skip
-    dw = None
-    if output_mask[2] and weighted and dq is not None:
-        dw = _weight_gradient(c, keep, share, scale, g, stats)
-    return to_dtype(dx, c.dtype), to_dtype(dq, c.dtype) if output_mask[1] else None, to_dtype(dw, c.dtype)
+    dw = _weight_gradient(c, reduction, keep, share, scale, g, stats) if weighted else None
+    return to_dtype(dx, c.dtype), to_dtype(dq, c.dtype), to_dtype(dw, c.dtype)
 
 
-def _weight_gradient(c: _Call, keep: float, share: float, scale: float, g: Array, stats: Array) -> Array:
-    """sum over rows of g (keep q + share) (m - x + s), for each class. Nobody trains these weights: written for brevity."""
-    shape = c.rows // c.length, c.classes, c.length
+def _weight_gradient(c: _Call, reduction: str, keep: float, share: float, scale: float, g: Array, stats: Array) -> Array:
+    """sum over rows of g (keep q + share) (m - x + s), for each class. Few train these weights: written for brevity, not for speed."""
+    shape = c.rows // max(c.length, 1), c.classes, c.length
     m, s = (part.reshape(shape[0], 1, shape[2]).astype(np.float64) for part in stats)
-    each = (keep * c.probabilities.reshape(shape) + share) * (m - c.x.reshape(shape) + s)
+    if c.probable:
+        q, counted = c.probabilities.reshape(shape), np.ones((), bool)
+    else:
+        t = c.target.reshape(shape[0], 1, shape[2])
+        q, counted = t == np.arange(c.classes)[:, None], t != c.ignore_index
+        q &= counted
+    each = (keep * q + share * counted) * (m - c.x.reshape(shape) + s)
     each *= g.reshape(shape[0], 1, shape[2]) if g.size else scale
-    return each.sum(axis=(0, 2)).astype(c.x.dtype)
+    total = each.sum(axis=(0, 2))
+    if reduction == "mean" and not c.probable:
+        # the divisor, the sum of the weights of the targets, grows too
+        total -= (total * c.weight).sum() / (c.divisor or math.nan) * q.sum(axis=(0, 2))
+    return total.astype(c.x.dtype)
 
 
 def _record(

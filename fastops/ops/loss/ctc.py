@@ -30,6 +30,7 @@ from fastops._jit import function, launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.loss.arguments import check_reduction, cotangent, to_dtype
+from fastops.simd.reduce import span_sum
 from fastops.simd.vmath import exp, log
 
 # Entries in front of a row of alpha that stand for s = -2 and s = -1.
@@ -151,14 +152,16 @@ def _align_gradient(
         for s in range(count):
             both = forth[count - 1 - s] + back[s]
             odds[s] = zero if both == nothing else exp(both - emitted[s] + cost)
+        # the probabilities of a time add up to 1, but for the rounding of long sums of logarithms
+        share = factor / number(span_sum(odds, 0, count))
         part, out = log_probs[start : start + classes], dx[start : start + classes]
         for c in range(classes):
             out[c] = factor * exp(part[c])
         silence = odds[2 * labels]
         for i in range(labels):
             silence += odds[2 * i]
-            out[targets[first + labels - 1 - i]] -= factor * odds[2 * i + 1]
-        out[blank] -= factor * silence
+            out[targets[first + labels - 1 - i]] -= share * odds[2 * i + 1]
+        out[blank] -= share * silence
 
 
 @launcher

@@ -51,6 +51,12 @@ def kind_of(p: float) -> int:
 # ---- one pair of vectors
 
 
+@function
+def _difference(a, b, eps):
+    """In this order also where sums may be reordered: the gradient looks for the element that the distance came from."""
+    return (a - b) + eps
+
+
 @_any_order
 def _measure(a, b, eps, kind, p):
     """The sum of the powers of a - b + eps, or the largest or smallest of the sizes."""
@@ -58,25 +64,25 @@ def _measure(a, b, eps, kind, p):
     total = number(0)
     if kind == _EUCLIDEAN:
         for i in range(a.size):
-            d = a[i] - b[i] + eps
+            d = _difference(a[i], b[i], eps)
             total += d * d
     elif kind == _SUM:
         for i in range(a.size):
-            total += abs(a[i] - b[i] + eps)
+            total += abs(_difference(a[i], b[i], eps))
     elif kind == _COUNT:
         for i in range(a.size):
-            total += number(0) if a[i] - b[i] + eps == number(0) else number(1)
+            total += number(0) if _difference(a[i], b[i], eps) == number(0) else number(1)
     elif kind == _LARGEST:
         for i in range(a.size):
-            total = maximum(total, abs(a[i] - b[i] + eps))
+            total = maximum(total, abs(_difference(a[i], b[i], eps)))
     elif kind == _SMALLEST:
         total = number(-np.inf)
         for i in range(a.size):
-            total = maximum(total, -abs(a[i] - b[i] + eps))
+            total = maximum(total, -abs(_difference(a[i], b[i], eps)))
         total = -total
     else:
         for i in range(a.size):
-            total += exp(p * log(abs(a[i] - b[i] + eps)))
+            total += exp(p * log(abs(_difference(a[i], b[i], eps))))
     return total
 
 
@@ -112,26 +118,26 @@ def _add_gradient(a, b, out, eps, kind, p, distance, g, share):
     if kind == _EUCLIDEAN:
         factor = number(g / distance)
         for i in range(a.size):
-            out[i] += factor * (a[i] - b[i] + eps)
+            out[i] += factor * _difference(a[i], b[i], eps)
     elif kind == _SUM:
         factor = number(g)
         for i in range(a.size):
-            d = a[i] - b[i] + eps
+            d = _difference(a[i], b[i], eps)
             out[i] += zero if d == zero else copysign(factor, d) if factor > zero else -copysign(factor, d)
     elif kind == _POWER:
         power, root, factor = number(p - 1), number(math.log(distance)), number(g)
         for i in range(a.size):
-            d = a[i] - b[i] + eps
+            d = _difference(a[i], b[i], eps)
             slope = factor * copysign(exp(power * (log(abs(d)) - root)), d)
             out[i] += zero if d == zero else slope
     else:
         size, count = number(distance), 0
         if share:
             for i in range(a.size):
-                count += 1 if abs(a[i] - b[i] + eps) == size else 0
+                count += 1 if abs(_difference(a[i], b[i], eps)) == size else 0
         factor = number(g / max(count, 1))
         for i in range(a.size):
-            d = a[i] - b[i] + eps
+            d = _difference(a[i], b[i], eps)
             slope = factor if d > zero else -factor
             out[i] += slope if abs(d) == size else zero
 

@@ -24,7 +24,7 @@ from fastops._check import Array
 from fastops._op import operation, register
 from fastops.ops.loss.arguments import broadcast, check_mask, check_reduction, cotangent, finish, floats, number
 from fastops.ops.loss.binary import margin_ranking_loss, margin_ranking_loss_backward
-from fastops.ops.loss.distance import blend, dots, pairwise_distance, row_distances, row_gradient
+from fastops.ops.loss.distance import blend, dots, row_distances, row_gradient
 
 Gradients = tuple[Array | None, ...]
 
@@ -243,13 +243,14 @@ def triplet_margin_with_distance_loss(
     array([3.])
     """
     op = "triplet_margin_with_distance_loss"
+    if distance_function is None:
+        return triplet_margin_loss(anchor, positive, negative, margin, swap=swap, reduction=reduction)
     check_reduction(op, reduction)
     margin = _check_margin(op, margin)
     _same_axes(op, anchor, positive, negative)
-    distance = pairwise_distance if distance_function is None else distance_function
-    near, far = distance(anchor, positive), distance(anchor, negative)
+    near, far = distance_function(anchor, positive), distance_function(anchor, negative)
     if swap:
-        far = np.minimum(far, distance(positive, negative))
+        far = np.minimum(far, distance_function(positive, negative))
     # max(0, near - far + margin) is what the ranking loss is for targets of -1
     return margin_ranking_loss(near, far, np.full((1,) * np.ndim(near), -1), margin, reduction)
 
@@ -272,15 +273,16 @@ def triplet_margin_with_distance_loss_backward(
     array([[-1.]])
     """
     op = "triplet_margin_with_distance_loss_backward"
+    distance = distance_function
+    if distance is None:
+        return triplet_margin_loss_backward(grad_output, anchor, positive, negative, margin, swap=swap, reduction=reduction, output_mask=output_mask)
     check_reduction(op, reduction)
     check_mask(op, output_mask, 3)
     margin = _check_margin(op, margin)
     _same_axes(op, anchor, positive, negative)
-    distance = pairwise_distance if distance_function is None else distance_function
     backward = distance_backward
-    if backward is None:
-        known = distance is pairwise_distance or getattr(distance, "__name__", None) in _op.names()
-        backward = _op.get(distance).backward if known else None
+    if backward is None and getattr(distance, "__name__", None) in _op.names():
+        backward = _op.get(distance).backward
     if backward is None:
         raise ValueError(f"{op}: distance_backward must be given for a distance_function that is no operation, got {distance_function!r}")
     (a, b, c), dtype = floats(op, anchor=anchor, positive=positive, negative=negative)
