@@ -7,6 +7,7 @@ Here are also ``primitive``, a function with a gradient of its own, and ``rule``
 (see docs/autodiff.md).
 """
 
+from fastops.autodiff import second as second
 from fastops.autodiff.check import check_grad as check_grad
 from fastops.autodiff.transforms import checkpoint as checkpoint
 from fastops.autodiff.transforms import grad as grad
