@@ -151,8 +151,8 @@ def scaled_dot_product_attention(
 
     >>> import numpy as np
     >>> scaled_dot_product_attention(np.eye(2), np.eye(2), np.array([[1.0], [3.0]]), is_causal=True).round(3)
-    array([[1.   ],
-           [2.34 ]])
+    array([[1.  ],
+           [2.34]])
     """
     return _record(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, rng=rng)[0]
 

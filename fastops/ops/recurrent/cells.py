@@ -82,7 +82,7 @@ def lstm_cell(input: ArrayLike, hx: Any, w_ih: ArrayLike, w_hh: ArrayLike, b_ih:
 
     >>> import numpy as np
     >>> [s.round(3) for s in lstm_cell(np.ones(1), None, np.ones((4, 1)), np.ones((4, 1)))]
-    [array([0.369]), array([0.557])]
+    [array([0.37]), array([0.557])]
     """
     arguments = dict(locals())
     return _record_lstm_cell(**arguments)[0]
@@ -101,7 +101,7 @@ def lstm_cell_backward(
 
     >>> import numpy as np
     >>> lstm_cell_backward((np.ones(1), None), np.ones(1), None, np.ones((4, 1)), np.ones((4, 1)))[0].round(3)
-    array([0.303])
+    array([0.348])
     """
     op = "lstm_cell_backward"
     dh, dc = grad_output
