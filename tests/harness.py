@@ -45,6 +45,7 @@ class Row:
         batched: the array arguments whose first axis is the batch; none when the call has no batch.
         draw: ``draw(rng, shape)`` gives values in the operation's domain and away from kinks, in float64; or a
             mapping from names of arguments to such functions.
+        step: of the central difference; smaller where the operation is strongly curved.
         tolerance: error of a float32 result relative to its largest element; float64 gets the same number of ulp.
     """
 
@@ -56,6 +57,7 @@ class Row:
     batched: tuple[str, ...] = ("input",)
     draw: Draw | Mapping[str, Draw] = normal
     tolerance: float = 2e-5
+    step: float = 2.0**-13
 
     def __str__(self) -> str:
         return f"{self.op}-{self.name}"
@@ -177,7 +179,7 @@ def forward_is_the_reference(row: Row) -> None:
         np.testing.assert_array_equal(arguments[name], array, err_msg=f"{name} was modified")
 
 
-def gradient_is_the_difference_quotient(row: Row, step: float = 2.0**-13) -> None:
+def gradient_is_the_difference_quotient(row: Row) -> None:
     """Along random directions: <gradient, v> against the central difference of <grad_output, reference(x + t v)>."""
     if not row.has_gradient:
         return
@@ -196,8 +198,8 @@ def gradient_is_the_difference_quotient(row: Row, step: float = 2.0**-13) -> Non
         assert gradient.dtype == np.float64
         for _ in range(2):
             v = rng.standard_normal(gradient.shape)
-            ahead, behind = (np.vdot(grad_output, row.expected({**arguments, name: arguments[name] + t * v})) for t in (step, -step))
-            error = abs((ahead - behind) / (2 * step) - np.vdot(gradient, v))
+            ahead, behind = (np.vdot(grad_output, row.expected({**arguments, name: arguments[name] + t * v})) for t in (row.step, -row.step))
+            error = abs((ahead - behind) / (2 * row.step) - np.vdot(gradient, v))
             scale = np.linalg.norm(gradient) * np.linalg.norm(v)
             assert error <= 1e-8 * scale, f"gradient of {name}: off by {error:.3g}, where its size is {scale:.3g}"
 

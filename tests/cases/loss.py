@@ -130,7 +130,7 @@ def cross_entropy(input, target, weight=None, ignore_index=-100, reduction="mean
         share = target * (1 - label_smoothing) + label_smoothing / classes
         return reduced(-(share * spread * y).sum(axis), reduction)
     chosen = nll(y, target, weight, ignore_index, "none")
-    smooth = np.where(target == ignore_index, 0, -(spread * y).sum(axis))
+    smooth = np.where(target == ignore_index, 0, -(spread * y).sum(axis)) if label_smoothing else 0
     losses = (1 - label_smoothing) * chosen + label_smoothing / classes * smooth
     return reduced(losses, reduction, w[target[target != ignore_index]].sum())
 
@@ -292,8 +292,8 @@ ROWS = [
     Row("rate", "poisson_nll_loss", TWO, poisson, {"log_input": False}, (), positive),
     Row("none", "gaussian_nll_loss", {**TWO, "var": SHAPE}, gaussian, {**NONE, "full": True}, (*BOTH, "var"), {"var": positive}),
     Row("one-for-a-row", "gaussian_nll_loss", {**TWO, "var": SHAPE[:2]}, gaussian, {}, (), {"var": positive}),
-    Row("none-weight", "binary_cross_entropy", {**TWO, "weight": (5,)}, cross_entropy_of_two, NONE, BOTH, probability),
-    Row("mean", "binary_cross_entropy", TWO, cross_entropy_of_two, {}, (), probability),
+    Row("none-weight", "binary_cross_entropy", {**TWO, "weight": (5,)}, cross_entropy_of_two, NONE, BOTH, probability, step=2.0**-16),
+    Row("mean", "binary_cross_entropy", TWO, cross_entropy_of_two, {}, (), probability, step=2.0**-16),
     Row("none", "binary_cross_entropy_with_logits", TWO, with_logits, NONE, BOTH, {"target": probability}),
     Row("pos-weight", "binary_cross_entropy_with_logits", {**TWO, "weight": (4, 1), "pos_weight": (5,)}, with_logits, {}, (),
         {"target": probability, "weight": positive, "pos_weight": positive}),
@@ -301,7 +301,7 @@ ROWS = [
     Row("sum", "soft_margin_loss", TWO, soft_margin, SUM, ()),
     Row("none-weight", "multilabel_soft_margin_loss", {**TWO, "weight": (5,)}, multilabel_soft_margin, NONE, BOTH, {"weight": positive}),
     Row("mean", "multilabel_soft_margin_loss", TWO, multilabel_soft_margin, {}, ()),
-    Row("batchmean", "kl_div", TWO, divergence, {"reduction": "batchmean"}, (), {"target": probability}),
+    Row("batchmean", "kl_div", TWO, divergence, {"reduction": "batchmean"}, (), {"target": probability}, step=2.0**-16),
     Row("log-target", "kl_div", TWO, divergence, {**NONE, "log_target": True}, BOTH),
     Row("none", "hinge_embedding_loss", {"input": SHAPE}, hinge_embedding, {**NONE, "margin": 0.5, "target": signs(SHAPE)}, ()),
     Row("mean", "hinge_embedding_loss", {"input": SHAPE}, hinge_embedding, {"target": signs(SHAPE)}, ()),
@@ -333,7 +333,7 @@ ROWS = [
     Row("largest", "pairwise_distance", {"x1": (4, 6), "x2": (6,)}, pairwise, {"p": np.inf, "keepdim": True}, ("x1",)),
     Row("power", "pairwise_distance", VECTORS, pairwise, {"p": 3.5, "eps": 0.1}, ("x1", "x2")),
     Row("rows", "cosine_similarity", {"x1": (4, 6), "x2": (4, 6)}, cosine, {}, ("x1", "x2")),
-    Row("planes", "cosine_similarity", {"x1": (2, 4, 3, 5), "x2": (4, 1, 5)}, cosine, {}, ("x1",)),
+    Row("planes", "cosine_similarity", {"x1": (2, 4, 3, 5), "x2": (4, 1, 5)}, cosine, {}, ("x1",), step=2.0**-16),
     Row("euclidean", "cdist", {"x1": (2, 3, 4), "x2": (2, 5, 4)}, all_pairs, {}, ("x1", "x2")),
     Row("product", "cdist", {"x1": (30, 4), "x2": (27, 4)}, all_pairs, {}, ("x1",), tolerance=1e-4),
     Row("sum", "cdist", {"x1": (2, 3, 4), "x2": (5, 4)}, all_pairs, {"p": 1.0}, ("x1",)),
