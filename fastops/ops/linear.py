@@ -313,9 +313,9 @@ def matmul(input: ArrayLike, other: ArrayLike, *, out: Array | None = None) -> A
             multiply(a, b, y)
             return y
         if len(right) == 1:
-            y = np.empty(left[0], a.dtype)
-            rows_by_rows(threads_for(a.size * _NS_PER_PRODUCT), b.reshape(1, -1), a, nothing, 0, 0, y.reshape(1, -1))
-            return y
+            column = np.empty(left[0], a.dtype)
+            rows_by_rows(threads_for(a.size * _NS_PER_PRODUCT), b.reshape(1, -1), a, nothing, 0, 0, column.reshape(1, -1))
+            return column
     (a, b), dtype = _check.as_arrays(op, input=a, other=b)
     pair = _Pair(op, a, b, ("input", "other"))
     y = _result(op, out, pair.shape, dtype, a.dtype, a, b)
@@ -348,9 +348,10 @@ def matmul_backward(
 
 
 def _add_product(
-    op: str, names: tuple[str, str], ndim: int, input: ArrayLike, a: ArrayLike, b: ArrayLike, beta: Number, alpha: Number, out: Array | None,
+    op: str, names: tuple[str, str], ndim: int, input: ArrayLike, a: Any, b: Any, beta: Number, alpha: Number, out: Array | None,
 ) -> Array:  # fmt: skip
-    (c, a, b), dtype = _check.as_arrays(op, input=input, **dict(zip(names, (a, b))))
+    factors: dict[str, Any] = dict(zip(names, (a, b)))
+    (c, a, b), dtype = _check.as_arrays(op, input=input, **factors)
     beta, alpha = _number(op, "beta", beta), _number(op, "alpha", alpha)
     shape = _add_product_shape(op, names, ndim, c.shape, a, b)
     y = _result(op, out, shape, dtype, c.dtype, c, a, b)
@@ -378,10 +379,11 @@ def _add_product_shape(op: str, names: tuple[str, str], ndim: int, input: Shape,
 
 
 def _add_product_gradients(
-    op: str, names: tuple[str, str], ndim: int, grad_output: ArrayLike, input: ArrayLike, a: ArrayLike, b: ArrayLike,
+    op: str, names: tuple[str, str], ndim: int, grad_output: ArrayLike, input: ArrayLike, a: Any, b: Any,
     beta: Number, alpha: Number, mask: tuple[bool, bool, bool],
 ) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
-    (dy, a, b), dtype = _check.as_arrays(op, grad_output=grad_output, **dict(zip(names, (a, b))))
+    factors: dict[str, Any] = dict(zip(names, (a, b)))
+    (dy, a, b), dtype = _check.as_arrays(op, grad_output=grad_output, **factors)
     beta, alpha = _number(op, "beta", beta), _number(op, "alpha", alpha)
     input_shape = _check.shape_of(op, "input", input, dtype)
     _check_gradient(op, dy, _add_product_shape(op, names, ndim, input_shape, a, b))

@@ -67,6 +67,11 @@ class _Call:
         return pick((dx, dw, db), mask, self.dtype)
 
 
+def _channels(c: _Call, training: bool) -> Groups:
+    """Statistics of channels; known ones let the array be read in the order of memory."""
+    return (core.channels if training or c.length == 1 else core.given_channels)(c.batch, c.channels, c.length)
+
+
 def _fixed_statistics(op: str, mean: Any, var: Any, channels: int, wanted: str) -> tuple[Array, Array]:
     for name, value in (("running_mean", mean), ("running_var", var)):
         if value is None:
@@ -99,7 +104,7 @@ def _batch_norm(
     c = _Call(op, ("input", input), weight, bias, eps)
     if eps < 0 or (training and eps == 0):
         raise ValueError(f"{op}: eps must be {'positive in training' if training else 'at least 0'}, got {eps!r}")
-    groups = core.channels(c.batch, c.channels, c.length)
+    groups = _channels(c, training)
     if not training:
         return c.forward(groups, _fixed_statistics(op, running_mean, running_var, c.channels, "training"))
     count = c.batch * c.length
@@ -171,7 +176,7 @@ def batch_norm_backward(
     """
     op = "batch_norm_backward"
     c = _Call(op, ("grad_output", grad_output), weight, None, eps, input)
-    groups = core.channels(c.batch, c.channels, c.length)
+    groups = _channels(c, training)
     if mean is not None and var is not None:
         statistics = given(op, "mean", mean, c.channels), given(op, "var", var, c.channels)
     elif training:
@@ -182,7 +187,7 @@ def batch_norm_backward(
 
 
 def _instance_groups(c: _Call, use_input_stats: bool) -> Groups:
-    return core.channel_groups(c.batch, c.channels, c.length, c.channels) if use_input_stats else core.channels(c.batch, c.channels, c.length)
+    return core.channel_groups(c.batch, c.channels, c.length, c.channels) if use_input_stats else _channels(c, training=False)
 
 
 def _instance_norm(
@@ -200,7 +205,8 @@ def _instance_norm(
     _check_running(op, running_mean, running_var, c.channels, momentum)
     y, mean, var = c.forward(groups, None)
     if c.x.size and not (running_mean is None and running_var is None):
-        _update(running_mean, running_var, *(a.reshape(c.batch, -1).mean(axis=0) for a in (mean, var)), c.length, momentum)
+        means, variances = (a.reshape(c.batch, -1).mean(axis=0) for a in (mean, var))
+        _update(running_mean, running_var, means, variances, c.length, momentum)
     return y, mean, var
 
 
@@ -255,7 +261,8 @@ def instance_norm_backward(
     c = _Call(op, ("grad_output", grad_output), weight, None, eps, input)
     groups = _instance_groups(c, use_input_stats)
     if mean is not None and var is not None:
-        statistics = given(op, "mean", mean, groups.groups), given(op, "var", var, groups.groups)
+        count = c.channels * (c.batch if use_input_stats else 1)
+        statistics = given(op, "mean", mean, count), given(op, "var", var, count)
     elif use_input_stats:
         statistics = c.forward(groups, None, only_statistics=True)[1:]
     else:

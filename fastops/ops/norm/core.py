@@ -71,6 +71,11 @@ def channels(batch: int, count: int, length: int) -> Groups:
     return Groups(count, batch, length, length, count * length, count, 1, 0, max(1, BUNDLE // max(1, batch * length)))
 
 
+def given_channels(batch: int, count: int, length: int) -> Groups:
+    """Each channel of each image in the order of memory, the statistics of channels being known."""
+    return Groups(batch * count, 1, length, length, length, count, 1, 0, max(1, BUNDLE // max(1, length)))
+
+
 def channel_groups(batch: int, count: int, length: int, groups: int) -> Groups:
     """Statistics of ``groups`` groups of channels in each image: an array (batch, count, length)."""
     parts = count // groups
@@ -127,12 +132,12 @@ def _forward_groups(block, worker, x, shape, given, eps, weight, bias, mean, var
             mean[group], var[group] = statistics(x, base, parts, part_step, length)
         if y.size == 0:
             continue
-        near = number(mean[group])
-        rstd = 1 / np.sqrt(var[group] + eps)
+        centre, rstd = mean[group % mean.size], 1 / np.sqrt(var[group % mean.size] + eps)
+        near = number(centre)
         for i in range(parts):
             at = group % period * affine_step + i * affine_part
             scale = rstd * weight[at] if weight.size > 0 else rstd
-            shift = (near - mean[group]) * scale + (bias[at] if bias.size > 0 else 0.0)
+            shift = (near - centre) * scale + (bias[at] if bias.size > 0 else 0.0)
             factor, summand = number(scale), number(shift)
             start = base + i * part_step
             source, target = x[start : start + length], y[start : start + length]
@@ -148,9 +153,9 @@ def _backward_groups(block, worker, dy, x, shape, given, eps, weight, mean, var,
     count = parts * length
     for group in range(block * together, min((block + 1) * together, groups)):
         base = group * group_step
-        near = number(mean[group])
-        away = mean[group] - near
-        rstd = 1 / np.sqrt(var[group] + eps)
+        centre, rstd = mean[group % mean.size], 1 / np.sqrt(var[group % mean.size] + eps)
+        near = number(centre)
+        away = centre - near
         sum_g = sum_gx = sum_dy = sum_dyx = 0.0
         for i in range(parts):
             at = group % period * affine_step + i * affine_part
@@ -298,7 +303,7 @@ def _backward_matrix(threads, dy, x, given, eps, weight, mean, var, lanes, dx, d
 
 
 def _is_matrix(shape: Groups) -> bool:
-    return shape.length == 1 and shape.affine_part == 0
+    return shape.length == 1 and shape.part_step == shape.period and shape.affine_part == 0
 
 
 def forward(

@@ -20,7 +20,7 @@ from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
-from fastops.simd.reduce import maximum
+from fastops.simd.reduce import maximum, span_max, span_sum
 from fastops.simd.vmath import exp, log
 
 # Vectors lie side by side in a strip of so many lanes, one a lane; or one vector is cut into pieces as long as the strip.
@@ -54,41 +54,47 @@ def _accumulate(x, p, total):
 
 
 @function
-def _sum_lanes(total):
-    whole = 0.0
-    for j in range(total.size):
-        whole += total[j]
-    total[:] = total.dtype.type(whole)
+def _root(norm, p):
+    """From the sums of powers to norms."""
+    if p == 2:
+        for j in range(norm.size):
+            norm[j] = np.sqrt(norm[j])
+    elif abs(p) != np.inf and p != 0 and p != 1:
+        for j in range(norm.size):
+            norm[j] = exp(log(norm[j]) / p)
 
 
 @function
 def _norms(x, start, pieces, step, size, lanes, alone, p, norm):
-    """The norm in every lane; ``alone``: the lanes are parts of one vector."""
+    """The norm of each lane; ``alone``, of the one vector whose parts the lanes are, in the first lane."""
     norm[:lanes] = x.dtype.type(np.inf if p == -np.inf else 0.0)
     for piece in range(pieces):
         width = min(lanes, size - piece * lanes) if alone else lanes
         at = start + piece * step
         _accumulate(x[at : at + width], p, norm)
-    norm = norm[:lanes]
-    if alone and abs(p) == np.inf:
-        largest = norm[0]
-        for j in range(lanes):
-            largest = maximum(largest, norm[j]) if p > 0 else -maximum(-largest, -norm[j])
-        norm[:] = largest
-    elif alone:
-        _sum_lanes(norm)
-    if p == 2:
-        for j in range(lanes):
-            norm[j] = np.sqrt(norm[j])
-    elif abs(p) != np.inf and p != 0 and p != 1:
-        for j in range(lanes):
-            norm[j] = exp(log(norm[j]) / p)
+    if not alone:
+        _root(norm[:lanes], p)
+        return
+    if abs(p) == np.inf:
+        if p < 0:
+            norm[:lanes] = -norm[:lanes]
+        norm[0] = span_max(norm, 0, lanes)
+        norm[0] = norm[0] if p > 0 else -norm[0]
+    else:
+        norm[0] = x.dtype.type(span_sum(norm, 0, lanes))
+    _root(norm[:1], p)
 
 
 @function
 def _inverse(norm, eps, inverse):
     for j in range(norm.size):
         inverse[j] = norm.dtype.type(1) / (eps if norm[j] < eps else norm[j])
+
+
+@function
+def _fill(values, lanes):
+    """The first lane's value in all lanes."""
+    values[:lanes] = values[0]
 
 
 @function
@@ -108,10 +114,13 @@ def _forward_strips(block, worker, x, axis, inner, strips, together, p, eps, scr
     norm, inverse = scratch[worker, 0], scratch[worker, 1]
     for strip in range(block * together, min((block + 1) * together, strips)):
         start, pieces, step, size, lanes = _strip(strip, axis, inner)
-        _norms(x, start, pieces, step, size, lanes, inner == 1, p, norm)
-        _inverse(norm[:lanes], eps, inverse)
+        alone = inner == 1
+        _norms(x, start, pieces, step, size, lanes, alone, p, norm)
+        _inverse(norm[: 1 if alone else lanes], eps, inverse)
+        if alone:
+            _fill(inverse, lanes)
         for piece in range(pieces):
-            width = min(lanes, size - piece * lanes) if inner == 1 else lanes
+            width = min(lanes, size - piece * lanes) if alone else lanes
             at = start + piece * step
             source, target = x[at : at + width], y[at : at + width]
             for j in range(width):
@@ -162,7 +171,10 @@ def _backward_strips(block, worker, dy, x, axis, inner, strips, together, p, eps
         start, pieces, step, size, lanes = _strip(strip, axis, inner)
         alone = inner == 1
         _norms(x, start, pieces, step, size, lanes, alone, p, norm)
-        _inverse(norm[:lanes], eps, inverse)
+        _inverse(norm[: 1 if alone else lanes], eps, inverse)
+        if alone:
+            _fill(norm, lanes)
+            _fill(inverse, lanes)
         dot[:lanes], count[:lanes] = number(0), number(0)
         for piece in range(pieces):
             width = min(lanes, size - piece * lanes) if alone else lanes
@@ -171,12 +183,13 @@ def _backward_strips(block, worker, dy, x, axis, inner, strips, together, p, eps
             if abs(p) == np.inf:
                 _count_largest(x[at : at + width], norm, count)
         if alone:
-            _sum_lanes(dot[:lanes])
-            _sum_lanes(count[:lanes])
-        for j in range(lanes):
+            dot[0], count[0] = number(span_sum(dot, 0, lanes)), number(span_sum(count, 0, lanes))
+        for j in range(1 if alone else lanes):
             share = count[j] if abs(p) == np.inf else (norm[j] if p == 2 else number(1))
             factor = dot[j] * inverse[j] * inverse[j] / share
             dot[j] = number(0) if norm[j] < eps or norm[j] == 0 else factor
+        if alone:
+            _fill(dot, lanes)
         for piece in range(pieces):
             width = min(lanes, size - piece * lanes) if alone else lanes
             at = start + piece * step

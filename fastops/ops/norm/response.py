@@ -10,6 +10,7 @@ Neural Networks" (2012), section 3.3.
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -110,7 +111,7 @@ def _backward(threads, dy, x, before, after, scale, beta, k, scratch, dx):
     parallel(_backward_strip, blocks, threads, (dy, x, before, after, scale, beta, k, scratch, dx))
 
 
-def _planes(op: str, x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[tuple[int, int, int], tuple]:
+def _planes(op: str, x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[tuple[int, int, int], tuple[Any, ...]]:
     """The shape (N, C, L), and what kernels take beside arrays."""
     if x.ndim < 3:
         raise ValueError(f"{op}: input must have axes (N, C, ...) and at least one more, got shape {x.shape}")

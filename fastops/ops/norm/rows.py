@@ -181,12 +181,12 @@ def _gradients(
 def _layer_norm(
     op: str, input: ArrayLike, normalized_shape: Any, weight: ArrayLike | None, bias: ArrayLike | None, eps: float,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    (x, weight, bias), dtype = arrays(op, ("input", input), weight=weight, bias=bias)
+    (x, w, b), dtype = arrays(op, ("input", input), weight=weight, bias=bias)
     row = _rows(op, x.shape, normalized_shape)
-    check_shape(op, "weight", weight, row)
-    check_shape(op, "bias", bias, row)
+    check_shape(op, "weight", w, row)
+    check_shape(op, "bias", b, row)
     check_eps(op, eps)
-    y, mean, var = _normalise(x, prod(row), True, float(eps), weight, bias)
+    y, mean, var = _normalise(x, prod(row), True, float(eps), w, b)
     return y.astype(dtype, copy=False), mean, var
 
 
@@ -241,10 +241,10 @@ def layer_norm_backward(
     array([1., 2.])
     """
     op = "layer_norm_backward"
-    (dy, x, weight), dtype = arrays(op, ("grad_output", grad_output), input=input, weight=weight)
+    (dy, x, w), dtype = arrays(op, ("grad_output", grad_output), input=input, weight=weight)
     check_shape(op, "grad_output", dy, x.shape)
     row = _rows(op, x.shape, normalized_shape)
-    check_shape(op, "weight", weight, row)
+    check_shape(op, "weight", w, row)
     check_eps(op, eps)
     D, eps = prod(row), float(eps)
     if mean is None or var is None:
@@ -253,7 +253,7 @@ def layer_norm_backward(
         rows = x.size // D if D else 0
         statistics = given(op, "mean", mean, rows), given(op, "var", var, rows)
     mask = output_mask[0], output_mask[1] and weight is not None, output_mask[2] and bias is not None
-    dx, dw, db = _gradients(dy, x, D, True, eps, weight, statistics, mask)
+    dx, dw, db = _gradients(dy, x, D, True, eps, w, statistics, mask)
     return pick((dx, dw.reshape(row) if mask[1] else None, db.reshape(row) if mask[2] else None), mask, dtype)
 
 
@@ -265,10 +265,10 @@ def _rms_eps(op: str, eps: float | None, x: Array) -> float:
 
 
 def _rms_norm(op: str, input: ArrayLike, normalized_shape: Any, weight: ArrayLike | None, eps: float | None) -> tuple[Array, Array]:
-    (x, weight), dtype = arrays(op, ("input", input), weight=weight)
+    (x, w), dtype = arrays(op, ("input", input), weight=weight)
     row = _rows(op, x.shape, normalized_shape)
-    check_shape(op, "weight", weight, row)
-    y, _, square = _normalise(x, prod(row), False, _rms_eps(op, eps, x), weight, None)
+    check_shape(op, "weight", w, row)
+    y, _, square = _normalise(x, prod(row), False, _rms_eps(op, eps, x), w, None)
     return y.astype(dtype, copy=False), square
 
 
@@ -316,16 +316,16 @@ def rms_norm_backward(
     array([[0., 0.]])
     """
     op = "rms_norm_backward"
-    (dy, x, weight), dtype = arrays(op, ("grad_output", grad_output), input=input, weight=weight)
+    (dy, x, w), dtype = arrays(op, ("grad_output", grad_output), input=input, weight=weight)
     check_shape(op, "grad_output", dy, x.shape)
     row = _rows(op, x.shape, normalized_shape)
-    check_shape(op, "weight", weight, row)
+    check_shape(op, "weight", w, row)
     D, eps = prod(row), _rms_eps(op, eps, x)
     if mean_square is None:
         mean_square = _normalise(x, D, False, eps, None, None, only_statistics=True)[2]
     square = given(op, "mean_square", mean_square, x.size // D if D else 0)
     mask = output_mask[0], output_mask[1] and weight is not None
-    dx, dw, _ = _gradients(dy, x, D, False, eps, weight, (np.zeros_like(square), square), (*mask, False))
+    dx, dw, _ = _gradients(dy, x, D, False, eps, w, (np.zeros_like(square), square), (*mask, False))
     return pick((dx, dw.reshape(row) if mask[1] else None), mask, dtype)
 
 
