@@ -273,6 +273,8 @@ from fastops.ops.recurrent.layers import lstm as lstm
 from fastops.ops.recurrent.layers import lstm_backward as lstm_backward
 from fastops.ops.recurrent.layers import rnn as rnn
 from fastops.ops.recurrent.layers import rnn_backward as rnn_backward
+from fastops.ops.resize.affine import affine_grid as affine_grid
+from fastops.ops.resize.affine import affine_grid_backward as affine_grid_backward
 from fastops.ops.resize.grid import grid_sample as grid_sample
 from fastops.ops.resize.grid import grid_sample_backward as grid_sample_backward
 from fastops.ops.resize.interpolate import interpolate as interpolate
