@@ -52,6 +52,8 @@ CASES = {
     "grid_sample.reflection.1x3x224x224": sampled((1, 3, 224, 224), (1, 224, 224, 2), padding_mode="reflection"),
     "grid_sample.few.4x64x56x56": sampled((4, 64, 56, 56), (4, 10, 10, 2)),
     "grid_sample.2x16x14x28x28": sampled((2, 16, 14, 28, 28), (2, 14, 28, 28, 3)),
+    "affine_grid.8x56x56": Case("affine_grid", {"theta": (8, 2, 3)}, {"size": (8, 64, 56, 56), "align_corners": False}),
+    "affine_grid.2x14x28x28": Case("affine_grid", {"theta": (2, 3, 4)}, {"size": (2, 16, 14, 28, 28), "align_corners": False}),
     "pixel_shuffle.8x64x56x56": Case("pixel_shuffle", {"input": WHOLE}, {"upscale_factor": 2}),
     "pixel_shuffle.8x36x56x56.by3": Case("pixel_shuffle", {"input": (8, 36, 56, 56)}, {"upscale_factor": 3}, {"input": (1, 9, 4, 4)}),
     "pixel_unshuffle.8x64x56x56": Case("pixel_unshuffle", {"input": WHOLE}, {"downscale_factor": 2}),

@@ -1,4 +1,4 @@
-"""grid_sample: an image read at given places. affine_grid: the places that an affine map sends the pixels of a result to.
+"""grid_sample: an image read at given places.
 
     y[n, c, p, q] = sum over k of w(k) x[n, c, i(k)]     for the taps k of the place grid[n, p, q]
     dx[n, c, i(k)] += w(k) dy[n, c, p, q]                dgrid[n, p, q, a] = sum over c, k of dw(k)/da x[n, c, i(k)] dy[n, c, p, q]
@@ -26,6 +26,7 @@ from fastops._jit import function, launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.blocking import LANES
+from fastops.simd.gather import gather
 from fastops.simd.rows import fill_row
 from fastops.simd.vector import (
     broadcast,
@@ -34,9 +35,11 @@ from fastops.simd.vector import (
     lane_sums,
     lanes,
     load,
+    load_part,
     load_square,
     load_square_part,
     store,
+    store_part,
     store_square_part,
     store_tile,
     transpose,
@@ -235,8 +238,12 @@ def _turn_back(x, x0, y, at, step, count, channels):
 
 
 @function
-def _value(plane, offset, nowhere):
-    return plane[np.uintp(offset)] if offset != nowhere else plane.dtype.type(0)
+def _sum_of_taps(x, plane, pixels, weights, at, index, i, total):
+    """For places i, i + 1, ... of a tile the sum of weights[at ...] times x at their taps."""
+    value = load(weights, at) * gather(x, plane, index, _OFFSETS + i, pixels)
+    for k in range(1, total):
+        value = fma(load(weights, at + k * _TILE), gather(x, plane, index, _OFFSETS + k * _TILE + i, pixels), value)
+    return value
 
 
 @separate
@@ -262,15 +269,10 @@ def _sample(block, worker, x, grid, size, dims, plan, work, index, y):
         _taps(grid, (n * PQ + first) * ndim, ndim, count, size, taps, padding, align, False, nowhere, room, index)
         if planar:
             for c in range(channels):
-                plane, row = x[x0 + c * HW :], y[y0 + c * PQ + first :]
-                for k in range(total):
-                    offset, weight = index[_OFFSETS + k * _TILE :], room[_WEIGHTS + k * _TILE :]
-                    if k == 0:
-                        for i in range(count):
-                            row[i] = weight[i] * _value(plane, offset[i], nowhere)
-                    else:
-                        for i in range(count):
-                            row[i] += weight[i] * _value(plane, offset[i], nowhere)
+                plane = x0 + c * HW
+                for i in range(0, count, L):
+                    value = _sum_of_taps(x, plane, HW, room, _WEIGHTS + i, index, i, total)
+                    store_part(y, y0 + c * PQ + first + i, value, count - i)
             continue
         for i in range(count):
             at, to = _OFFSETS + i, _WEIGHTS + i
@@ -322,21 +324,11 @@ def _sample_gradient(block, worker, dy, x, grid, size, dims, plan, work, index, 
                             if offset[i] != nowhere:
                                 plane[np.uintp(offset[i])] += weight[i] * row[i]
                 if wants_grid:
-                    plane = x[x0 + c * HW :]
                     for a in range(ndim):
-                        total_, part = work[a * _TILE :], work[3 * _TILE :]
-                        for k in range(total):
-                            offset, slope = index[_OFFSETS + k * _TILE :], room[_SLOPES + (2 - a) * _MOST + k * _TILE :]
-                            if k == 0:
-                                for i in range(count):
-                                    part[i] = slope[i] * _value(plane, offset[i], nowhere)
-                            else:
-                                for i in range(count):
-                                    part[i] += slope[i] * _value(plane, offset[i], nowhere)
-                        if c == 0:
-                            total_[:_TILE] = zero
-                        for i in range(count):
-                            total_[i] += part[i] * row[i]
+                        for i in range(0, count, L):
+                            slope = _sum_of_taps(x, x0 + c * HW, HW, room, _SLOPES + (2 - a) * _MOST + i, index, i, total)
+                            slope = slope * load_part(dy, y0 + c * PQ + first + i, count - i)
+                            store(work, a * _TILE + i, slope if c == 0 else load(work, a * _TILE + i) + slope)
             if wants_grid:
                 for a in range(ndim):
                     for i in range(count):
