@@ -88,11 +88,31 @@ ROWS = [
     Row("causal", SDPA, _three((2, 3, 19, 8), (2, 3, 12, 8)), attention, {"is_causal": True, "scale": 0.7}, batched=QKV),
     Row("float_mask", SDPA, _three((2, 3, 5, 4), (2, 3, 7, 4), attn_mask=(3, 1, 7)), attention, batched=QKV),
     Row("boolean_mask", SDPA, _three((2, 4, 6, 4), (2, 2, 9, 4)), attention, {"attn_mask": some(4, 6, 9), "enable_gqa": True}, batched=QKV),
-    Row("weights", MHA, {**_three((5, 2, 6), (4, 2, 6)), **_projections(6), "bias_k": (1, 1, 6), "bias_v": (1, 1, 6), "attn_mask": (5, 4)}, heads,
-        {"num_heads": 2, "embed_dim_to_check": 6, "add_zero_attn": True, "dropout_p": 0.0}, batched=()),  # fmt: skip
-    Row("heads_apart", MHA, {**_three((3, 2, 4), (4, 2, 4)), **_projections(4), "bias_k": None, "bias_v": None}, heads,
-        {"num_heads": 2, "embed_dim_to_check": 4, "add_zero_attn": False, "dropout_p": 0.0, "average_attn_weights": False,
-         "key_padding_mask": np.array([[False, True, False, False], [True, False, False, True]])}, batched=()),  # fmt: skip
+    Row(
+        "weights",
+        MHA,
+        {**_three((5, 2, 6), (4, 2, 6)), **_projections(6), "bias_k": (1, 1, 6), "bias_v": (1, 1, 6), "attn_mask": (5, 4)},
+        heads,
+        {"num_heads": 2, "embed_dim_to_check": 6, "add_zero_attn": True, "dropout_p": 0.0},
+        batched=(),
+        step=2.0**-16,
+    ),  # fmt: skip
+    Row(
+        "heads_apart",
+        MHA,
+        {**_three((3, 2, 4), (4, 2, 4)), **_projections(4), "bias_k": None, "bias_v": None},
+        heads,
+        {
+            "num_heads": 2,
+            "embed_dim_to_check": 4,
+            "add_zero_attn": False,
+            "dropout_p": 0.0,
+            "average_attn_weights": False,
+            "key_padding_mask": np.array([[False, True, False, False], [True, False, False, True]]),
+        },
+        batched=(),
+        step=2.0**-16,
+    ),  # fmt: skip
     Row("halves", "rotary_embedding", {"input": (2, 3, 4, 10), "cos": (4, 4), "sin": (4, 4)}, rotated),
     Row("interleaved", "rotary_embedding", {"input": (2, 3, 4, 6), "cos": (3, 4, 3), "sin": (3, 4, 3)}, rotated, {"interleaved": True}),
 ]

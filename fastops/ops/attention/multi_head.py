@@ -371,8 +371,10 @@ def multi_head_attention_forward_backward(
             _projection(call, which, gradient, wanted, found)
 
     def finished(name: str) -> Array | None:
+        if name not in wanted or (name in _MASKS and name not in found):
+            return None
         if name not in found:
-            return np.zeros(np.shape(given[name]), dtype) if name in wanted and name not in _MASKS else None
+            return np.zeros(np.shape(given[name]), dtype)
         return found[name].reshape(np.shape(given[name])).astype(dtype, copy=False)
 
     return tuple(map(finished, _INPUTS))

@@ -450,7 +450,7 @@ def forward(kind: str, x: Array, w: Weights, state: Array, cell: Array, lengths:
             bias[: 2 * H] += w.b_hh[: 2 * H]
         else:
             bias = w.b_ih + w.b_hh
-    sums = gemm(x.reshape(T * N, -1), w.w_ih.T, bias=bias)
+    sums = gemm(x.reshape(T * N, x.shape[2]), w.w_ih.T, bias=bias)
     kept = Kept(sums, np.empty(T * N * H if kind in ("lstm", "gru") else 0, x.dtype), np.empty(T * N * H if w.w_hr is not None else 0, x.dtype))
     if N == 0:
         return kept
@@ -510,9 +510,9 @@ def backward(
     if kind == "gru":
         # the x part of n is not multiplied by r
         dsums[:, 2 * H :] = dn.reshape(-1, H)
-    rows_of_x = x.reshape(T * N, -1)
+    rows_of_x = x.reshape(T * N, x.shape[2])
     if dx is not None:
-        gemm(dsums, w.w_ih, out=dx.reshape(T * N, -1), accumulate=direction == 1)
+        gemm(dsums, w.w_ih, out=dx.reshape(T * N, x.shape[2]), accumulate=direction == 1)
     if not want_weights:
         return []
     if biases:
