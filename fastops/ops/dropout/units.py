@@ -139,6 +139,8 @@ def _forward(op: str, name: str, input: ArrayLike, length: Any, p: float, traini
     together = length(op, x.shape)
     if not training or probability == 0.0:
         return _moved(op, name, input, x, 1, 0.0, 0, (1.0, 0.0, 0.0), inplace, out), {}
+    if together is None:
+        raise ValueError(f"{op}: input must have axes (N, C, ...), at least 2, got shape {x.shape}")
     seed = seed_of(op, rng)
     return _moved(op, name, input, x, together, probability, seed, factors(probability), inplace, out), {"rng": seed}
 
@@ -152,6 +154,8 @@ def _backward(op: str, name: str, grad_output: ArrayLike, input: Any, length: An
     together = length(op, shape)
     if not training or probability == 0.0:
         return dy.copy()
+    if together is None:
+        raise ValueError(f"{op}: input must have axes (N, C, ...), at least 2, got shape {shape}")
     return _moved(op, name, dy, dy, together, probability, check_seed(op, rng), (factors(probability)[0], 0.0, 0.0), False, None)
 
 
@@ -159,11 +163,9 @@ def _one(op: str, shape: tuple[int, ...]) -> int:
     return 1
 
 
-def _channel(op: str, shape: tuple[int, ...]) -> int:
-    """Elements of a channel of (N, C, ...)."""
-    if len(shape) < 2:
-        raise ValueError(f"{op}: input must have axes (N, C, ...), at least 2, got shape {shape}")
-    return prod(shape[2:])
+def _channel(op: str, shape: tuple[int, ...]) -> int | None:
+    """Elements of a channel of (N, C, ...); None where there is none, which only matters when something falls."""
+    return prod(shape[2:]) if len(shape) >= 2 else None
 
 
 def _channel_of(batched: int) -> Any:
