@@ -1,0 +1,1 @@
+"""Regions of interest: features of boxes, boxes among themselves, and convolution at sampled places."""
