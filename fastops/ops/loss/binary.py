@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastops._check import Array
-from fastops._jit import function
+from fastops._jit import formula
 from fastops._op import operation, register
 from fastops.ops.loss.arguments import broadcast, check_mask, check_reduction, cotangent, finish, floats, number, same_shape, to_dtype
 from fastops.ops.loss.terms import Term, differentiate, evaluate, inside
@@ -38,7 +38,7 @@ Gradients = tuple[Array | None, ...]
 # ---- formulas
 
 
-@function
+@formula
 def _softplus(x):
     """log(1 + e^x)."""
     zero = type(x)(0)

@@ -30,7 +30,7 @@ from fastops._threads import threads_for
 from fastops.ops.loss.arguments import check_mask, check_reduction, cotangent, number, to_dtype
 from fastops.ops.loss.terms import NAMES
 from fastops.simd.reduce import BLOCK as _RUN
-from fastops.simd.reduce import maximum, span_max, span_sum
+from fastops.simd.reduce import maximum, span_dot, span_max, span_sum
 from fastops.simd.vmath import exp, log
 from fastops.simd.workspace import scratch
 
@@ -164,12 +164,14 @@ def _dense_losses(x, classes, length, probabilities, weight, keep, share, first,
 def _add_class_losses(x, classes, length, target, ignore_index, weight, keep, first, end, largest, log_sum, losses, add):
     """losses[row] (+)= keep weight[t] (m - x[t] + s), 0 where t is ignored; without m and s, they are 0."""
     number = x.dtype.type
+    # no division in the loop: row = n L + l has its element t at origin + t L + l
+    step, origin = (classes, 0) if length == 1 else (1, first // length * (classes - 1) * length)
     for row in range(first, end):
         t = target[row]
         if t == ignore_index:
             losses[row] = number(0)
             continue
-        loss = -x[(row // length * classes + t) * length + row % length]
+        loss = -x[np.uintp(origin + row * step + t * length)]
         if largest.size > 0:
             loss = (largest[row] + loss) + log_sum[row]
         if weight.size > 0:
@@ -227,9 +229,9 @@ def _differentiate_row(x, classes, row, t, probabilities, weight, keep, share, g
     part, out = x[start : start + classes], dx[start : start + classes]
     if probabilities.size > 0:
         q, w = probabilities[start : start + classes], weight[:classes]
-        total = 0.0
-        for i in range(classes):
-            total += w[i] * (keep * q[i] + share)
+        total = keep * span_dot(weight, 0, probabilities, start, classes)
+        if share > 0:
+            total += share * span_sum(weight, 0, classes)
         _scaled_softmax(part, m, s, g * number(total), out)
         keep, share = number(keep), number(share)
         for i in range(classes):

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import Array
-from fastops._jit import REDUCTION_FLAGS, function, launcher, parallel, separate
+from fastops._jit import REDUCTION_FLAGS, call, function, launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.loss.arguments import broadcast, check_mask, cotangent, finish, floats, number, to_dtype
@@ -107,8 +107,8 @@ def _distance(a, a0, b, b0, count, eps, kind, p):
 
 
 @function
-def _add_gradient(a, b, out, eps, kind, p, distance, g, share):
-    """out += g times the derivative of the distance by a; ``share`` divides it among the elements that are as large as it."""
+def _add_gradient(a, b, out, eps, kind, p, distance, g):
+    """out += g times the derivative of the distance by a, of the largest or smallest divided among those that are it."""
     number = a.dtype.type
     zero, eps = number(0), number(eps)
     if distance == 0 or kind == _COUNT:
@@ -132,9 +132,8 @@ def _add_gradient(a, b, out, eps, kind, p, distance, g, share):
             out[i] += zero if d == zero else slope
     else:
         size, count = number(distance), 0
-        if share:
-            for i in range(a.size):
-                count += 1 if abs(_difference(a[i], b[i], eps)) == size else 0
+        for i in range(a.size):
+            count += 1 if abs(_difference(a[i], b[i], eps)) == size else 0
         factor = number(g / max(count, 1))
         for i in range(a.size):
             d = _difference(a[i], b[i], eps)
@@ -157,7 +156,7 @@ def _row_gradients(block, worker, a, b, width, together, eps, kind, p, g, da):
         start, end = row * width, (row + 1) * width
         distance = _distance(a, start, b, start, width, eps, kind, p)
         da[start:end] = a.dtype.type(0)
-        _add_gradient(a[start:end], b[start:end], da[start:end], eps, kind, p, distance, np.float64(g[row]), True)
+        _add_gradient(a[start:end], b[start:end], da[start:end], eps, kind, p, distance, np.float64(g[row]))
 
 
 @launcher
@@ -188,48 +187,135 @@ def row_gradient(a: Array, b: Array, p: float, eps: float, g: Array) -> Array:
     return da
 
 
-# ---- all pairs: a (B, P, M), b (B, R, M), out (B, P, R), flat
+# ---- all pairs: a (B, P, M), b turned (B, M, R) so that lanes lie along its rows, out (B, P, R), all flat
+
+
+@separate
+def _measure_row(a, a0, b, b0, others, first, width, kind, p, out, out0):
+    """out[out0 + j] = the distance of a[a0 : a0 + width] from column first + j of b."""
+    number = a.dtype.type
+    count = others - first
+    total = out[out0 : out0 + count]
+    total[:] = number(0)
+    m = 0
+    while width - m >= 4 and (kind == _EUCLIDEAN or kind == _SUM):
+        # four at a time: a third of the loads and stores of the sums
+        x0, x1, x2, x3 = a[a0 + m], a[a0 + m + 1], a[a0 + m + 2], a[a0 + m + 3]
+        at = b0 + m * others + first
+        u0, u1 = b[at : at + count], b[at + others : at + others + count]
+        u2, u3 = b[at + 2 * others : at + 2 * others + count], b[at + 3 * others : at + 3 * others + count]
+        if kind == _EUCLIDEAN:
+            for j in range(count):
+                d0, d1, d2, d3 = x0 - u0[j], x1 - u1[j], x2 - u2[j], x3 - u3[j]
+                total[j] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
+        else:
+            for j in range(count):
+                total[j] += (abs(x0 - u0[j]) + abs(x1 - u1[j])) + (abs(x2 - u2[j]) + abs(x3 - u3[j]))
+        m += 4
+    while m < width:
+        x = a[a0 + m]
+        u = b[b0 + m * others + first : b0 + m * others + others]
+        if kind == _EUCLIDEAN:
+            for j in range(count):
+                total[j] += (x - u[j]) * (x - u[j])
+        elif kind == _SUM:
+            for j in range(count):
+                total[j] += abs(x - u[j])
+        elif kind == _COUNT:
+            for j in range(count):
+                total[j] += number(0) if x == u[j] else number(1)
+        elif kind == _LARGEST:
+            for j in range(count):
+                total[j] = maximum(total[j], abs(x - u[j]))
+        else:
+            for j in range(count):
+                total[j] += exp(number(p) * log(abs(x - u[j])))
+        m += 1
+    if kind == _EUCLIDEAN:
+        for j in range(count):
+            total[j] = np.sqrt(total[j])
+    elif kind == _POWER:
+        for j in range(count):
+            total[j] = exp(log(total[j]) / number(p))
+
+
+@_any_order
+def _weigh(x, u, r, factor, kind, power):
+    """The sum of factor times the derivative of each distance by x."""
+    zero = u.dtype.type(0)
+    total = zero
+    if kind == _EUCLIDEAN:
+        for j in range(u.size):
+            total += factor[j] * (x - u[j])
+    elif kind == _SUM:
+        for j in range(u.size):
+            total += factor[j] if x > u[j] else -factor[j] if x < u[j] else zero
+    elif kind == _LARGEST:
+        for j in range(u.size):
+            slope = factor[j] if x > u[j] else -factor[j]
+            total += slope if abs(x - u[j]) == r[j] else zero
+    else:
+        for j in range(u.size):
+            d = x - u[j]
+            slope = factor[j] * copysign(exp(power * (log(abs(d)) - r[j])), d)
+            total += zero if d == zero else slope
+    return total
+
+
+@separate
+def _differentiate_row(a, a0, b, b0, others, width, kind, p, r, factor, da):
+    """da[a0 : a0 + width], where r has the distances, and factor their gradients; both are overwritten."""
+    number = a.dtype.type
+    zero = number(0)
+    for j in range(others):
+        # 0 where the distance is 0
+        each = zero if r[j] == zero or kind == _COUNT else factor[j]
+        factor[j] = each / r[j] if kind == _EUCLIDEAN and r[j] != zero else each
+    if kind == _POWER:
+        for j in range(others):
+            r[j] = zero if r[j] == zero else log(r[j])
+    for m in range(width):
+        total = 0.0
+        if kind != _COUNT:
+            for first in range(0, others, _RUN):
+                end = min(first + _RUN, others)
+                row = b0 + m * others
+                total += _weigh(a[a0 + m], b[row + first : row + end], r[first:end], factor[first:end], kind, number(p - 1))
+        da[a0 + m] = total
 
 
 @separate
 def _cdist_rows(block, worker, a, b, rows, others, width, kind, p, out):
-    """out[batch, i] for one i."""
+    call(_measure_row, (a, block * width, b, block // rows * others * width, others, 0, width, kind, p, out, block * others))
+
+
+@separate
+def _cdist_gradient_rows(block, worker, a, b, rows, others, width, kind, p, g, scratch, da):
+    """da[batch, i] for one i; the worker has two rows of scratch memory."""
+    r, factor = scratch[2 * worker * others : (2 * worker + 1) * others], scratch[(2 * worker + 1) * others : 2 * (worker + 1) * others]
     b0 = block // rows * others * width
-    line = out[block * others : (block + 1) * others]
-    for j in range(others):
-        line[j] = _distance(a, block * width, b, b0 + j * width, width, 0.0, kind, p)
+    call(_measure_row, (a, block * width, b, b0, others, 0, width, kind, p, r, 0))
+    factor[:] = g[block * others : (block + 1) * others]
+    call(_differentiate_row, (a, block * width, b, b0, others, width, kind, p, r, factor, da))
 
 
 @separate
-def _cdist_gradient_rows(block, worker, a, b, rows, others, width, kind, p, g, g_row, g_col, da):
-    """da[batch, i] for one i: the sum over j; g is addressed by strides, so that it serves b as well."""
-    batch, i = block // rows, block % rows
-    mine, sums = a[block * width : (block + 1) * width], da[block * width : (block + 1) * width]
-    sums[:] = a.dtype.type(0)
-    for j in range(others):
-        start = (batch * others + j) * width
-        distance = _distance(a, block * width, b, start, width, 0.0, kind, p)
-        each = np.float64(g[batch * rows * others + i * g_row + j * g_col])
-        _add_gradient(mine, b[start : start + width], sums, 0.0, kind, p, distance, each, False)
-
-
-@separate
-def _pdist_rows(block, worker, a, rows, width, kind, p, out):
+def _pdist_rows(block, worker, a, turned, rows, width, kind, p, out):
+    """Row ``block`` with all that follow it."""
     start = block * (2 * rows - block - 1) // 2
-    for j in range(block + 1, rows):
-        out[start + j - block - 1] = _distance(a, block * width, a, j * width, width, 0.0, kind, p)
+    call(_measure_row, (a, block * width, turned, 0, rows, block + 1, width, kind, p, out, start))
 
 
 @separate
-def _pdist_gradient_rows(block, worker, a, rows, width, kind, p, g, da):
-    mine, sums = a[block * width : (block + 1) * width], da[block * width : (block + 1) * width]
-    sums[:] = a.dtype.type(0)
-    for j in range(rows):
-        if j != block:
-            low, high = min(block, j), max(block, j)
-            distance = _distance(a, block * width, a, j * width, width, 0.0, kind, p)
-            each = np.float64(g[low * (2 * rows - low - 1) // 2 + high - low - 1])
-            _add_gradient(mine, a[j * width : (j + 1) * width], sums, 0.0, kind, p, distance, each, False)
+def _pdist_gradient_rows(block, worker, a, turned, rows, width, kind, p, g, scratch, da):
+    r, factor = scratch[2 * worker * rows : (2 * worker + 1) * rows], scratch[(2 * worker + 1) * rows : 2 * (worker + 1) * rows]
+    call(_measure_row, (a, block * width, turned, 0, rows, 0, width, kind, p, r, 0))
+    for j in range(block):
+        factor[j] = g[j * (2 * rows - j - 1) // 2 + block - j - 1]
+    factor[block] = a.dtype.type(0)
+    start = block * (2 * rows - block - 1) // 2
+    factor[block + 1 :] = g[start : start + rows - block - 1]
+    call(_differentiate_row, (a, block * width, turned, 0, rows, width, kind, p, r, factor, da))
 
 
 @launcher
@@ -238,18 +324,23 @@ def _cdist(threads, a, b, batch, rows, others, width, kind, p, out):
 
 
 @launcher
-def _cdist_gradient(threads, a, b, batch, rows, others, width, kind, p, g, g_row, g_col, da):
-    parallel(_cdist_gradient_rows, batch * rows, threads, (a, b, rows, others, width, kind, p, g, g_row, g_col, da))
+def _cdist_gradient(threads, a, b, batch, rows, others, width, kind, p, g, scratch, da):
+    parallel(_cdist_gradient_rows, batch * rows, threads, (a, b, rows, others, width, kind, p, g, scratch, da))
 
 
 @launcher
-def _pdist(threads, a, rows, width, kind, p, out):
-    parallel(_pdist_rows, rows, threads, (a, rows, width, kind, p, out))
+def _pdist(threads, a, turned, rows, width, kind, p, out):
+    parallel(_pdist_rows, rows - 1, threads, (a, turned, rows, width, kind, p, out))
 
 
 @launcher
-def _pdist_gradient(threads, a, rows, width, kind, p, g, da):
-    parallel(_pdist_gradient_rows, rows, threads, (a, rows, width, kind, p, g, da))
+def _pdist_gradient(threads, a, turned, rows, width, kind, p, g, scratch, da):
+    parallel(_pdist_gradient_rows, rows, threads, (a, turned, rows, width, kind, p, g, scratch, da))
+
+
+def _turned(a: Array) -> Array:
+    """(..., R, M) as (..., M, R), flat."""
+    return np.ascontiguousarray(a.swapaxes(-1, -2)).ravel()
 
 
 @separate
@@ -527,7 +618,7 @@ def _cdist_arguments(op: str, x1: Any, x2: Any, p: float, compute_mode: str) -> 
 
 
 def _cdist_work(a: Array, b: Array) -> float:
-    return a.size * b.shape[-2] * 0.2 + a.size // max(a.shape[-1], 1) * b.shape[-2] * 10.0
+    return a.size * b.shape[-2] * 0.1
 
 
 @operation
@@ -565,7 +656,7 @@ def _all_distances(a: Array, b: Array, p: float, product: bool) -> Array:
         gemm(a, b.swapaxes(-1, -2), out=out, alpha=-2.0)
         _finish(threads_for(out.size * 0.6), _squares(a), _squares(b), rows, others, out.ravel())
     else:
-        _cdist(threads_for(_cdist_work(a, b)), a.ravel(), b.ravel(), out.size // (rows * others), rows, others, width, kind_of(p), p, out.ravel())
+        _cdist(threads_for(_cdist_work(a, b)), a.ravel(), _turned(b), out.size // (rows * others), rows, others, width, kind_of(p), p, out.ravel())
     return out
 
 
@@ -603,11 +694,15 @@ def cdist_backward(
                 gradient += mine * sums.reshape(*mine.shape[:-1], 1)
                 found[i] = gradient
     elif a.size and b.size:
-        batch, threads, flat = a.size // (rows * width), threads_for(2 * _cdist_work(a, b)), (a.ravel(), b.ravel())
-        if found[0] is not None:
-            _cdist_gradient(threads, *flat, batch, rows, others, width, kind_of(p), p, g.ravel(), others, 1, found[0].ravel())
-        if found[1] is not None:
-            _cdist_gradient(threads, *flat[::-1], batch, others, rows, width, kind_of(p), p, g.ravel(), 1, others, found[1].ravel())
+        batch, threads = a.size // (rows * width), threads_for(2 * _cdist_work(a, b))
+        for i, (mine, other, across) in enumerate(((a, b, g), (b, a, g.swapaxes(-1, -2)))):
+            gradient = found[i]
+            if gradient is not None:
+                m, n = mine.shape[-2], other.shape[-2]
+                _cdist_gradient(
+                    threads, mine.ravel(), _turned(other), batch, m, n, width, kind_of(p), p, np.ascontiguousarray(across).ravel(),
+                    np.empty(2 * threads * n, a.dtype), gradient.ravel(),
+                )  # fmt: skip
     return finish(found, shapes, dtype)
 
 
@@ -647,7 +742,7 @@ def pdist(input: ArrayLike, p: float = 2) -> Array:
     rows, width = x.shape
     out = np.empty(max(rows * (rows - 1) // 2, 0), x.dtype)
     if out.size:
-        _pdist(threads_for(_cdist_work(x, x) / 2), x.ravel(), rows, width, kind_of(p), p, out)
+        _pdist(threads_for(_cdist_work(x, x) / 2), x.ravel(), _turned(x), rows, width, kind_of(p), p, out)
     return to_dtype(out, dtype)
 
 
@@ -670,7 +765,8 @@ def pdist_backward(grad_output: ArrayLike, input: ArrayLike, p: float = 2) -> Ar
     assert isinstance(g, np.ndarray)
     dx = np.zeros(x.shape, x.dtype)
     if g.size and dx.size:
-        _pdist_gradient(threads_for(2 * _cdist_work(x, x)), x.ravel(), rows, width, kind_of(p), p, g, dx.ravel())
+        threads = threads_for(2 * _cdist_work(x, x))
+        _pdist_gradient(threads, x.ravel(), _turned(x), rows, width, kind_of(p), p, g, np.empty(2 * threads * rows, x.dtype), dx.ravel())
     return to_dtype(dx, dtype)
 
 

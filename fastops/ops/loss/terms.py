@@ -21,7 +21,7 @@ import numpy as np
 from numba import types
 
 from fastops._check import Array
-from fastops._jit import address_of, call_at, function, launcher, parallel, separate
+from fastops._jit import address_of, call_at, formula, function, launcher, parallel, separate
 from fastops._threads import threads_for
 from fastops.simd.reduce import BLOCK as _RUN
 from fastops.simd.reduce import span_sum
@@ -53,19 +53,19 @@ class Term:
 
 
 def _value_loop(term: Term) -> Any:
-    formula = function(term.formula)
+    value = formula(term.formula)
 
     @separate(name=f"{term.name}_values")
     def loop(x, y, z, p, q, start, out, at, count):
         x, y, z, out = x[start : start + count], y[start : start + count], z[start : start + count], out[at : at + count]
         for i in range(count):
-            out[i] = formula(x[i], y[i], z[i], p, q)
+            out[i] = value(x[i], y[i], z[i], p, q)
 
     return loop
 
 
 def _derivative_loop(term: Term) -> Any:
-    derivatives = function(term.derivatives)
+    derivatives = formula(term.derivatives)
     second, last = min(1, term.count - 1), term.count - 1
 
     @separate(name=f"{term.name}_derivatives")
