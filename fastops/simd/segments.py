@@ -25,7 +25,23 @@ from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
 from fastops._threads import threads_for
 from fastops.simd.reduce import maximum, span_dot
-from fastops.simd.vector import broadcast, element, fma, lanes, load_part, outer, prefetch, store_part, store_tile, zero_tile
+from fastops.simd.vector import (
+    broadcast,
+    element,
+    fma,
+    lanes,
+    larger,
+    load,
+    load_part,
+    outer,
+    prefetch,
+    smaller,
+    splat,
+    store,
+    store_part,
+    store_tile,
+    zero_tile,
+)
 from fastops.simd.vmath import exp
 
 INDEX = np.dtype(np.intp)
@@ -39,10 +55,12 @@ _BLOCK_ELEMENTS = 1 << 16
 _NS_PER_ELEMENT = 0.25
 _NS_PER_ROW = 2.0
 # Rows of an array beyond the caches are asked for so many rows ahead, and have arrived when they are needed: 1e6 rows of 64
-# float32 into 26 MB take 28 ms without, 20 with 8 ahead, 16 with 16. Into 2.6 MB they take 13 ms without and 20 with it.
+# float32 into 26 MB take 44 ms without and 17 with it, into 2.6 MB 18 and 10.
 _AHEAD = 16
-_FAR_BYTES = 8 << 20
+_FAR_BYTES = 1 << 20
 _LINE_BYTES = 64
+# Edges whose weights are written out for all columns at a time.
+_RUN = 16
 
 _ONE = {name: np.ones(1, name) for name in ("float32", "float64")}
 
@@ -136,22 +154,21 @@ def row_starts(op: str, name: str, value: Any, entries: int) -> Array:
 def _gather_block(block, worker, rows, far, index, scale, x, y):
     """y[e] = scale[index[e]] x[index[e]] for a block of e; x (J, F), scale (J,) or empty, y (E, F)."""
     F = x.shape[1]
-    line = _LINE_BYTES // x.itemsize
-    end = min((block + 1) * rows, index.size)
-    for e in range(block * rows, end):
+    nv, line = lanes(x), _LINE_BYTES // x.itemsize
+    one = x.dtype.type(1)
+    for e in range(block * rows, min((block + 1) * rows, index.size)):
         if far:
             ahead = element(index, min(e + _AHEAD, index.size - 1)) * F
             for c in range(0, F, line):
                 prefetch(x, ahead + c)
-        j = np.uintp(index[e])
-        row, out = x[j], y[e]
-        if scale.size:
-            factor = scale[j]
-            for f in range(F):
-                out[f] = factor * row[f]
-        else:
-            for f in range(F):
-                out[f] = row[f]
+        j = element(index, e)
+        factor = splat(x, element(scale, j) if scale.size else one)
+        c = 0
+        while c + nv <= F:
+            store(y, e * F + c, factor * load(x, j * F + c))
+            c += nv
+        if c < F:
+            store_part(y, e * F + c, factor * load_part(x, j * F + c, F - c), F - c)
 
 
 @launcher
@@ -176,17 +193,41 @@ def gather(x: Array, index: Array, scale: Array | None = None) -> Array:
 # ---- scatter
 
 
+@function
+def _combined(kind, before, value):
+    """The vector ``before`` with ``value`` taken in."""
+    if kind == MAX:
+        return larger(before, value)
+    if kind == MIN:
+        return smaller(before, value)
+    return before * value
+
+
+@function
+def _widen(weights, e, count, heads, width, wide, at):
+    """wide[at + i * heads * width + f] = the weight of edge e + i in column f, for ``count`` edges; writes a vector too far."""
+    nv = lanes(wide)
+    for i in range(count * heads):
+        weight = broadcast(weights, e * heads + i)
+        for c in range(at + i * width, at + (i + 1) * width, nv):
+            store(wide, c, weight)  # what is beyond the head is overwritten by the next one
+
+
 @separate
-def _scatter_block(block, worker, columns, kind, far_x, far_y, to, source, weights, step, heads, x, y):
+def _scatter_block(block, worker, columns, kind, far_x, far_y, to, source, weights, step, heads, wide, x, y):
     """Some columns of y[to[e]] (D, F) take in w x[source[e]], for all e in order; source: empty where it is e itself.
 
-    Number e weighs weights[e * step + head] in the columns of a head; with step 0 all weigh the same.
+    Number e weighs weights[e * step + head] in the columns of a head; with step 0 all weigh the same. wide (workers, ...)
+    has room for the weights of _RUN edges in all columns. Offsets instead of slices of rows: a slice takes longer than a
+    short row.
     """
     F = x.shape[1]
-    line = _LINE_BYTES // x.itemsize
+    nv, line = lanes(x), _LINE_BYTES // x.itemsize
     first, end = block * columns, min((block + 1) * columns, F)
-    width = F // heads
+    whole = first + (end - first) // nv * nv
+    rest = end - whole
     last = to.size - 1
+    own = worker * wide.shape[1]
     for e in range(to.size):
         if far_y:
             ahead = element(to, min(e + _AHEAD, last)) * F
@@ -196,38 +237,77 @@ def _scatter_block(block, worker, columns, kind, far_x, far_y, to, source, weigh
             ahead = element(source, min(e + _AHEAD, last)) * F
             for c in range(first, end, line):
                 prefetch(x, ahead + c)
-        from_row = np.uintp(source[e]) if source.size else np.uintp(e)
-        to_row = np.uintp(to[e])
-        head, c = first // width if heads > 1 else 0, first
-        while c < end:
-            stop = min(c + width, end)
-            w = weights[e * step + head]
-            a, b = x[from_row, c:stop], y[to_row, c:stop]
-            if kind == SUM:
-                for f in range(stop - c):
-                    b[f] += w * a[f]
-            elif kind == MAX:
-                for f in range(stop - c):
-                    b[f] = maximum(b[f], w * a[f])
-            elif kind == MIN:
-                for f in range(stop - c):
-                    b[f] = -maximum(-b[f], -(w * a[f]))
-            else:
-                for f in range(stop - c):
-                    b[f] *= w * a[f]
-            head += 1
-            c = stop
+        a = (element(source, e) if source.size else e) * F
+        b = element(to, e) * F
+        if heads > 1:
+            # for several edges ahead of their use: what was just written in pieces cannot be read at once
+            if e % _RUN == 0:
+                _widen(weights, e, min(_RUN, to.size - e), heads, F // heads, wide, own)
+            at = own + e % _RUN * F
+            for c in range(first, whole, nv):
+                store(y, b + c, fma(load(wide, at + c), load(x, a + c), load(y, b + c)))
+            if rest:
+                part = fma(load_part(wide, at + whole, rest), load_part(x, a + whole, rest), load_part(y, b + whole, rest))
+                store_part(y, b + whole, part, rest)
+            continue
+        w = broadcast(weights, e * step)
+        if kind == SUM:
+            for c in range(first, whole, nv):
+                store(y, b + c, fma(w, load(x, a + c), load(y, b + c)))
+            if rest:
+                store_part(y, b + whole, fma(w, load_part(x, a + whole, rest), load_part(y, b + whole, rest)), rest)
+        else:
+            for c in range(first, whole, nv):
+                store(y, b + c, _combined(kind, load(y, b + c), w * load(x, a + c)))
+            if rest:
+                part = _combined(kind, load_part(y, b + whole, rest), w * load_part(x, a + whole, rest))
+                store_part(y, b + whole, part, rest)
+
+
+@function
+def _taken_in(kind, before, value):
+    """As _combined, of numbers, and for SUM too."""
+    if kind == SUM:
+        return before + value
+    if kind == MAX:
+        return maximum(before, value)
+    if kind == MIN:
+        return -maximum(-before, -value)
+    return before * value
+
+
+@separate
+def _scatter_narrow_block(block, worker, kind, far_x, far_y, to, source, weights, step, heads, x, y):
+    """As _scatter_block, where rows are shorter than a vector: stores of parts of vectors take twice as long."""
+    F = x.shape[1]
+    width = F // heads
+    last = to.size - 1
+    for e in range(to.size):
+        if far_y:
+            prefetch(y, element(to, min(e + _AHEAD, last)) * F)
+        if far_x:
+            prefetch(x, element(source, min(e + _AHEAD, last)) * F)
+        a = x[np.uintp(source[e]) if source.size else np.uintp(e)]
+        b = y[np.uintp(to[e])]
+        for head in range(heads):
+            w = weights[np.uintp(e * step + head)]
+            for f in range(head * width, (head + 1) * width):
+                u = np.uintp(f)
+                b[u] = _taken_in(kind, b[u], w * a[u])
 
 
 @launcher
-def _scatter(threads, blocks, columns, kind, far_x, far_y, to, source, weights, step, heads, x, y):
-    parallel(_scatter_block, blocks, threads, (columns, kind, far_x, far_y, to, source, weights, step, heads, x, y))
+def _scatter(threads, blocks, columns, kind, far_x, far_y, to, source, weights, step, heads, wide, x, y):
+    if x.shape[1] < lanes(x):
+        parallel(_scatter_narrow_block, 1, threads, (kind, far_x, far_y, to, source, weights, step, heads, x, y))
+    else:
+        parallel(_scatter_block, blocks, threads, (columns, kind, far_x, far_y, to, source, weights, step, heads, wide, x, y))
 
 
-def _columns(threads: int, width: int, unit: int) -> int:
-    """Columns for a thread, whole units."""
-    units = -(-width // unit)
-    return -(-units // threads) * unit
+def _columns(threads: int, width: int, itemsize: int) -> int:
+    """Columns for a thread: whole cache lines."""
+    line = _LINE_BYTES // itemsize
+    return -(-width // (line * threads)) * line
 
 
 def scatter(kind: int, to: Array, destinations: int, x: Array, source: Array | None = None, weights: Array | None = None) -> Array:
@@ -255,10 +335,12 @@ def scatter(kind: int, to: Array, destinations: int, x: Array, source: Array | N
         step = heads = weights.shape[1] if weights.ndim == 2 else 1
         weights = weights.reshape(-1)
     threads = _threads(to.size * F, to.size)
-    columns = _columns(threads, F, F // heads if heads > 1 else _LINE_BYTES // x.itemsize)
+    columns = _columns(threads, F, x.itemsize)
+    wide = np.empty((threads, _RUN * F + _LINE_BYTES), x.dtype) if heads > 1 else y[:0]
     far_x = source is not None and x.nbytes > _FAR_BYTES
     far_y = y.nbytes > _FAR_BYTES
-    _scatter(threads, -(-F // columns), columns, kind, far_x, far_y, to, NOTHING if source is None else source, weights, step, heads, x, y)
+    source = NOTHING if source is None else source
+    _scatter(threads, -(-F // columns), columns, kind, far_x, far_y, to, source, weights, step, heads, wide, x, y)
     return y
 
 
@@ -273,12 +355,12 @@ def _count_ties(block, worker, columns, to, source, weights, step, x, y, ties):
     first, end = block * columns, min((block + 1) * columns, x.shape[1])
     zero, one = x.dtype.type(0), x.dtype.type(1)
     for e in range(to.size):
-        from_row = np.uintp(source[e]) if source.size else np.uintp(e)
-        to_row = np.uintp(to[e])
+        d = np.uintp(to[e])
+        a, b, t = x[np.uintp(source[e]) if source.size else np.uintp(e)], y[d], ties[d]
         w = weights[e * step]
-        a, b, t = x[from_row, first:end], y[to_row, first:end], ties[to_row, first:end]
-        for f in range(end - first):
-            t[f] += one if w * a[f] == b[f] else zero
+        for f in range(first, end):
+            c = np.uintp(f)
+            t[c] += one if w * a[c] == b[c] else zero
 
 
 @separate
@@ -287,19 +369,14 @@ def _select_block(block, worker, columns, first_only, to, source, weights, step,
     first, end = block * columns, min((block + 1) * columns, x.shape[1])
     zero = x.dtype.type(0)
     for e in range(to.size):
-        from_row = np.uintp(source[e]) if source.size else np.uintp(e)
-        to_row = np.uintp(to[e])
+        d, j = np.uintp(to[e]), np.uintp(source[e]) if source.size else np.uintp(e)
+        a, b, share, da = x[j], y[d], shares[d], dx[j]
         w = weights[e * step]
-        a, b = x[from_row, first:end], y[to_row, first:end]
-        share, da = shares[to_row, first:end], dx[from_row, first:end]
-        if first_only:
-            for f in range(end - first):
-                found = w * a[f] == b[f]
-                da[f] += w * share[f] if found else zero
-                share[f] = zero if found else share[f]
-        else:
-            for f in range(end - first):
-                da[f] += w * share[f] if w * a[f] == b[f] else zero
+        for f in range(first, end):
+            c = np.uintp(f)
+            found = w * a[c] == b[c]
+            da[c] += w * share[c] if found else zero
+            share[c] = zero if found and first_only else share[c]
 
 
 @launcher
@@ -326,7 +403,7 @@ def extremum_backward(
     if to.size and x.size and y.size:
         F = x.shape[1]
         threads = _threads(2 * to.size * F, to.size)
-        columns = _columns(threads, F, _LINE_BYTES // x.itemsize)
+        columns = _columns(threads, F, x.itemsize)
         w, step = (_ONE[x.dtype.name], 0) if weights is None else (weights, 1)
         _extremum_backward(threads, -(-F // columns), columns, first_only, to, NOTHING if source is None else source, w, step, x, y, dy, shares, dx)
     return dx, shares
@@ -340,20 +417,22 @@ def _product_backward_block(block, worker, columns, to, x, run, dy, dx):
     """
     first, end = block * columns, min((block + 1) * columns, x.shape[1])
     for e in range(to.size):
-        d = np.uintp(to[e])
-        a, product, da = x[e, first:end], run[d, first:end], dx[e, first:end]
-        for f in range(end - first):
-            da[f] = product[f]
-            product[f] *= a[f]
+        a, product, da = x[e], run[np.uintp(to[e])], dx[e]
+        for f in range(first, end):
+            c = np.uintp(f)
+            da[c] = product[c]
+            product[c] *= a[c]
     for d in range(run.shape[0]):
-        run[d, first:end] = dy[d, first:end]
+        product, gradient = run[d], dy[d]
+        for f in range(first, end):
+            product[np.uintp(f)] = gradient[np.uintp(f)]
     for i in range(to.size):
         e = np.uintp(to.size - 1 - i)
-        d = np.uintp(to[e])
-        a, product, da = x[e, first:end], run[d, first:end], dx[e, first:end]
-        for f in range(end - first):
-            da[f] *= product[f]
-            product[f] *= a[f]
+        a, product, da = x[e], run[np.uintp(to[e])], dx[e]
+        for f in range(first, end):
+            c = np.uintp(f)
+            da[c] *= product[c]
+            product[c] *= a[c]
 
 
 @launcher
@@ -367,7 +446,7 @@ def product_backward(to: Array, x: Array, dy: Array) -> Array:
     if dx.size:
         F = x.shape[1]
         threads = _threads(4 * x.size, to.size)
-        columns = _columns(threads, F, _LINE_BYTES // x.itemsize)
+        columns = _columns(threads, F, x.itemsize)
         _product_backward(threads, -(-F // columns), columns, to, x, np.ones_like(dy), dy, dx)
     return dx
 
@@ -422,11 +501,17 @@ def softmax(to: Array, destinations: int, x: Array) -> Array:
 @separate
 def _dot_columns(block, worker, columns, to, a, b, total):
     """total[to[e]] += a[e] b[e], for all e in order, in some columns."""
-    first, end = block * columns, min((block + 1) * columns, a.shape[1])
+    F, nv = a.shape[1], lanes(a)
+    end = min((block + 1) * columns, F)
     for e in range(to.size):
-        left, right, out = a[e, first:end], b[e, first:end], total[np.uintp(to[e]), first:end]
-        for f in range(end - first):
-            out[f] += left[f] * right[f]
+        at, d = e * F, element(to, e) * F
+        c = block * columns
+        while c + nv <= end:
+            store(total, d + c, fma(load(a, at + c), load(b, at + c), load(total, d + c)))
+            c += nv
+        if c < end:
+            part = fma(load_part(a, at + c, end - c), load_part(b, at + c, end - c), load_part(total, d + c, end - c))
+            store_part(total, d + c, part, end - c)
 
 
 @separate
@@ -450,7 +535,7 @@ def softmax_backward(to: Array, destinations: int, y: Array, dy: Array) -> Array
     if dx.size:
         F = y.shape[1]
         threads = _threads(2 * y.size, to.size)
-        columns = _columns(threads, F, _LINE_BYTES // y.itemsize)
+        columns = _columns(threads, F, y.itemsize)
         total = np.zeros((destinations, F), y.dtype)
         _softmax_backward(threads, -(-F // columns), columns, max(1, _BLOCK_ELEMENTS // F), to, y, dy, total, dx)
     return dx

@@ -793,15 +793,24 @@ def row_sums(typingctx: Any, tile: Any) -> Any:
     return result(tile), codegen
 
 
-@intrinsic
-def larger(typingctx: Any, a: Any, b: Any) -> Any:
-    """The larger of each two lanes; NaN where either is NaN."""
+def _extremum(name: str) -> Any:
+    @intrinsic
+    def extremum(typingctx: Any, a: Any, b: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            full = f"llvm.{name}.v{a.count}{'f32' if a.dtype.name == 'float32' else 'f64'}"
+            fnty = ir.FunctionType(a.llvm, [a.llvm, a.llvm])
+            return builder.call(cgutils.get_or_insert_function(builder.module, fnty, full), args, fastmath=("nsz",))
 
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        name = f"llvm.maximum.v{a.count}{'f32' if a.dtype.name == 'float32' else 'f64'}"
-        return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(a.llvm, [a.llvm, a.llvm]), name), args, fastmath=("nsz",))
+        return a(a, a), codegen
 
-    return a(a, a), codegen
+    return extremum
+
+
+larger = _extremum("maximum")
+"""The larger of each two lanes; NaN where either is NaN."""
+
+smaller = _extremum("minimum")
+"""The smaller of each two lanes; NaN where either is NaN."""
 
 
 def _across(name: str, initial: bool) -> Any:
