@@ -35,7 +35,8 @@ from numba import njit
 from fastops._check import Array
 from fastops._jit import REDUCTION_FLAGS, function, launcher, parallel, separate
 from fastops._threads import threads_for
-from fastops.simd.reduce import BLOCK, span_moments, span_sum
+from fastops.simd.reduce import BLOCK, lane_sum, span_moments, span_sum
+from fastops.simd.vector import fma, lanes, load, load_part, splat, store
 
 # Small groups are handed to a thread in bundles of so many elements.
 BUNDLE = 1 << 14
@@ -87,6 +88,8 @@ def channel_groups(batch: int, count: int, length: int, groups: int) -> Groups:
 def statistics(x, start, parts, part_step, length):
     """Mean and biased variance of a group."""
     count = parts * length
+    if part_step == length:  # its parts are one span
+        parts, length = 1, count
     total = 0.0
     for i in range(parts):
         total += span_sum(x, start + i * part_step, length)
@@ -100,25 +103,54 @@ def statistics(x, start, parts, part_step, length):
     return near + rest, second / count - rest * rest
 
 
-@any_order
-def _add_gradients(dy, x, near):
-    first = second = x.dtype.type(0)
-    for i in range(x.size):
-        first += dy[i]
-        second += dy[i] * (x[i] - near)
+@function
+def _gradient_sums(dy, x, start, length, near):
+    """The sums of dy and of dy (x - near) over a span."""
+    step, nothing, centre = lanes(x), splat(x, x.dtype.type(0)), splat(x, near)
+    first = second = 0.0
+    for i in range(start, start + length, BLOCK):
+        end = min(i + BLOCK, start + length)
+        a, b, aa, bb = nothing, nothing, nothing, nothing
+        while end - i >= 2 * step:
+            p, q = load(dy, i), load(dy, i + step)
+            a, b = a + p, b + q
+            aa, bb = fma(p, load(x, i) - centre, aa), fma(q, load(x, i + step) - centre, bb)
+            i += 2 * step
+        while end - i >= step:
+            p = load(dy, i)
+            a, aa = a + p, fma(p, load(x, i) - centre, aa)
+            i += step
+        if i < end:
+            p = load_part(dy, i, end - i)
+            a, aa = a + p, fma(p, load_part(x, i, end - i) - centre, aa)
+        first += lane_sum(a + b)
+        second += lane_sum(aa + bb)
     return first, second
 
 
 @function
-def _gradient_sums(dy, x, start, length, near):
-    """The sums of dy and of dy (x - near) over a span."""
-    first = second = 0.0
-    for begin in range(start, start + length, BLOCK):
-        end = min(begin + BLOCK, start + length)
-        one, two = _add_gradients(dy[begin:end], x[begin:end], near)
-        first += one
-        second += two
-    return first, second
+def _apply(x, start, length, near, scale, shift, y):
+    """y = (x - near) scale + shift over a span."""
+    step, centre, factor, summand = lanes(x), splat(x, near), splat(x, scale), splat(x, shift)
+    i, end = start, start + length
+    while end - i >= step:
+        store(y, i, fma(load(x, i) - centre, factor, summand))
+        i += step
+    for j in range(i, end):  # a masked store takes 20 ns
+        y[j] = (x[j] - near) * scale + shift
+
+
+@function
+def _apply_gradient(dy, x, start, length, near, scale, slope, shift, dx):
+    """dx = dy scale + (x - near) slope + shift over a span."""
+    step, centre, factor = lanes(x), splat(x, near), splat(x, scale)
+    tilt, summand = splat(x, slope), splat(x, shift)
+    i, end = start, start + length
+    while end - i >= step:
+        store(dx, i, fma(load(dy, i), factor, fma(load(x, i) - centre, tilt, summand)))
+        i += step
+    for j in range(i, end):
+        dx[j] = dy[j] * scale + ((x[j] - near) * slope + shift)
 
 
 @separate
@@ -138,11 +170,7 @@ def _forward_groups(block, worker, x, shape, given, eps, weight, bias, mean, var
             at = group % period * affine_step + i * affine_part
             scale = rstd * weight[at] if weight.size > 0 else rstd
             shift = (near - centre) * scale + (bias[at] if bias.size > 0 else 0.0)
-            factor, summand = number(scale), number(shift)
-            start = base + i * part_step
-            source, target = x[start : start + length], y[start : start + length]
-            for j in range(length):
-                target[j] = (source[j] - near) * factor + summand
+            _apply(x, base + i * part_step, length, near, number(scale), number(shift), y)
 
 
 @separate
@@ -177,11 +205,7 @@ def _backward_groups(block, worker, dy, x, shape, given, eps, weight, mean, var,
         for i in range(parts):
             at = group % period * affine_step + i * affine_part
             factor = number(rstd * weight[at] if weight.size > 0 else rstd)
-            tilt, summand = number(slope), number(shift)
-            start = base + i * part_step
-            gradient, source, target = dy[start : start + length], x[start : start + length], dx[start : start + length]
-            for j in range(length):
-                target[j] = gradient[j] * factor + ((source[j] - near) * tilt + summand)
+            _apply_gradient(dy, x, base + i * part_step, length, near, factor, number(slope), number(shift), dx)
 
 
 @launcher
@@ -212,12 +236,12 @@ def _column_moments(x, row, rows, first, columns, near, one, two):
 
 
 @separate
-def _forward_columns(block, worker, x, given, eps, weight, bias, mean, var, lanes, y):
-    """As _forward_groups, for a block of columns of x (N, C); lanes (threads, 4, columns)."""
+def _forward_columns(block, worker, x, given, eps, weight, bias, mean, var, scratch, y):
+    """As _forward_groups, for a block of columns of x (N, C); scratch (threads, 4, columns)."""
     N, C = x.shape
     first = block * _COLUMNS
     columns = min(_COLUMNS, C - first)
-    near, one, two, summand = lanes[worker, 0], lanes[worker, 1], lanes[worker, 2], lanes[worker, 3]
+    near, one, two, summand = scratch[worker, 0], scratch[worker, 1], scratch[worker, 2], scratch[worker, 3]
     mean, var = mean[first : first + columns], var[first : first + columns]
     number = x.dtype.type
     if not given:
@@ -249,12 +273,12 @@ def _forward_columns(block, worker, x, given, eps, weight, bias, mean, var, lane
 
 
 @separate
-def _backward_columns(block, worker, dy, x, given, eps, weight, mean, var, lanes, dx, dw, db):
+def _backward_columns(block, worker, dy, x, given, eps, weight, mean, var, scratch, dx, dw, db):
     """As _backward_groups, for a block of columns of x (N, C)."""
     N, C = x.shape
     first = block * _COLUMNS
     columns = min(_COLUMNS, C - first)
-    near, one, two, factor = lanes[worker, 0], lanes[worker, 1], lanes[worker, 2], lanes[worker, 3]
+    near, one, two, factor = scratch[worker, 0], scratch[worker, 1], scratch[worker, 2], scratch[worker, 3]
     mean, var, dw, db = mean[first : first + columns], var[first : first + columns], dw[first : first + columns], db[first : first + columns]
     number = x.dtype.type
     for j in range(columns):
@@ -288,15 +312,15 @@ def _backward_columns(block, worker, dy, x, given, eps, weight, mean, var, lanes
 
 
 @launcher
-def _forward_matrix(threads, x, given, eps, weight, bias, mean, var, lanes, y):
+def _forward_matrix(threads, x, given, eps, weight, bias, mean, var, scratch, y):
     blocks = (x.shape[1] + _COLUMNS - 1) // _COLUMNS
-    parallel(_forward_columns, blocks, threads, (x, given, eps, weight, bias, mean, var, lanes, y))
+    parallel(_forward_columns, blocks, threads, (x, given, eps, weight, bias, mean, var, scratch, y))
 
 
 @launcher
-def _backward_matrix(threads, dy, x, given, eps, weight, mean, var, lanes, dx, dw, db):
+def _backward_matrix(threads, dy, x, given, eps, weight, mean, var, scratch, dx, dw, db):
     blocks = (x.shape[1] + _COLUMNS - 1) // _COLUMNS
-    parallel(_backward_columns, blocks, threads, (dy, x, given, eps, weight, mean, var, lanes, dx, dw, db))
+    parallel(_backward_columns, blocks, threads, (dy, x, given, eps, weight, mean, var, scratch, dx, dw, db))
 
 
 # ---- from arrays to kernels
@@ -313,9 +337,9 @@ def forward(
     threads = threads_for(x.size * NS_FORWARD)
     weight, bias = (mean[:0].astype(x.dtype) if a is None else a for a in (weight, bias))
     if _is_matrix(shape):
-        lanes = np.empty((threads, 4, _COLUMNS), x.dtype)
+        scratch = np.empty((threads, 4, _COLUMNS), x.dtype)
         x = x.reshape(shape.parts, shape.groups)
-        _forward_matrix(threads, x, given, eps, weight, bias, mean, var, lanes, y.reshape(x.shape) if y.size else y.reshape(0, 0))
+        _forward_matrix(threads, x, given, eps, weight, bias, mean, var, scratch, y.reshape(x.shape) if y.size else y.reshape(0, 0))
     else:
         _forward(threads, x.reshape(-1), tuple(shape), given, eps, weight, bias, mean, var, y.reshape(-1))
 
@@ -330,10 +354,10 @@ def backward(
     if weight is None:
         weight = np.empty(0, x.dtype)
     if _is_matrix(shape):
-        lanes = np.empty((threads, 4, _COLUMNS), x.dtype)
+        scratch = np.empty((threads, 4, _COLUMNS), x.dtype)
         matrix = shape.parts, shape.groups
         _backward_matrix(
-            threads, dy.reshape(matrix), x.reshape(matrix), given, eps, weight, mean, var, lanes,
+            threads, dy.reshape(matrix), x.reshape(matrix), given, eps, weight, mean, var, scratch,
             dx.reshape(matrix if wants_dx else (0, 0)), dw, db,
         )  # fmt: skip
     else:
