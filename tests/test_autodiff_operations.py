@@ -19,6 +19,14 @@ ROWS: list[Row] = [
 ]
 
 
+def log_softmax(x):
+    return x - np.log(np.sum(np.exp(x), axis=-1, keepdims=True))
+
+
+# The gradient of ctc_loss is, as PyTorch's, for log-probabilities that stay normalised.
+FIRST = {"ctc_loss": log_softmax}
+
+
 def differentiable(row: Row) -> tuple:
     """The operation as a function of its inputs, these inputs, and their names; results without gradient are left out."""
     arguments = row.arguments()
@@ -56,7 +64,7 @@ def test_the_tape_gives_what_the_backward_function_gives(row):
     cotangent = apart(flat, y) if isinstance(y, tuple) else flat.reshape(y.shape)
     expected = row.backward(flat if isinstance(y, tuple) else flat.reshape(output.shape), row.arguments())
     for name, found in zip(inputs, pullback(cotangent)):
-        assert_same_bits(found, np.ascontiguousarray(expected[name]))
+        assert_same_bits(found, expected[name])
 
 
 @pytest.mark.parametrize("row", FIRST_ROWS, ids=str)
@@ -79,7 +87,8 @@ def test_gradients_of_some_inputs_alone(row):
 @pytest.mark.parametrize("row", FIRST_ROWS, ids=str)
 def test_gradient_by_differences(row):
     function, values, _ = differentiable(row)
-    check_grad(function, *values, rtol=1e-5)
+    first = FIRST.get(row.op, lambda x: x)
+    check_grad(lambda *xs: function(*map(first, xs)), *values, rtol=1e-5)
 
 
 def test_fused_activations_come_apart():
