@@ -141,8 +141,7 @@ def _lp_pool(op: str, ndim: int, input: Any, norm_type: Any, kernel_size: Any, s
     p = _exponent(op, norm_type)
     plan = _plan(op, ndim, x.shape, kernel_size, stride, ceil_mode)
     if isinf(p):
-        y = np.copysign(largest(plan, np.copysign(np.abs(x), p)), p)
-        return y.astype(dtype, copy=False)
+        return np.abs(largest(plan, np.copysign(np.abs(x), p))).astype(dtype, copy=False)
     powers = x
     if p != 1:
         powers = np.empty_like(x)
@@ -163,8 +162,9 @@ def _lp_pool_record(op: str, ndim: int) -> Any:
     def record(
         input: Any, norm_type: Any, kernel_size: Any, stride: Any = None, ceil_mode: bool = False,
     ) -> tuple[Array, dict[str, Any]]:  # fmt: skip
-        y = _lp_pool(op, ndim, input, norm_type, kernel_size, stride, ceil_mode)
-        return y, {"output": y}
+        (x,), dtype = _check.as_arrays(op, input=input)
+        y = _lp_pool(op, ndim, x, norm_type, kernel_size, stride, ceil_mode)
+        return y.astype(dtype, copy=False), {"output": y}
 
     return record
 
