@@ -224,15 +224,75 @@ def _backward(threads, dy, x, shape, given, eps, weight, mean, var, dx, dw, db):
 
 @function
 def _column_moments(x, row, rows, first, columns, near, one, two):
-    """one, two = the sums of x - near and its square over rows of a chunk, for each column."""
-    one[:columns] = x.dtype.type(0)
-    two[:columns] = x.dtype.type(0)
-    for n in range(row, row + rows):
-        source = x[n, first : first + columns]
-        for j in range(columns):
-            deviation = source[j] - near[j]
-            one[j] += deviation
-            two[j] += deviation * deviation
+    """one, two = the sums of x - near and its square over some rows, for each column."""
+    C, flat, step, nothing = x.shape[1], x.reshape(-1), lanes(x), splat(x, x.dtype.type(0))
+    j = 0
+    while columns - j >= 2 * step:
+        left, right = load(near, j), load(near, j + step)
+        a, b, aa, bb = nothing, nothing, nothing, nothing
+        at = row * C + first + j
+        for _ in range(rows):
+            p, q = load(flat, at) - left, load(flat, at + step) - right
+            a, b, aa, bb = a + p, b + q, fma(p, p, aa), fma(q, q, bb)
+            at += C
+        store(one, j, a)
+        store(one, j + step, b)
+        store(two, j, aa)
+        store(two, j + step, bb)
+        j += 2 * step
+    for k in range(j, columns):
+        total = square = x.dtype.type(0)
+        for n in range(row, row + rows):
+            deviation = x[n, first + k] - near[k]
+            total += deviation
+            square += deviation * deviation
+        one[k], two[k] = total, square
+
+
+@function
+def _column_gradients(dy, x, row, rows, first, columns, near, one, two):
+    """one, two = the sums of dy and of dy (x - near) over some rows, for each column."""
+    C, flat, slope, step, nothing = x.shape[1], x.reshape(-1), dy.reshape(-1), lanes(x), splat(x, x.dtype.type(0))
+    j = 0
+    while columns - j >= 2 * step:
+        left, right = load(near, j), load(near, j + step)
+        a, b, aa, bb = nothing, nothing, nothing, nothing
+        at = row * C + first + j
+        for _ in range(rows):
+            p, q = load(slope, at), load(slope, at + step)
+            a, b = a + p, b + q
+            aa, bb = fma(p, load(flat, at) - left, aa), fma(q, load(flat, at + step) - right, bb)
+            at += C
+        store(one, j, a)
+        store(one, j + step, b)
+        store(two, j, aa)
+        store(two, j + step, bb)
+        j += 2 * step
+    for k in range(j, columns):
+        total = product = x.dtype.type(0)
+        for n in range(row, row + rows):
+            total += dy[n, first + k]
+            product += dy[n, first + k] * (x[n, first + k] - near[k])
+        one[k], two[k] = total, product
+
+
+@function
+def _apply_columns(x, first, columns, near, factor, summand, y):
+    """y = (x - near) factor + summand, with numbers of their own for each column."""
+    C, flat, target, step = x.shape[1], x.reshape(-1), y.reshape(-1), lanes(x)
+    j = 0
+    while columns - j >= 2 * step:
+        left, right = load(near, j), load(near, j + step)
+        p, q, r, s = load(factor, j), load(factor, j + step), load(summand, j), load(summand, j + step)
+        at = first + j
+        for _ in range(x.shape[0]):
+            store(target, at, fma(load(flat, at) - left, p, r))
+            store(target, at + step, fma(load(flat, at + step) - right, q, s))
+            at += C
+        j += 2 * step
+    for k in range(j, columns):
+        for n in range(x.shape[0]):
+            y[n, first + k] = (x[n, first + k] - near[k]) * factor[k] + summand[k]
 
 
 @separate
@@ -266,10 +326,7 @@ def _forward_columns(block, worker, x, given, eps, weight, bias, mean, var, scra
         near[j] = number(mean[j])
         one[j] = number(scale)
         summand[j] = number((near[j] - mean[j]) * scale + (bias[first + j] if bias.size > 0 else 0.0))
-    for n in range(N):
-        source, target = x[n, first : first + columns], y[n, first : first + columns]
-        for j in range(columns):
-            target[j] = (source[j] - near[j]) * one[j] + summand[j]
+    _apply_columns(x, first, columns, near, one, summand, y)
 
 
 @separate
@@ -285,12 +342,7 @@ def _backward_columns(block, worker, dy, x, given, eps, weight, mean, var, scrat
         near[j] = number(mean[j])
     dw[:], db[:] = 0.0, 0.0
     for row in range(0, N, _ROWS):
-        one[:], two[:] = number(0), number(0)
-        for n in range(row, min(row + _ROWS, N)):
-            gradient, source = dy[n, first : first + columns], x[n, first : first + columns]
-            for j in range(columns):
-                one[j] += gradient[j]
-                two[j] += gradient[j] * (source[j] - near[j])
+        _column_gradients(dy, x, row, min(_ROWS, N - row), first, columns, near, one, two)
         for j in range(columns):
             db[j] += one[j]
             dw[j] += two[j]
