@@ -401,7 +401,7 @@ def _run(op: str, input: ArrayLike, dim: int | None, dtype: DTypeLike | None, sc
 
 def _run_backward(op: str, grad_output: ArrayLike, input: Any, dim: int | None, dtype: DTypeLike | None, scale: float, logarithm: bool, output: Any) -> Array:
     dy = _check.as_array(op, "grad_output", grad_output)
-    dx_dtype = input.dtype if isinstance(input, np.ndarray) else np.asarray(input).dtype
+    dx_dtype = (input if isinstance(input, np.ndarray) else np.asarray(input)).dtype.newbyteorder("=")
     if output is None:
         output = _run(op, input, dim, dtype, scale, logarithm, None)[1]["output"]
     y = _check.as_array(op, "output", output)
