@@ -166,6 +166,12 @@ def positive(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return rng.uniform(0.5, 2, shape)
 
 
+def sizes_apart(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers of either sign, no two of a size and none 0."""
+    size = int(np.prod(shape))
+    return ((rng.permutation(size) + 1) * 0.1 * rng.choice([-1, 1], size)).reshape(shape)
+
+
 def row(name: str, op: str, reference: Any, shape: tuple[int, ...], draw: Any = apart, **options: Any) -> Row:
     batched = () if len(shape) == int(op.partition("pool")[2][0]) + 1 else ("input",)
     if op.endswith("_with_indices"):  # several results count as one, flat
@@ -213,8 +219,8 @@ ROWS = [
     row("2", "lp_pool2d", lp_pool(2), (2, 2, 6, 9), positive, norm_type=2, kernel_size=(2, 3), stride=2),
     row("3_ceil", "lp_pool2d", lp_pool(2), (2, 2, 6, 8), positive, norm_type=3, kernel_size=3, stride=2, ceil_mode=True),
     row("fraction", "lp_pool1d", lp_pool(1), (2, 3, 17), positive, norm_type=2.5, kernel_size=4),
-    row("inf", "lp_pool1d", lp_pool(1), (3, 17), norm_type=float("inf"), kernel_size=3),
-    row("minus_inf", "lp_pool2d", lp_pool(2), (1, 3, 7, 6), norm_type=float("-inf"), kernel_size=3, stride=2),
+    row("inf", "lp_pool1d", lp_pool(1), (3, 17), sizes_apart, norm_type=float("inf"), kernel_size=3),
+    row("minus_inf", "lp_pool2d", lp_pool(2), (1, 3, 7, 6), sizes_apart, norm_type=float("-inf"), kernel_size=3, stride=2),
     row("1", "lp_pool3d", lp_pool(3), (1, 2, 4, 5, 6), positive, norm_type=1, kernel_size=2),
     unpool_row("plain", 2, (2, 3, 3, 4), (6, 8), kernel_size=2),
     unpool_row("output_size", 2, (3, 3, 4), (6, 8), kernel_size=3, stride=2, padding=1, output_size=(6, 8)),

@@ -111,7 +111,7 @@ class Plan:
         head[IN_ROWS] = max(1, _BLOCK // x.size) if x.size else 1
         head[WHOLE] = self.windows == (1, 1, 1) and all(a.first.ndim == 1 and a.first[0] == 0 and a.end[0] == a.size and a.dilation == 1 for a in axes)
         parts, offset = [head], HEAD
-        lists = [np.stack([a.first, a.end], -1).reshape(planes if a.first.ndim > 1 else 1, -1) for a in axes]
+        lists = [np.stack([a.first, a.end], -1).reshape(planes if a.first.ndim > 1 else 1, 2 * a.count) for a in axes]
         if x.first.ndim > 1:  # windows of its own for every plane
             joined = np.concatenate([np.broadcast_to(t, (planes, t.shape[1])) for t in lists], 1)
             head[PER_PLANE] = joined.shape[1]
