@@ -71,12 +71,17 @@ KINKS: dict[str, tuple[float, ...]] = {
 }  # fmt: skip
 
 
+DEFAULTS = (
+    "relu", "relu6", "leaky_relu", "elu", "selu", "silu", "gelu", "sigmoid", "tanh", "hardswish", "hardsigmoid", "softplus", "mish",
+)  # fmt: skip
+
+
 def plain(formula: Any, input: np.ndarray) -> np.ndarray:
     return formula(input)
 
 
 ROWS = [
-    *(Row("defaults", op, {"input": (3, 5, 7)}, partial(plain, FORMULAS[op]), draw=away_from(*KINKS.get(op, ()))) for op in FORMULAS),
+    *(Row("defaults", op, {"input": (3, 5, 7)}, partial(plain, FORMULAS[op]), draw=away_from(*KINKS.get(op, ()))) for op in DEFAULTS),
     *(
         Row("options" if options else "plain", op, {"input": (3, 37)}, reference, options, draw=away_from(*kinks))
         for op, (reference, options, kinks) in OTHERS.items()
