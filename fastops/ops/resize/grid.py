@@ -171,10 +171,7 @@ def _axis(grid, g0, ndim, count, size, step, taps, padding, align, work, index):
 
 @function
 def _taps(grid, g0, ndim, count, size, taps, padding, align, slopes, nowhere, work, index):
-    """The taps of ``count`` places: offsets (``nowhere`` for those outside) and weights, and on demand their slopes.
-
-    Two dimensions are three, of which the first has a single tap.
-    """
+    """The taps of ``count`` places: offsets (``nowhere`` for those outside) and weights, and on demand their slopes."""
     D, H, W = size
     zero = work.dtype.type(0)
     _axis(grid, g0, ndim, count, W, 1, taps, padding, align, work[2 * _ROWS :], index[8 * _TILE :])
@@ -182,35 +179,42 @@ def _taps(grid, g0, ndim, count, size, taps, padding, align, slopes, nowhere, wo
     deep = taps if ndim == 3 else 1
     if ndim == 3:
         _axis(grid, g0 + 2, ndim, count, D, H * W, taps, padding, align, work, index)
-    else:
-        for i in range(_TILE):
-            index[i], work[i] = 0, work.dtype.type(1)
     for z in range(deep):
         for y in range(taps):
             for x in range(taps):
                 k = (z * taps + y) * taps + x
                 offset, weight = index[_OFFSETS + k * _TILE :], work[_WEIGHTS + k * _TILE :]
-                iz, iy, ix = index[z * _TILE :], index[(4 + y) * _TILE :], index[(8 + x) * _TILE :]
+                iy, ix = index[(4 + y) * _TILE :], index[(8 + x) * _TILE :]
+                wy, wx = work[_ROWS + y * _TILE :], work[2 * _ROWS + x * _TILE :]
+                sy, sx = weight[32 * _TILE :], weight[48 * _TILE :]
+                dy, dx = wy[4 * _TILE :], wx[4 * _TILE :]
+                for i in range(_TILE):
+                    weight[i] = wy[i] * wx[i]
+                if slopes:
+                    for i in range(_TILE):
+                        sx[i] = wy[i] * dx[i]
+                    for i in range(_TILE):
+                        sy[i] = dy[i] * wx[i]
+                if ndim == 2:
+                    for i in range(_TILE):
+                        at = iy[i] + ix[i]
+                        offset[i] = at if at >= 0 else nowhere
+                    continue
+                iz, wz = index[z * _TILE :], work[z * _TILE :]
+                sz, dz = weight[16 * _TILE :], wz[4 * _TILE :]
                 for i in range(_TILE):
                     at = iz[i] + iy[i] + ix[i]
                     offset[i] = at if at >= 0 else nowhere
-                wz, wy, wx = work[z * _TILE :], work[_ROWS + y * _TILE :], work[2 * _ROWS + x * _TILE :]
-                for i in range(_TILE):
-                    weight[i] = wz[i] * wy[i] * wx[i]
                 if slopes:
-                    dz, dy, dx = wz[4 * _TILE :], wy[4 * _TILE :], wx[4 * _TILE :]
-                    sz, sy, sx = weight[16 * _TILE :], weight[32 * _TILE :], weight[48 * _TILE :]
                     for i in range(_TILE):
-                        sx[i] = wz[i] * wy[i] * dx[i]
+                        sz[i] = dz[i] * weight[i]
                     for i in range(_TILE):
-                        sy[i] = wz[i] * dy[i] * wx[i]
-                    if ndim == 3:
-                        for i in range(_TILE):
-                            sz[i] = dz[i] * wy[i] * wx[i]
-                if ndim == 3:
-                    # a tap outside has no weight either, so that NaN places give 0; in two dimensions they give NaN: as PyTorch
+                        sx[i] *= wz[i]
                     for i in range(_TILE):
-                        weight[i] = weight[i] if offset[i] != nowhere else zero
+                        sy[i] *= wz[i]
+                # a tap outside has no weight either, so that NaN places give 0; in two dimensions they give NaN: as PyTorch
+                for i in range(_TILE):
+                    weight[i] = weight[i] * wz[i] if offset[i] != nowhere else zero
 
 
 @function
@@ -244,6 +248,12 @@ def _sum_of_taps(x, plane, pixels, weights, at, index, i, total):
     for k in range(1, total):
         value = fma(load(weights, at + k * _TILE), gather(x, plane, index, _OFFSETS + k * _TILE + i, pixels), value)
     return value
+
+
+@function
+def _add_up(work, at, value, c):
+    """The value for c = 0, afterwards added to what is there."""
+    store(work, at, value if c == 0 else load(work, at) + value)
 
 
 @separate
@@ -297,8 +307,8 @@ def _sample_gradient(block, worker, dy, x, grid, size, dims, plan, work, index, 
     channels = min(L, C - group * L)
     x0, y0 = (n * C + group * L) * HW, (n * C + group * L) * PQ
     room, work, index = work[worker * memory :], work[worker * memory + _ROOM :], index[worker * _ENTRIES :]
-    given, nowhere = _TILE * L, -(-HW // L) * L
-    sums = 2 * given
+    given, nowhere = 3 * _TILE * L, -(-HW // L) * L
+    sums = given + _TILE * L
     image = sums + (nowhere + 1) * L
     if planar:
         if wants_x:
@@ -324,11 +334,24 @@ def _sample_gradient(block, worker, dy, x, grid, size, dims, plan, work, index, 
                             if offset[i] != nowhere:
                                 plane[np.uintp(offset[i])] += weight[i] * row[i]
                 if wants_grid:
-                    for a in range(ndim):
-                        for i in range(0, count, L):
-                            slope = _sum_of_taps(x, x0 + c * HW, HW, room, _SLOPES + (2 - a) * _MOST + i, index, i, total)
-                            slope = slope * load_part(dy, y0 + c * PQ + first + i, count - i)
-                            store(work, a * _TILE + i, slope if c == 0 else load(work, a * _TILE + i) + slope)
+                    for i in range(0, count, L):
+                        value = gather(x, x0 + c * HW, index, _OFFSETS + i, HW)
+                        along, across = load(room, _SLOPES + 2 * _MOST + i) * value, load(room, _SLOPES + _MOST + i) * value
+                        deep = value
+                        if ndim == 3:
+                            deep = load(room, _SLOPES + i) * value
+                        for k in range(1, total):
+                            at = _SLOPES + k * _TILE + i
+                            value = gather(x, x0 + c * HW, index, _OFFSETS + k * _TILE + i, HW)
+                            along = fma(load(room, at + 2 * _MOST), value, along)
+                            across = fma(load(room, at + _MOST), value, across)
+                            if ndim == 3:
+                                deep = fma(load(room, at), value, deep)
+                        g = load_part(dy, y0 + c * PQ + first + i, count - i)
+                        _add_up(work, i, along * g, c)
+                        _add_up(work, _TILE + i, across * g, c)
+                        if ndim == 3:
+                            _add_up(work, 2 * _TILE + i, deep * g, c)
             if wants_grid:
                 for a in range(ndim):
                     for i in range(count):
@@ -343,18 +366,28 @@ def _sample_gradient(block, worker, dy, x, grid, size, dims, plan, work, index, 
                     at = sums + element(index, _OFFSETS + k * _TILE + i) * L
                     store(work, at, fma(broadcast(room, _WEIGHTS + k * _TILE + i), g, load(work, at)))
         if wants_grid:
+            for i in range(count):
+                at, to = _OFFSETS + i, _SLOPES + i
+                value = load(work, image + element(index, at) * L)
+                along, across, deep = broadcast(room, to + 2 * _MOST) * value, broadcast(room, to + _MOST) * value, value
+                if ndim == 3:
+                    deep = broadcast(room, to) * value
+                for _ in range(1, total):
+                    at, to = at + _TILE, to + _TILE
+                    value = load(work, image + element(index, at) * L)
+                    along = fma(broadcast(room, to + 2 * _MOST), value, along)
+                    across = fma(broadcast(room, to + _MOST), value, across)
+                    if ndim == 3:
+                        deep = fma(broadcast(room, to), value, deep)
+                g = load(work, given + i * L)
+                store(work, i * L, along * g)
+                store(work, (_TILE + i) * L, across * g)
+                store(work, (2 * _TILE + i) * L, deep * g)
             for a in range(ndim):
-                for i in range(count):
-                    at, to = _OFFSETS + i, _SLOPES + (2 - a) * _MOST + i
-                    slope = broadcast(room, to) * load(work, image + element(index, at) * L)
-                    for _ in range(1, total):
-                        at, to = at + _TILE, to + _TILE
-                        slope = fma(broadcast(room, to), load(work, image + element(index, at) * L), slope)
-                    store(work, i * L, slope * load(work, given + i * L))
                 for i in range(0, count, L):
-                    store(work, i, lane_sums(load_square(work, i * L, L)))
+                    store(work, a * _TILE * L + i, lane_sums(load_square(work, (a * _TILE + i) * L, L)))
                 for i in range(count):
-                    dgrid[target + i * ndim + a] = work[i]
+                    dgrid[target + i * ndim + a] = work[a * _TILE * L + i]
     if wants_x and not planar:
         _turn_back(work, sums, dx, x0, HW, HW, channels)
 
@@ -384,7 +417,7 @@ def _checked(op: str, x: tuple[int, ...], grid: tuple[int, ...], mode: str, padd
 def _work(image: int, planar: bool, dtype: np.dtype[Any], threads: int) -> tuple[int, Array, Array]:
     """Elements of scratch memory a thread, that memory, and memory for indices; ``image`` is the size of turned images."""
     L = LANES[dtype.name]
-    memory = _ROOM + 2 * _TILE * L + (0 if planar else image * L)
+    memory = _ROOM + 4 * _TILE * L + (0 if planar else image * L)
     return memory, scratch(threads * memory, dtype.name), scratch(threads * _ENTRIES, "int64")
 
 

@@ -157,11 +157,11 @@ def pixel_shuffle(input: ArrayLike, upscale_factor: int) -> Array:
     """Channels become the pixels of a larger image: ``torch.nn.functional.pixel_shuffle``.
 
     Args:
-        input: (..., C r r, H, W).
+        input: (N, C r r, H, W), with any number of axes N.
         upscale_factor: r.
 
     Returns:
-        (..., C, H r, W r), of the dtype of the input (float16, float32 or float64).
+        (N, C, H r, W r), of the dtype of the input (float16, float32 or float64).
 
     Raises:
         TypeError, ValueError: an argument is of a wrong kind, or has a wrong value or shape.
@@ -194,11 +194,11 @@ def pixel_unshuffle(input: ArrayLike, downscale_factor: int) -> Array:
     """Blocks of pixels become channels: ``torch.nn.functional.pixel_unshuffle``.
 
     Args:
-        input: (..., C, H r, W r).
+        input: (N, C, H r, W r), with any number of axes N.
         downscale_factor: r.
 
     Returns:
-        (..., C r r, H, W), of the dtype of the input (float16, float32 or float64).
+        (N, C r r, H, W), of the dtype of the input (float16, float32 or float64).
 
     Raises:
         TypeError, ValueError: an argument is of a wrong kind, or has a wrong value or shape.
