@@ -425,7 +425,7 @@ def _classes(op: str, target: Any) -> Array | None:
         target = np.asarray(target)
     if target.dtype.kind not in "iu":
         return None
-    return target if target.dtype.char == "l" and target.flags.carray else np.array(target, np.int64, order="C")
+    return target if target.dtype == np.int64 and target.flags.carray else np.array(target, np.int64, order="C")
 
 
 def _prepare(op: str, input: Any, target: Any, weight: Any, ignore_index: int, probable: bool) -> _Call:
