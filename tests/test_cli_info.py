@@ -132,6 +132,10 @@ class TestPrecompile:
             labels = [label for label, _ in work()]
             assert len(set(labels)) == len(labels) > 0, family
 
+    def test_every_family_is_known(self):
+        families = {path.stem for path in (ROOT / "fastops" / "ops").iterdir() if not path.stem.startswith("_")}
+        assert set(precompile.FAMILIES) == families
+
     def test_workers_fill_the_cache(self, monkeypatch, tmp_path, capsys):
         monkeypatch.setenv("FASTOPS_CACHE_DIR", str(tmp_path))
         work = [("unfold", partial(precompile._run_unfold, "float32"))]  # the whole family takes minutes
@@ -145,7 +149,7 @@ class TestPrecompile:
     @pytest.mark.parametrize(("call", "reason"), [(partial(divmod, 1, 0), "ZeroDivisionError"), (partial(os._exit, 3), "process died")])
     def test_what_fails_is_named(self, monkeypatch, capsys, call, reason):
         monkeypatch.setitem(precompile.FAMILIES, "conv", lambda: iter([("doomed work", call)]))
-        assert main.main(["precompile", "-j", "1"]) == 1
+        assert main.main(["precompile", "conv", "-j", "1"]) == 1
         err = capsys.readouterr().err
         assert "doomed work" in err
         assert reason in err

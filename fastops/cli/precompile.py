@@ -18,6 +18,9 @@ from functools import partial
 from itertools import product
 from typing import Any
 
+from fastops.cli._calls import CALLS
+from fastops.cli._calls import run as run_call
+
 Work = tuple[str, Callable[[], None]]
 
 # channels, size, out_channels, kernel, stride, padding, groups: between them they reach every kernel of every strategy.
@@ -90,7 +93,20 @@ def _run_unfold(dtype: str) -> None:
     F.fold(columns, (64, 64), 3, padding=1)
 
 
-FAMILIES: dict[str, Callable[[], Iterator[Work]]] = {"conv": _conv}
+def _small_calls(family: str) -> Iterator[Work]:
+    for op in dict.fromkeys(op for op, _ in CALLS[family]):
+        for dtype in ("float32", "float64"):
+            yield f"{family} {op} {dtype}", partial(_run_small, family, op, dtype)
+
+
+def _run_small(family: str, op: str, dtype: str) -> None:
+    # What makes the arguments cannot be pickled, so the calls reach their process by name.
+    for name, make in CALLS[family]:
+        if name == op:
+            run_call(op, make, dtype)
+
+
+FAMILIES: dict[str, Callable[[], Iterator[Work]]] = {"conv": _conv, **{family: partial(_small_calls, family) for family in CALLS}}
 
 
 def _family(name: str) -> str:
