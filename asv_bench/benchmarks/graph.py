@@ -57,7 +57,7 @@ def sparse_product(F, tensors, options):
     import torch
 
     shape = tensors["indptr"].numel() - 1, tensors["dense"].shape[0]
-    return torch.sparse.mm(torch.sparse_csr_tensor(tensors["indptr"], tensors["indices"], tensors["data"], shape), tensors["dense"])
+    return torch.sparse.mm(torch.sparse_csr_tensor(tensors["indptr"], tensors["indices"], tensors["data"].detach(), shape), tensors["dense"])
 
 
 def sampled_product(F, tensors, options):

@@ -24,7 +24,7 @@ from fastops import _check
 from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
 from fastops._threads import threads_for
-from fastops.simd.reduce import maximum, span_dot
+from fastops.simd.reduce import maximum
 from fastops.simd.vector import (
     broadcast,
     element,
@@ -40,6 +40,7 @@ from fastops.simd.vector import (
     store,
     store_part,
     store_tile,
+    sum_of_lanes,
     zero_tile,
 )
 from fastops.simd.vmath import exp
@@ -548,11 +549,20 @@ def softmax_backward(to: Array, destinations: int, y: Array, dy: Array) -> Array
 def _dots_block(block, worker, entries, rows, columns, a, b, width, out):
     """out[k, head] = a[rows[k]] . b[columns[k]] over the columns of a head; out (entries, heads) flat, a and b flat."""
     heads = out.size // rows.size
-    F = heads * width
+    nv = lanes(a)
+    whole = width // nv * nv
+    rest = width - whole
     for k in range(block * entries, min((block + 1) * entries, rows.size)):
-        i, j = element(rows, k) * F, element(columns, k) * F
+        i, j = element(rows, k) * heads * width, element(columns, k) * heads * width
         for head in range(heads):
-            out[k * heads + head] = span_dot(a, i + head * width, b, j + head * width, width)
+            total = load_part(a, i, 0)
+            for c in range(0, whole, nv):
+                total = fma(load(a, i + c), load(b, j + c), total)
+            if rest:
+                total = fma(load_part(a, i + whole, rest), load_part(b, j + whole, rest), total)
+            out[np.uintp(k * heads + head)] = sum_of_lanes(total)
+            i += width
+            j += width
 
 
 @launcher
