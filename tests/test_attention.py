@@ -91,7 +91,7 @@ def test_dropout():
     rng = np.random.default_rng(2)
     for name, value, gradient in zip("qkv", (q, k, v), gradients):
         step = 1e-5 * rng.standard_normal(value.shape)
-        ahead, behind = (fastops.scaled_dot_product_attention(**{**dict(query=q, key=k, value=v), dict(q="query", k="key", v="value")[name]: value + s * step},
+        ahead, behind = (fastops.scaled_dot_product_attention(**{"query": q, "key": k, "value": v, {"q": "query", "k": "key", "v": "value"}[name]: value + s * step},
                                                               dropout_p=0.5, rng=kept["rng"]) for s in (1, -1))  # fmt: skip
         np.testing.assert_allclose(np.vdot(dy, ahead - behind) / 2, np.vdot(gradient, step), rtol=1e-6)
 

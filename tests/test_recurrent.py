@@ -106,7 +106,7 @@ def test_dropout_between_layers():
     # as a layer above a layer whose output is dropped
     below, _ = fastops.gru(x, None, weights[:4])
     (y, _), kept = _op.get("gru").record(x, None, weights, **options, training=True, rng=np.random.default_rng(0))
-    dx, _, dw = fastops.gru_backward((np.cos(y), None), x, None, weights, **options, training=True, **kept)
+    _, _, dw = fastops.gru_backward((np.cos(y), None), x, None, weights, **options, training=True, **kept)
     rng = np.random.default_rng(1)
     for i, g in [(0, dw[0]), (4, dw[4]), (5, dw[5])]:
         step = 1e-5 * rng.standard_normal(g.shape)

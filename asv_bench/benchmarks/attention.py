@@ -12,6 +12,27 @@ def _heads(batch: int, heads: int, queries: int, size: int, keys: int | None = N
     return {"query": (batch, heads, queries, size), "key": (batch, heads, keys, size), "value": (batch, heads, keys, size), **more}
 
 
+def _projected(length: int, batch: int, size: int, heads: int, **options: Any) -> Case:
+    """Self-attention with its projections."""
+    scale = size**-0.5
+    arrays = {name: (length, batch, size) for name in ("query", "key", "value")}
+    tiny = {name: (6, 2, 8) for name in arrays}
+    weights = {"in_proj_weight": 3 * size, "out_proj_weight": size}
+    arrays |= {name: lambda rng, rows=rows: scale * rng.standard_normal((rows, size)) for name, rows in weights.items()}
+    arrays |= {"in_proj_bias": (3 * size,), "out_proj_bias": (size,)}
+    tiny |= {"in_proj_weight": (24, 8), "out_proj_weight": (8, 8), "in_proj_bias": (24,), "out_proj_bias": (8,)}
+    fixed = {"embed_dim_to_check": size, "num_heads": heads, "bias_k": None, "bias_v": None, "add_zero_attn": False, "dropout_p": 0.0}
+    return Case("multi_head_attention_forward", arrays, {**fixed, **options}, tiny={**tiny, "embed_dim_to_check": 8, "num_heads": 2})
+
+
+def _rotary_in_torch(F: Any, tensors: dict[str, Any], options: dict[str, Any]) -> Any:
+    import torch
+
+    x, cos, sin = tensors["input"], tensors["cos"].detach(), tensors["sin"].detach()
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
 SDPA = "scaled_dot_product_attention"
 TINY_HEADS = dict.fromkeys(("query", "key", "value"), (1, 2, 16, 16))
 
@@ -29,6 +50,15 @@ CASES = {
         tiny={**TINY_HEADS, "attn_mask": lambda rng: rng.random((1, 1, 1, 16)) < 0.8},
     ),
     "sdpa.small.1x2x16x16": Case(SDPA, _heads(1, 2, 16, 16)),
+    "heads.128x8x512": _projected(128, 8, 512, 8, need_weights=False),
+    "heads.weights.128x8x512": _projected(128, 8, 512, 8),
+    "heads.small.16x1x64": _projected(16, 1, 64, 4, need_weights=False),
+    "rotary.8x12x512x64": Case(
+        "rotary_embedding",
+        {"input": (8, 12, 512, 64), "cos": (512, 32), "sin": (512, 32)},
+        tiny={"input": (1, 2, 4, 8), "cos": (4, 4), "sin": (4, 4)},
+        torch=_rotary_in_torch,
+    ),
 }
 
 Forward, Backward = benchmarks(CASES)

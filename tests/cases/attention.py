@@ -30,8 +30,23 @@ def attention(query, key, value, attn_mask=None, is_causal=False, scale=None, en
     return softmax(scores) @ value
 
 
-def heads(query, key, value, in_proj_weight, in_proj_bias, bias_k, bias_v, out_proj_weight, out_proj_bias, num_heads, attn_mask=None, add_zero_attn=False,
-          average_attn_weights=True, key_padding_mask=None, **_):  # fmt: skip
+def heads(
+    query,
+    key,
+    value,
+    in_proj_weight,
+    in_proj_bias,
+    bias_k,
+    bias_v,
+    out_proj_weight,
+    out_proj_bias,
+    num_heads,
+    attn_mask=None,
+    add_zero_attn=False,
+    average_attn_weights=True,
+    key_padding_mask=None,
+    **_,
+):
     L, N, E = query.shape
     projected = []
     for x, w, b, more in zip((query, key, value), np.split(in_proj_weight, 3), np.split(in_proj_bias, 3), (None, bias_k, bias_v)):
@@ -96,7 +111,7 @@ ROWS = [
         {"num_heads": 2, "embed_dim_to_check": 6, "add_zero_attn": True, "dropout_p": 0.0},
         batched=(),
         step=2.0**-16,
-    ),  # fmt: skip
+    ),
     Row(
         "heads_apart",
         MHA,
@@ -112,7 +127,7 @@ ROWS = [
         },
         batched=(),
         step=2.0**-16,
-    ),  # fmt: skip
+    ),
     Row("halves", "rotary_embedding", {"input": (2, 3, 4, 10), "cos": (4, 4), "sin": (4, 4)}, rotated),
     Row("interleaved", "rotary_embedding", {"input": (2, 3, 4, 6), "cos": (3, 4, 3), "sin": (3, 4, 3)}, rotated, {"interleaved": True}),
 ]

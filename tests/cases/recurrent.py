@@ -128,7 +128,7 @@ ROWS = [
         batched=(),
         draw=small,
         step=STEP,
-    ),  # fmt: skip
+    ),
     Row(
         "projected",
         "lstm",
@@ -138,7 +138,7 @@ ROWS = [
         batched=(),
         draw=small,
         step=STEP,
-    ),  # fmt: skip
+    ),
     Row("plain", "gru", {"input": (5, 9, 3), "hx": (1, 9, 4), "weights": shapes(3, 3, 4)}, gru, batched=(), draw=small, step=STEP),
     Row(
         "both_directions",
@@ -149,7 +149,7 @@ ROWS = [
         batched=(),
         draw=small,
         step=STEP,
-    ),  # fmt: skip
+    ),
     Row(
         "tanh",
         "rnn",
@@ -159,7 +159,7 @@ ROWS = [
         batched=(),
         draw=small,
         step=STEP,
-    ),  # fmt: skip
+    ),
     Row(
         "relu",
         "rnn",
@@ -169,7 +169,7 @@ ROWS = [
         batched=(),
         draw=small,
         step=STEP,
-    ),  # fmt: skip
+    ),
     Row("step", "lstm_cell", cell(4, 3, 2, 5, [(3, 5), (3, 5)]), lstm_cell, batched=(), draw=small, step=STEP),
     Row("step", "gru_cell", cell(3, 3, 2, 5, (3, 5)), gru_cell, batched=("input", "hx"), draw=small, step=STEP),
     Row("tanh", "rnn_cell", cell(1, 3, 2, 5, (3, 5)), rnn_cell, batched=("input", "hx"), draw=small, step=STEP),
@@ -182,5 +182,5 @@ ROWS = [
         batched=("input", "hx"),
         draw=small,
         step=STEP,
-    ),  # fmt: skip
+    ),
 ]

@@ -120,17 +120,17 @@ def test_random_heads(dtype):
             return [None, kept, normal(*shape)][rng.integers(3)]
 
         static_shape = (N * H, S, size)
-        arguments = dict(
-            query=normal(L, *batch, E), key=normal(S, *batch, E_k), value=normal(S, *batch, E_v), embed_dim_to_check=E, num_heads=H,
-            in_proj_weight=None if separate else normal(3 * E, E), in_proj_bias=normal(3 * E) if rng.random() < 0.7 else None,
-            bias_k=normal(1, 1, E) if bias else None, bias_v=normal(1, 1, E) if bias else None,
-            add_zero_attn=bool(rng.random() < 0.3), dropout_p=0.0, out_proj_weight=normal(E, E),
-            out_proj_bias=normal(E) if rng.random() < 0.7 else None, key_padding_mask=mask(*batch, S),
-            need_weights=bool(rng.random() < 0.5), attn_mask=mask(L, S) if rng.random() < 0.5 else mask(N * H, L, S),
-            use_separate_proj_weight=separate, q_proj_weight=normal(E, E) if separate else None,
-            k_proj_weight=normal(E, E_k) if separate else None, v_proj_weight=normal(E, E_v) if separate else None,
-            static_k=normal(*static_shape) if static else None, static_v=normal(*static_shape) if static else None,
-            average_attn_weights=bool(rng.random() < 0.5),
-        )  # fmt: skip
+        arguments = {
+            "query": normal(L, *batch, E), "key": normal(S, *batch, E_k), "value": normal(S, *batch, E_v), "embed_dim_to_check": E, "num_heads": H,
+            "in_proj_weight": None if separate else normal(3 * E, E), "in_proj_bias": normal(3 * E) if rng.random() < 0.7 else None,
+            "bias_k": normal(1, 1, E) if bias else None, "bias_v": normal(1, 1, E) if bias else None,
+            "add_zero_attn": bool(rng.random() < 0.3), "dropout_p": 0.0, "out_proj_weight": normal(E, E),
+            "out_proj_bias": normal(E) if rng.random() < 0.7 else None, "key_padding_mask": mask(*batch, S),
+            "need_weights": bool(rng.random() < 0.5), "attn_mask": mask(L, S) if rng.random() < 0.5 else mask(N * H, L, S),
+            "use_separate_proj_weight": separate, "q_proj_weight": normal(E, E) if separate else None,
+            "k_proj_weight": normal(E, E_k) if separate else None, "v_proj_weight": normal(E, E_v) if separate else None,
+            "static_k": normal(*static_shape) if static else None, "static_v": normal(*static_shape) if static else None,
+            "average_attn_weights": bool(rng.random() < 0.5),
+        }  # fmt: skip
         shapes = {k: tuple(v.shape) if torch.is_tensor(v) else v for k, v in arguments.items()}
         compare(MHA, F.multi_head_attention_forward, arguments, f"call {number}: {shapes}")

@@ -132,10 +132,10 @@ def scaled_dot_product_attention(
     half of it with ``is_causal``.
 
     Args:
-        query: (..., H, L, D); leading axes broadcast with those of key and value.
-        key: (..., H, S, D).
-        value: (..., H, S, E).
-        attn_mask: broadcasts to (..., H, L, S). Booleans say which keys a query attends to; numbers of the inputs' dtype
+        query: (N, H, L, D), with any number of leading axes; they broadcast with those of key and value.
+        key: (N, H, S, D).
+        value: (N, H, S, E).
+        attn_mask: broadcasts to (N, H, L, S). Booleans say which keys a query attends to; numbers of the inputs' dtype
             are added to the scores. A query that attends to no key gets 0, and has no gradient.
         dropout_p: the probability with which a weight becomes 0, others growing by 1 / (1 - dropout_p).
         is_causal: query i attends to the keys up to i; not together with ``attn_mask``.
@@ -144,7 +144,7 @@ def scaled_dot_product_attention(
         rng: None, an integer seed or a ``numpy.random.Generator``, for dropout.
 
     Returns:
-        (..., H, L, E), of the dtype of the inputs (float16, float32 or float64).
+        (N, H, L, E), of the dtype of the inputs (float16, float32 or float64).
 
     Raises:
         TypeError, ValueError: an argument is of a wrong kind, or has a wrong value or shape.
@@ -207,7 +207,7 @@ def scaled_dot_product_attention_backward(
     want_q, want_k, want_v, want_mask = output_mask
     found = ready.attention.gradients(q, k, v, out, lse, dout.reshape(-1), (want_q, want_k, want_v, want_mask and numbers))
     shapes = [*(x.shape for x in ready.arrays), ready.mask.shape if ready.mask is not None else ()]
-    given = [*ready.given, np.shape(attn_mask)]
+    given = [*ready.given, () if attn_mask is None else np.asarray(attn_mask).shape]
     whole = [None if g is None else g.reshape(shape) for g, shape in zip(found, shapes)]
     return tuple(None if g is None else summed(g, to).astype(ready.dtype, copy=False) for g, to in zip(whole, given))  # type: ignore[return-value]
 

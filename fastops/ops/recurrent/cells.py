@@ -1,4 +1,4 @@
-"""lstm_cell, gru_cell, rnn_cell: one step of :func:`lstm`, :func:`gru` and :func:`rnn`, which see for formulas and gradients."""
+"""lstm_cell, gru_cell, rnn_cell: one step of :func:`lstm`, :func:`gru` and :func:`rnn`. Formulas, gradients, Sources: ``steps.py``."""
 
 from __future__ import annotations
 
@@ -47,9 +47,8 @@ def _cell_backward(
     op: str, kind: str, dh: Any, dc: Any, input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, memory: Any, mask: Mask6
 ) -> tuple[Any, ...]:
     network, _ = _one_step(op, kind, input, hx, w_ih, w_hh, b_ih, b_hh)
-    lifted = [None if d is None else np.asarray(d)[None] for d in (dh, dc)]
-    given = None if hx is None else [None if s is None else s for s in (hx if kind == "lstm" else (hx,))]
-    dx, dhx, dweights = gradients(op, network, None, *lifted, memory, given, (mask[0], mask[1], any(mask[2:])))
+    last, last_c = (None if d is None else np.asarray(d)[None] for d in (dh, dc))
+    dx, dhx, dweights = gradients(op, network, None, last, last_c, memory, hx, (mask[0], mask[1], any(mask[2:])))
     if dhx is not None:
         dhx = [None if g is None else g[0] for g in dhx] if kind == "lstm" else dhx[0]
     found = dict(zip(("w_ih", "w_hh", "b_ih", "b_hh"), dweights or []))
@@ -105,7 +104,7 @@ def lstm_cell_backward(
     """
     op = "lstm_cell_backward"
     dh, dc = grad_output
-    return _cell_backward(op, "lstm", dh, dc, input, hx, w_ih, w_hh, b_ih, b_hh, memory, output_mask)  # type: ignore[return-value]
+    return _cell_backward(op, "lstm", dh, dc, input, hx, w_ih, w_hh, b_ih, b_hh, memory, output_mask)
 
 
 def _record_gru_cell(
@@ -155,7 +154,7 @@ def gru_cell_backward(
     """
     op = "gru_cell_backward"
     dh, dc = grad_output, None
-    return _cell_backward(op, "gru", dh, dc, input, hx, w_ih, w_hh, b_ih, b_hh, memory, output_mask)  # type: ignore[return-value]
+    return _cell_backward(op, "gru", dh, dc, input, hx, w_ih, w_hh, b_ih, b_hh, memory, output_mask)
 
 
 def _record_rnn_cell(
@@ -224,7 +223,7 @@ def rnn_cell_backward(
     op = "rnn_cell_backward"
     _check.choice(op, "nonlinearity", nonlinearity, ("tanh", "relu"))
     dh, dc = grad_output, None
-    return _cell_backward(op, nonlinearity, dh, dc, input, hx, w_ih, w_hh, b_ih, b_hh, memory, output_mask)  # type: ignore[return-value]
+    return _cell_backward(op, nonlinearity, dh, dc, input, hx, w_ih, w_hh, b_ih, b_hh, memory, output_mask)
 
 
 _INPUTS = ("input", "hx", "w_ih", "w_hh", "b_ih", "b_hh")

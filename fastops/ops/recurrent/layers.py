@@ -3,7 +3,8 @@
 A layer's input is the output of the one below, both directions side by side, with dropout between layers in training. The
 formulas and the gradients of one layer are in ``steps.py``; kept for the gradient are every layer's output and what is named
 there. Rows of a padded batch end at their own lengths, as PyTorch's packed sequences do: beyond them the output is 0 and
-nothing changes, and the reverse direction begins at each row's last valid step.
+nothing changes, and the reverse direction begins at each row's last valid step. Sources: those of ``steps.py``; Schuster, Paliwal,
+"Bidirectional Recurrent Neural Networks" (1997).
 """
 
 from __future__ import annotations
@@ -93,9 +94,9 @@ def _weights(
         raise ValueError(f"{op}: {called[0]} must have a multiple of {gates} rows, got shape {arrays[0].shape}")
     H = rows // gates
     P = proj_size or H
-    if proj_size >= H > 0 and proj_size:
+    if proj_size >= H:
         raise ValueError(f"{op}: proj_size must be smaller than the hidden size, {H}, got {proj_size}")
-    network = []
+    network: list[list[Weights]] = []
     for layer in range(layers):
         network.append([])
         inputs = size if layer == 0 else directions * P
@@ -107,7 +108,8 @@ def _weights(
                 if array.shape != shape:
                     raise ValueError(f"{op}: {called[first + i]} must have shape {shape} (layer {layer}), got {array.shape}")
             w_hr = own.pop() if proj_size else None
-            network[-1].append(Weights(own[0], own[1], *(own[2:] if biases else (None, None)), w_hr))
+            b_ih, b_hh = own[2:] if biases else (None, None)
+            network[-1].append(Weights(own[0], own[1], b_ih, b_hh, w_hr))
     return network
 
 
