@@ -100,14 +100,14 @@ from fastops.ops.embedding import embedding_bag as embedding_bag
 from fastops.ops.embedding import embedding_bag_backward as embedding_bag_backward
 from fastops.ops.graph.conv import gcn_conv as gcn_conv
 from fastops.ops.graph.conv import gcn_conv_backward as gcn_conv_backward
-from fastops.ops.graph.conv import gcn_norm as gcn_norm
-from fastops.ops.graph.conv import gcn_norm_backward as gcn_norm_backward
 from fastops.ops.graph.conv import gin_aggregate as gin_aggregate
 from fastops.ops.graph.conv import gin_aggregate_backward as gin_aggregate_backward
 from fastops.ops.graph.conv import graph_sage_conv as graph_sage_conv
 from fastops.ops.graph.conv import graph_sage_conv_backward as graph_sage_conv_backward
 from fastops.ops.graph.gat import gat_conv as gat_conv
 from fastops.ops.graph.gat import gat_conv_backward as gat_conv_backward
+from fastops.ops.graph.norm import gcn_norm as gcn_norm
+from fastops.ops.graph.norm import gcn_norm_backward as gcn_norm_backward
 from fastops.ops.graph.scatter import gather as gather
 from fastops.ops.graph.scatter import gather_backward as gather_backward
 from fastops.ops.graph.scatter import scatter as scatter
