@@ -102,6 +102,7 @@ from fastops.ops.graph.conv import gcn_conv as gcn_conv
 from fastops.ops.graph.conv import gcn_conv_backward as gcn_conv_backward
 from fastops.ops.graph.conv import gin_aggregate as gin_aggregate
 from fastops.ops.graph.conv import gin_aggregate_backward as gin_aggregate_backward
+from fastops.ops.graph.conv import gin_conv as gin_conv
 from fastops.ops.graph.conv import graph_sage_conv as graph_sage_conv
 from fastops.ops.graph.conv import graph_sage_conv_backward as graph_sage_conv_backward
 from fastops.ops.graph.gat import gat_conv as gat_conv

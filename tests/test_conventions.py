@@ -20,7 +20,7 @@ from fastops import _op, functional
 ROOT = Path(__file__).resolve().parents[1]
 
 # Public names of functional that are no operations.
-HELPERS = frozenset({"explain", "prepare_conv2d"})
+HELPERS = frozenset({"explain", "gin_conv", "prepare_conv2d"})
 
 for public_name in functional.__all__:
     getattr(functional, public_name)  # families are imported when one of their names is used

@@ -2,10 +2,9 @@
 
 With x (N, F) the nodes, edges j -> i, and A the matrix of edge weights, A[i, j] that of j -> i:
 
-    gcn_norm:       A' = R (A + I) R,  R = diag(1 / sqrt(sum over j of (A + I)[i, j]))
-    gcn_conv:       y = A' x W^T + b
+    gcn_conv:        y = A' x W^T + b, with A' the matrix that gcn_norm makes of A
     graph_sage_conv: y = aggr(x_j over j -> i) V^T + x W^T + b
-    gin_conv:       y = mlp((1 + eps) x + sum of x_j over j -> i)
+    gin_conv:        y = mlp((1 + eps) x + sum of x_j over j -> i)
 
 The gradient of a product with A is one with its transpose: sources and targets change places. Features are aggregated where
 they are fewer, before or after the weights, since A (x W^T) = (A x) W^T. For the backward pass the normalised edges are kept,
@@ -19,16 +18,16 @@ are Graph Neural Networks?" (2019), eq. 4.1. Semantics are those of PyTorch Geom
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import Array
 from fastops._op import operation, register
 from fastops.ops.graph.arguments import as_arrays, axes, edges, given, output_gradient, shaped
+from fastops.ops.graph.norm import Edges, normalised
 from fastops.simd import segments
 from fastops.simd.gemm import gemm
 from fastops.simd.reduce import sum_axis
@@ -37,161 +36,12 @@ from fastops.simd.segments import MAX, MIN, SUM
 _KINDS = {"sum": SUM, "mean": SUM, "max": MAX, "min": MIN}
 
 
-def _column(values: Array) -> Array:
-    return values.reshape(-1, 1)
-
-
-@dataclass(frozen=True)
-class _Edges:
-    """Edges as they are aggregated over, and how their weights came from those given.
-
-    Attributes:
-        sources, targets: (E,).
-        weight: (E,), or None where all weigh 1.
-        given: how many weights the caller gave or could have given.
-        origin: the number of each edge among those given, -1 for an added self-loop; None: edge e is e.
-        raw: the weights before they were normalised, and
-        scale: (N,), the 1 / sqrt(degree) of the nodes; None where nothing was normalised.
-    """
-
-    sources: Array
-    targets: Array
-    weight: Array | None
-    given: int
-    origin: Array | None = None
-    raw: Array | None = None
-    scale: Array | None = None
-
-    def gradient(self, dweight: Array) -> Array:
-        """The gradient of the weights that were given, from that of ``weight``."""
-        if self.scale is not None and self.raw is not None:
-            s, t, r = self.sources, self.targets, self.scale
-            at_source, at_target = r[s], r[t]
-            share = dweight * self.raw
-            nodes = r.size
-            of_scale = segments.scatter(SUM, s, nodes, _column(share * at_target)) + segments.scatter(SUM, t, nodes, _column(share * at_source))
-            # scale = degree^-1/2, or the constant 0 where there is no degree
-            of_degree = of_scale[:, 0] * (r * r * r) * r.dtype.type(-0.5)
-            dweight = dweight * at_source * at_target + of_degree[t]
-        if self.origin is None:
-            return dweight
-        there = self.origin >= 0
-        dgiven = np.zeros(self.given, dweight.dtype)
-        dgiven[self.origin[there]] = dweight[there]
-        return dgiven
-
-
-def _normalised(sources: Array, targets: Array, weight: Array | None, nodes: int, fill: float, add_self_loops: bool, dtype: Any) -> _Edges:
-    """Self-loops where there are none, and weights divided by the roots of both nodes' degrees."""
-    count = sources.size
-    raw = np.ones(count, dtype) if weight is None else weight
-    origin = None
-    if add_self_loops:
-        loop = sources == targets
-        (others,) = np.nonzero(~loop)
-        every = np.arange(nodes)
-        # of several self-loops of a node the last one counts
-        own = np.full(nodes, -1)
-        own[sources[loop]] = np.nonzero(loop)[0]
-        of_loops = np.full(nodes, fill, raw.dtype)
-        of_loops[own >= 0] = raw[own[own >= 0]]
-        if others.size < count:
-            sources, targets, raw = sources[others], targets[others], raw[others]
-        sources, targets = np.concatenate((sources, every)), np.concatenate((targets, every))
-        raw, origin = np.concatenate((raw, of_loops)), np.concatenate((others, own))
-    degree = segments.scatter(SUM, targets, nodes, _column(raw))[:, 0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = degree ** degree.dtype.type(-0.5)
-        scale[np.isinf(scale)] = 0
-        weight = scale[sources] * raw * scale[targets]
-    return _Edges(sources, targets, weight, count, origin, raw, scale)
-
-
-def _nodes(op: str, edge_index: Any, num_nodes: Any) -> int:
-    if num_nodes is not None:
-        return _check.integer(op, "num_nodes", num_nodes, minimum=0)
-    index = segments.indices(op, "edge_index", edge_index)
-    return int(index.max()) + 1 if index.size else 0
-
-
-def _norm(op: str, edge_index: Any, edge_weight: Array | None, num_nodes: Any, improved: bool, add_self_loops: bool, flow: str, dtype: Any) -> _Edges:
-    _check.choice(op, "flow", flow, ("source_to_target", "target_to_source"))
-    nodes = _nodes(op, edge_index, num_nodes)
-    sources, targets = edges(op, edge_index, nodes)
-    shaped(op, "edge_weight", edge_weight, sources.shape)
-    # only the degree has a direction
-    ends = (sources, targets) if flow == "source_to_target" else (targets, sources)
-    return _normalised(*ends, edge_weight, nodes, 2.0 if improved else 1.0, add_self_loops, dtype)
-
-
-@operation
-def gcn_norm(
-    edge_index: ArrayLike, edge_weight: ArrayLike | None = None, num_nodes: int | None = None, improved: bool = False,
-    add_self_loops: bool = True, flow: str = "source_to_target", dtype: DTypeLike = None,
-) -> tuple[Array, Array]:  # fmt: skip
-    """Edges with self-loops and symmetrically normalised weights: PyTorch Geometric's ``gcn_norm``.
-
-    Args:
-        edge_index: (2, E), sources then targets, each in [0, N).
-        edge_weight: (E,); None: ones.
-        num_nodes: N; None: one more than the largest index.
-        improved: whether added self-loops weigh 2 instead of 1.
-        add_self_loops: whether every node gets a self-loop. Self-loops that are there keep their weight and move to the
-            end with the others; of several of one node the last one is kept.
-        flow: "source_to_target", or "target_to_source": degrees are summed over the outgoing edges.
-        dtype: of the weights when ``edge_weight`` is None; float32 when this is None too.
-
-    Returns:
-        The edges (2, E') and their weights (E',): other edges in their order, then N self-loops. The weight of an edge is
-        divided by the square roots of the degrees of its nodes; it is 0 where a degree is 0.
-
-    Raises:
-        TypeError, ValueError: an argument is of a wrong kind or has a wrong shape or value, an index out of range included.
-
-    >>> import numpy as np
-    >>> gcn_norm(np.array([[0], [1]]), dtype="float64")[1]
-    array([0.70710678, 1.        , 0.5       ])
-    """
-    op = "gcn_norm"
-    if edge_weight is None:
-        weight, kind = None, np.dtype(np.float32 if dtype is None else dtype)
-        if kind.char not in "efd":
-            raise TypeError(f"{op}: dtype must be float16, float32 or float64, got {kind}")
-    else:
-        (weight,), kind = _check.as_arrays(op, edge_weight=edge_weight)
-    found = _norm(op, edge_index, weight, num_nodes, improved, add_self_loops, flow, np.float32 if kind == _check.FLOAT16 else kind)
-    assert found.weight is not None
-    ends = (found.sources, found.targets) if flow == "source_to_target" else (found.targets, found.sources)
-    return np.stack(ends), found.weight.astype(kind, copy=False)
-
-
-def gcn_norm_backward(
-    grad_output: tuple[Any, ArrayLike], edge_index: ArrayLike, edge_weight: ArrayLike | None = None, num_nodes: int | None = None,
-    improved: bool = False, add_self_loops: bool = True, flow: str = "source_to_target", dtype: DTypeLike = None,
-) -> Array | None:  # fmt: skip
-    """Gradient of :func:`gcn_norm` with respect to edge_weight; None where it is None.
-
-    Of ``grad_output`` the first, which belongs to the edges, is ignored.
-
-    >>> import numpy as np
-    >>> gcn_norm_backward((None, np.array([1.0, 0.0, 0.0])), np.array([[0], [1]]), np.array([1.0]))
-    array([0.35355339])
-    """
-    op = "gcn_norm_backward"
-    if edge_weight is None:
-        return None
-    (dy, weight), kind = _check.as_arrays(op, grad_output=grad_output[1], edge_weight=edge_weight)
-    found = _norm(op, edge_index, weight, num_nodes, improved, add_self_loops, flow, weight.dtype)
-    output_gradient(op, dy, found.sources.shape)
-    return found.gradient(dy).astype(kind, copy=False)
-
-
-def _gcn_edges(op: str, x: Array, edge_index: Any, edge_weight: Array | None, add_self_loops: bool, normalize: bool) -> _Edges:
+def _gcn_edges(op: str, x: Array, edge_index: Any, edge_weight: Array | None, add_self_loops: bool, normalize: bool) -> Edges:
     sources, targets = edges(op, edge_index, x.shape[0])
     shaped(op, "edge_weight", edge_weight, sources.shape)
     if normalize:
-        return _normalised(sources, targets, edge_weight, x.shape[0], 1.0, add_self_loops, x.dtype)
-    return _Edges(sources, targets, edge_weight, sources.size)
+        return normalised(sources, targets, edge_weight, x.shape[0], 1.0, add_self_loops, x.dtype)
+    return Edges(sources, targets, edge_weight, sources.size)
 
 
 def _gcn_arguments(op: str, x: Array, weight: Array, bias: Array | None) -> None:
@@ -201,7 +51,7 @@ def _gcn_arguments(op: str, x: Array, weight: Array, bias: Array | None) -> None
     shaped(op, "bias", bias, weight.shape[:1])
 
 
-def _gcn(x: Array, weight: Array, bias: Array | None, e: _Edges) -> tuple[Array, Array | None]:
+def _gcn(x: Array, weight: Array, bias: Array | None, e: Edges) -> tuple[Array, Array | None]:
     """The output, and the aggregated features where they come before the weights."""
     nodes = x.shape[0]
     if x.shape[1] < weight.shape[0]:
@@ -310,7 +160,7 @@ def _aggregate(x: Array, sources: Array, targets: Array, aggr: str) -> Array:
 
 
 def _degrees(targets: Array, x: Array) -> Array:
-    return _column(np.maximum(segments.counts(targets, x.shape[0], x.dtype), 1))
+    return np.maximum(segments.counts(targets, x.shape[0], x.dtype), 1)[:, None]
 
 
 def _aggregate_backward(dy: Array, x: Array, y: Array | None, sources: Array, targets: Array, aggr: str) -> Array:
@@ -499,7 +349,6 @@ def gin_conv(x: ArrayLike, edge_index: ArrayLike, mlp: Callable[[Any], Any], eps
     return mlp(gin_aggregate(x, edge_index, eps))
 
 
-register(gcn_norm, gcn_norm_backward, inputs=("edge_weight",), saved=("edge_weight",))
 register(
     gcn_conv, gcn_conv_backward, inputs=("x", "weight", "bias", "edge_weight"), saved=("x", "weight", "edge_weight"),
     record=_record_gcn,
