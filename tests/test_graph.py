@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastops
+from fastops import _op
 from tests.cases.graph import ROWS
 from tests.harness import assert_same_bits, every_check
 
@@ -146,4 +147,156 @@ RIGHT = {
 def test_wrong_arguments(op, change, error, argument):
     with pytest.raises(error) as caught:
         getattr(fastops, op)(**{**RIGHT[op.partition("_")[0]], **change})
+    assert re.match(rf"{op}: {argument} must\b", str(caught.value)), caught.value
+
+
+PATH = np.array([[0, 1], [1, 2]])  # 0 -> 1 -> 2
+ONE_NODE, NO_EDGES = np.array([[3.0, -1.0]]), np.zeros((2, 0), int)
+W = np.array([[1.0, 2.0], [0.5, -1.0], [2.0, 0.0]])
+
+
+def convolutions(x, edge_index):
+    """Every graph convolution of these nodes, by name: the output and the gradient of the nodes."""
+    ones = np.ones((len(x), 3))
+    att = np.array([[0.5, -1, 2]])
+    return {
+        "gcn_conv": (fastops.gcn_conv(x, edge_index, W), fastops.gcn_conv_backward(ones, x, edge_index, W)[0]),
+        "graph_sage_conv": (fastops.graph_sage_conv(x, edge_index, W, W), fastops.graph_sage_conv_backward(ones, x, edge_index, W, W)[0]),
+        "gat_conv": (fastops.gat_conv(x, edge_index, W, att, att), fastops.gat_conv_backward(ones, x, edge_index, W, att, att)[0]),
+    }
+
+
+def test_one_node_without_edges():
+    alone, gradient = ONE_NODE @ W.T, W.sum(axis=0, keepdims=True)
+    for name, (y, dx) in convolutions(ONE_NODE, NO_EDGES).items():
+        np.testing.assert_allclose(y, alone, rtol=1e-15, err_msg=name)
+        np.testing.assert_allclose(dx, gradient, rtol=1e-15, err_msg=name)
+    assert_same_bits(fastops.gin_aggregate(ONE_NODE, NO_EDGES, 1.0), 2 * ONE_NODE)
+
+
+def test_no_nodes():
+    for y, dx in convolutions(np.zeros((0, 2)), NO_EDGES).values():
+        assert (y.shape, dx.shape) == ((0, 3), (0, 2))
+
+
+def test_an_isolated_node_sees_itself_alone():
+    x = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    for name, (y, _) in convolutions(x, np.array([[0], [1]])).items():
+        np.testing.assert_allclose(y[2], W @ x[2], rtol=1e-15, err_msg=name)
+    y = fastops.gat_conv(x, PATH, W, np.ones((1, 3)), np.ones((1, 3)), np.array([7.0, 8, 9]), add_self_loops=False)
+    np.testing.assert_array_equal(y[0], [7, 8, 9])
+    assert (fastops.gcn_conv(x, PATH, W, add_self_loops=False)[0] == 0).all()
+
+
+def test_the_order_of_edges_and_the_dtype_of_indices_do_not_matter():
+    rng = np.random.default_rng(0)
+    x, edge_index = rng.standard_normal((9, 2)), rng.integers(0, 9, (2, 30))
+    expected = convolutions(x, edge_index)
+    shuffled = convolutions(x, edge_index[:, rng.permutation(30)].astype(np.int32))
+    constant = np.asfortranarray(edge_index.astype(np.uint8))
+    constant.flags.writeable = False
+    for name, (y, dx) in expected.items():
+        np.testing.assert_allclose(shuffled[name][0], y, rtol=1e-12, err_msg=name)
+        np.testing.assert_allclose(shuffled[name][1], dx, rtol=1e-12, err_msg=name)
+        assert_same_bits(convolutions(x, constant)[name][0], y)
+
+
+def test_self_loops_of_gcn_norm():
+    # edge 1 and edge 3 are self-loops of node 1: the last one keeps its weight
+    edge_index, weight = np.array([[0, 1, 2, 1], [1, 1, 1, 1]]), np.array([2.0, 3, 4, 5])
+    found, norm = fastops.gcn_norm(edge_index, weight)
+    np.testing.assert_array_equal(found, [[0, 2, 0, 1, 2], [1, 1, 0, 1, 2]])
+    np.testing.assert_allclose(norm, [2 / 11**0.5, 4 / 11**0.5, 1, 5 / 11, 1], rtol=1e-15)
+    gradient = fastops.gcn_norm_backward((None, np.ones(5)), edge_index, weight)
+    assert gradient[1] == 0, "a self-loop that does not count"
+    assert fastops.gcn_norm_backward((None, np.ones(5)), edge_index) is None
+    assert fastops.gcn_norm(NO_EDGES, num_nodes=2)[1].dtype == np.float32
+
+
+def test_nodes_without_degree_weigh_nothing():
+    _, norm = fastops.gcn_norm(PATH, np.array([1.0, 0.0]), add_self_loops=False)
+    assert_same_bits(norm, np.zeros(2))
+    gradient = fastops.gcn_norm_backward((None, np.ones(2)), PATH, np.array([1.0, 0.0]), add_self_loops=False)
+    assert np.isfinite(gradient).all()
+
+
+def test_the_backward_pass_does_without_what_the_forward_pass_kept():
+    rng = np.random.default_rng(0)
+    x, edge_index, dy, b = rng.standard_normal((6, 2)), rng.integers(0, 6, (2, 15)), rng.standard_normal((6, 3)), np.zeros(3)
+    weight, att = rng.uniform(0.5, 2, 15), rng.standard_normal((1, 3))
+    for name, arguments in {
+        "gcn_conv": (x, edge_index, W, b, weight),
+        "graph_sage_conv": (x, edge_index, W, W, b, "max"),
+        "gat_conv": (x, edge_index, W, att, att, b),
+    }.items():
+        op = _op.get(name)
+        _, kept = op.record(*arguments)
+        assert kept
+        for with_it, without in zip(op.backward(dy, *arguments, **kept), op.backward(dy, *arguments)):
+            if with_it is not None:
+                assert_same_bits(with_it, without)
+
+
+def test_gin_conv_is_its_network_of_the_aggregate():
+    x = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    np.testing.assert_allclose(fastops.gin_conv(x, PATH, lambda h: h @ W.T, 0.5), (1.5 * x + [[0, 0], x[0], x[1]]) @ W.T, rtol=1e-15)
+
+
+def test_sparse_products_of_little():
+    nothing = np.zeros(0, int)
+    assert_same_bits(fastops.spmm([0, 0, 0], nothing, np.zeros(0), np.ones((3, 2))), np.zeros((2, 2)))
+    for reduce in ("sum", "mean", "max", "min"):
+        da, db = fastops.spmm_backward(np.ones((2, 2)), [0, 0, 0], nothing, np.zeros(0), np.ones((3, 2)), reduce)
+        assert_same_bits(da, np.zeros(0))
+        assert_same_bits(db, np.zeros((3, 2)))
+    assert fastops.spmm([0], nothing, None, np.ones((3, 2))).shape == (0, 2)
+    assert fastops.sddmm([0, 0], nothing, np.ones((1, 2)), np.ones((3, 2))).shape == (0,)
+
+
+def test_ties_of_a_sparse_maximum_share_the_gradient():
+    data, dense = np.array([2.0, 1.0, 4.0]), np.array([[2.0], [4.0], [1.0]])  # 4, 4, 4
+    da, db = fastops.spmm_backward(np.array([[6.0]]), [0, 3], [0, 1, 2], data, dense, "max")
+    np.testing.assert_array_equal(da, [4, 8, 2])
+    np.testing.assert_array_equal(db[:, 0], [4, 2, 8])
+
+
+SPMM = {"indptr": [0, 1, 2], "indices": [0, 1], "data": np.ones(2), "dense": np.ones((2, 3))}
+CONV = {"x": np.ones((3, 2)), "edge_index": PATH, "weight": W}
+SAGE = {"x": np.ones((3, 2)), "edge_index": PATH, "weight_neighbors": W, "weight_root": W}
+GAT = {**CONV, "att_src": np.ones((1, 3)), "att_dst": np.ones((1, 3))}
+WRONG_NETWORKS = [
+    ("spmm", {**SPMM, "indptr": [0, 2, 1]}, ValueError, "indptr"),
+    ("spmm", {**SPMM, "indptr": [1, 1, 2]}, ValueError, "indptr"),
+    ("spmm", {**SPMM, "indptr": [0, 1, 3]}, ValueError, "indptr"),
+    ("spmm", {**SPMM, "indptr": []}, ValueError, "indptr"),
+    ("spmm", {**SPMM, "indices": [0, 2]}, ValueError, "indices"),
+    ("spmm", {**SPMM, "data": np.ones(3)}, ValueError, "data"),
+    ("spmm", {**SPMM, "dense": np.ones((2, 3), np.float32)}, TypeError, "dense"),
+    ("spmm", {**SPMM, "dense": np.ones((2, 3, 1))}, ValueError, "dense"),
+    ("spmm", {**SPMM, "reduce": "mul"}, ValueError, "reduce"),
+    ("sddmm", {"indptr": [0, 1], "indices": [0], "a": np.ones((2, 3)), "b": np.ones((2, 3))}, ValueError, "indptr"),
+    ("sddmm", {"indptr": [0, 1], "indices": [0], "a": np.ones((1, 3)), "b": np.ones((2, 2))}, ValueError, "b"),
+    ("gcn_norm", {"edge_index": PATH[0]}, ValueError, "edge_index"),
+    ("gcn_norm", {"edge_index": PATH, "num_nodes": 2}, ValueError, "edge_index"),
+    ("gcn_norm", {"edge_index": PATH, "edge_weight": np.ones(3)}, ValueError, "edge_weight"),
+    ("gcn_norm", {"edge_index": PATH, "dtype": int}, TypeError, "dtype"),
+    ("gcn_norm", {"edge_index": PATH, "flow": "both"}, ValueError, "flow"),
+    ("gcn_conv", {**CONV, "edge_index": PATH + 1}, ValueError, "edge_index"),
+    ("gcn_conv", {**CONV, "x": np.ones(3)}, ValueError, "x"),
+    ("gcn_conv", {**CONV, "weight": np.ones((3, 3))}, ValueError, "weight"),
+    ("gcn_conv", {**CONV, "bias": np.ones(2)}, ValueError, "bias"),
+    ("gcn_conv", {**CONV, "edge_weight": np.ones(3)}, ValueError, "edge_weight"),
+    ("graph_sage_conv", {**SAGE, "weight_root": np.ones((2, 2))}, ValueError, "weight_root"),
+    ("graph_sage_conv", {**SAGE, "aggr": "mul"}, ValueError, "aggr"),
+    ("gat_conv", {**GAT, "heads": 2}, ValueError, "heads"),
+    ("gat_conv", {**GAT, "att_dst": np.ones((3, 1))}, ValueError, "att_dst"),
+    ("gat_conv", {**GAT, "concat": False, "bias": np.ones(1)}, ValueError, "bias"),
+    ("gin_aggregate", {"x": np.ones((3, 2)), "edge_index": PATH, "eps": np.ones(2)}, ValueError, "eps"),
+]
+
+
+@pytest.mark.parametrize(("op", "arguments", "error", "argument"), WRONG_NETWORKS)
+def test_wrong_arguments_of_networks(op, arguments, error, argument):
+    with pytest.raises(error) as caught:
+        getattr(fastops, op)(**arguments)
     assert re.match(rf"{op}: {argument} must\b", str(caught.value)), caught.value
