@@ -51,7 +51,10 @@ def running(op: str, name: str, value: Any, channels: int) -> Array:
 
 def given(op: str, name: str, value: ArrayLike, count: int) -> Array:
     """Statistics that the forward pass has kept, or running ones, as kernels take them."""
-    array = np.require(value, np.float64, ["C", "A", "W"])
+    if isinstance(value, np.ndarray) and value.dtype == np.float64 and value.flags.carray:
+        array: Array = value
+    else:
+        array = np.array(value, np.float64, order="C")
     check_shape(op, name, array, (count,))
     return array
 

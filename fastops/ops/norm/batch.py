@@ -90,11 +90,10 @@ def _check_running(op: str, mean: Any, var: Any, channels: int, momentum: Any) -
 
 def _update(running_mean: Any, running_var: Any, mean: Array, var: Array, count: int, momentum: float) -> None:
     """running += momentum (new - running), with the unbiased variance."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if running_mean is not None:
-            running_mean[...] = (1 - momentum) * running_mean + momentum * mean
-        if running_var is not None:
-            running_var[...] = (1 - momentum) * running_var + momentum * (var * np.float64(count) / (count - 1))
+    if running_mean is not None:
+        running_mean[...] = (1 - momentum) * running_mean + momentum * mean
+    if running_var is not None:
+        running_var[...] = (1 - momentum) * running_var + (momentum * count / (count - 1)) * var
 
 
 def _batch_norm(

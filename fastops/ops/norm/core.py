@@ -387,13 +387,14 @@ def forward(
 ) -> None:  # fmt: skip
     """Write y, and unless they are given ``mean`` and ``var`` (float64, one a group). An empty y asks for those alone."""
     threads = threads_for(x.size * NS_FORWARD)
-    weight, bias = (mean[:0].astype(x.dtype) if a is None else a for a in (weight, bias))
+    weight = np.empty(0, x.dtype) if weight is None else weight
+    bias = np.empty(0, x.dtype) if bias is None else bias
     if _is_matrix(shape):
         scratch = np.empty((threads, 4, _COLUMNS), x.dtype)
         x = x.reshape(shape.parts, shape.groups)
         _forward_matrix(threads, x, given, eps, weight, bias, mean, var, scratch, y.reshape(x.shape) if y.size else y.reshape(0, 0))
     else:
-        _forward(threads, x.reshape(-1), tuple(shape), given, eps, weight, bias, mean, var, y.reshape(-1))
+        _forward(threads, x.ravel(), tuple(shape), given, eps, weight, bias, mean, var, y.ravel())
 
 
 def backward(
@@ -413,5 +414,5 @@ def backward(
             dx.reshape(matrix if wants_dx else (0, 0)), dw, db,
         )  # fmt: skip
     else:
-        _backward(threads, dy.reshape(-1), x.reshape(-1), tuple(shape), given, eps, weight, mean, var, dx.reshape(-1), dw, db)
+        _backward(threads, dy.ravel(), x.ravel(), tuple(shape), given, eps, weight, mean, var, dx.ravel(), dw, db)
     return dx if wants_dx else None, dw, db

@@ -20,7 +20,7 @@ from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
-from fastops.simd.reduce import maximum, span_max, span_sum
+from fastops.simd.reduce import maximum, span_dot, span_max, span_sum
 from fastops.simd.vmath import exp, log
 
 # Vectors lie side by side in a strip of so many lanes, one a lane; or one vector is cut into pieces as long as the strip.
@@ -67,6 +67,9 @@ def _root(norm, p):
 @function
 def _norms(x, start, pieces, step, size, lanes, alone, p, norm):
     """The norm of each lane; ``alone``, of the one vector whose parts the lanes are, in the first lane."""
+    if alone and p == 2:  # the usual case
+        norm[0] = x.dtype.type(np.sqrt(span_dot(x, start, x, start, size)))
+        return
     norm[:lanes] = x.dtype.type(np.inf if p == -np.inf else 0.0)
     for piece in range(pieces):
         width = min(lanes, size - piece * lanes) if alone else lanes
@@ -179,11 +182,12 @@ def _backward_strips(block, worker, dy, x, axis, inner, strips, together, p, eps
         for piece in range(pieces):
             width = min(lanes, size - piece * lanes) if alone else lanes
             at = start + piece * step
-            _add_dots(dy[at : at + width], x[at : at + width], dot)
+            if not alone:
+                _add_dots(dy[at : at + width], x[at : at + width], dot)
             if abs(p) == np.inf:
                 _count_largest(x[at : at + width], norm, count)
         if alone:
-            dot[0], count[0] = number(span_sum(dot, 0, lanes)), number(span_sum(count, 0, lanes))
+            dot[0], count[0] = number(span_dot(dy, start, x, start, size)), number(span_sum(count, 0, lanes))
         for j in range(1 if alone else lanes):
             share = count[j] if abs(p) == np.inf else (norm[j] if p == 2 else number(1))
             factor = dot[j] * inverse[j] * inverse[j] / share

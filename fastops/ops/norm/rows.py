@@ -132,11 +132,17 @@ def _backward(threads, dy, x, centred, eps, weight, together, mean, var, dx, par
 
 def _rows(op: str, shape: tuple[int, ...], normalized_shape: Any) -> tuple[int, ...]:
     """The shape of a row."""
+    if type(normalized_shape) is tuple and normalized_shape and shape[-len(normalized_shape) :] == normalized_shape:
+        return shape[-len(normalized_shape) :]
     wanted = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
     row = tuple(_check.integer(op, "normalized_shape", n, minimum=0) for n in wanted)
     if not row or shape[len(shape) - len(row) :] != row or len(row) > len(shape):
         raise ValueError(f"{op}: normalized_shape must be the last axes of input, whose shape is {shape}, got {row}")
     return row
+
+
+def _matrix(a: Array, rows: int, D: int) -> Array:
+    return a if a.shape == (rows, D) else a.reshape(rows, D)
 
 
 def _normalise(
@@ -146,13 +152,12 @@ def _normalise(
     y = np.empty(0 if only_statistics else x.shape, x.dtype)
     mean, var = np.empty((2, rows))
     if x.size:
-        nothing = y[:0].reshape(-1)
         if weight is None:
-            weight = np.ones(D, x.dtype) if bias is not None else nothing
-        bias = nothing if bias is None else bias.reshape(-1)
+            weight = np.ones(D, x.dtype) if bias is not None else np.empty(0, x.dtype)
+        bias = np.empty(0, x.dtype) if bias is None else bias
         _forward(
-            threads_for(x.size * NS_FORWARD), x.reshape(rows, D), centred, eps, weight.reshape(-1), bias, max(1, BUNDLE // D), mean, var,
-            y.reshape(0 if only_statistics else rows, D),
+            threads_for(x.size * NS_FORWARD), _matrix(x, rows, D), centred, eps, weight if weight.ndim == 1 else weight.reshape(-1),
+            bias if bias.ndim == 1 else bias.reshape(-1), max(1, BUNDLE // D), mean, var, _matrix(y, 0 if only_statistics else rows, D),
         )  # fmt: skip
     return y, mean, var
 
@@ -171,8 +176,8 @@ def _gradients(
     together = min(_ROWS, max(1, rows // 8))
     partial = np.empty((-(-rows // together) if weight.size else 0, 2, D), x.dtype)
     _backward(
-        threads_for(x.size * NS_BACKWARD), dy.reshape(rows, D), x.reshape(rows, D), centred, eps, weight.reshape(-1), together, *statistics,
-        dx.reshape(rows if wants[0] else 0, D), partial,
+        threads_for(x.size * NS_BACKWARD), _matrix(dy, rows, D), _matrix(x, rows, D), centred, eps, weight.reshape(-1), together, *statistics,
+        _matrix(dx, rows if wants[0] else 0, D), partial,
     )  # fmt: skip
     dw, db = sum_axis(partial.reshape(1, -1, 2 * D)).reshape(2, D) if affine else (partial, partial)
     return dx if wants[0] else None, dw, db
