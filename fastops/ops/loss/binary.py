@@ -30,7 +30,7 @@ from fastops._jit import formula
 from fastops._op import operation, register
 from fastops.ops.loss.arguments import broadcast, check_mask, check_reduction, cotangent, finish, floats, number, same_shape, to_dtype
 from fastops.ops.loss.terms import Term, differentiate, evaluate, inside
-from fastops.simd.vmath import exp, log, log1p, sigmoid
+from fastops.simd.vmath import exp, exp_plain, log, log1p, log1p_unit, sigmoid
 
 Gradients = tuple[Array | None, ...]
 
@@ -42,7 +42,7 @@ Gradients = tuple[Array | None, ...]
 def _softplus(x):
     """log(1 + e^x)."""
     zero = type(x)(0)
-    return (zero if x < zero else x) + log1p(exp(-abs(x)))
+    return (zero if x < zero else x) + log1p_unit(exp_plain(-abs(x)))
 
 
 def _cross_entropy(x, t, z, p, q):
@@ -512,4 +512,4 @@ for _forward, _backward, _inputs in (
     (margin_ranking_loss, margin_ranking_loss_backward, ("input1", "input2", "target")),
     (multilabel_soft_margin_loss, multilabel_soft_margin_loss_backward, ("input", "target", "weight")),
 ):
-    register(_forward, _backward, inputs=_inputs, saved=_inputs)  # type: ignore[arg-type]
+    register(_forward, _backward, inputs=_inputs, saved=_inputs)

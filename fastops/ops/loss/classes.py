@@ -17,24 +17,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import Array
-from fastops._jit import call, function, launcher, parallel, separate
+from fastops._jit import REDUCTION_FLAGS, call, function, launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.loss.arguments import check_mask, check_reduction, cotangent, number, to_dtype
 from fastops.ops.loss.terms import NAMES
 from fastops.simd.reduce import BLOCK as _RUN
 from fastops.simd.reduce import maximum, span_dot, span_max, span_sum
-from fastops.simd.vmath import exp, log
+from fastops.simd.vmath import exp_plain, log
 from fastops.simd.workspace import scratch
 
 Gradients = tuple[Array | None, ...]
+
+_any_order = njit(**REDUCTION_FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 # Elements, and rows that lie side by side (columns), that one thread takes at a time.
 _BLOCK = 1 << 14
@@ -65,19 +69,23 @@ def _scan(threads, target, classes, ignore_index, weight):
 # ---- m and s of the rows first <= row < end of x (N, C, L), flat; row n L + l has the elements x[n, :, l]
 
 
+@_any_order
+def _sum_of_powers(x, m):
+    total = x.dtype.type(0)
+    for i in range(x.size):
+        total += exp_plain(x[i] - m)
+    return total
+
+
 @separate
-def _normalise_rows(x, classes, first, end, values, at, largest, log_sum):
+def _normalise_rows(x, classes, first, end, largest, log_sum):
     """L = 1: a row is contiguous."""
     for row in range(first, end):
         start = row * classes
         m = span_max(x, start, classes)
         total = 0.0
-        for c in range(0, classes, _RUN):
-            count = min(_RUN, classes - c)
-            part, e = x[start + c : start + c + count], values[at : at + count]
-            for i in range(count):
-                e[i] = exp(part[i] - m)
-            total += span_sum(values, at, count)
+        for c in range(start, start + classes, _RUN):
+            total += _sum_of_powers(x[c : min(c + _RUN, start + classes)], m)
         largest[row] = m
         log_sum[row] = log(total)
 
@@ -97,15 +105,15 @@ def _normalise_columns(x, classes, length, first, end, largest, log_sum):
     for c in range(classes):
         part = x[start + c * length : start + c * length + count]
         for i in range(count):
-            s[i] += exp(part[i] - m[i])
+            s[i] += exp_plain(part[i] - m[i])
     for i in range(count):
         s[i] = log(s[i])
 
 
 @function
-def _normalise(x, classes, length, first, end, values, at, largest, log_sum):
+def _normalise(x, classes, length, first, end, largest, log_sum):
     if length == 1:
-        call(_normalise_rows, (x, classes, first, end, values, at, largest, log_sum))
+        call(_normalise_rows, (x, classes, first, end, largest, log_sum))
     else:
         call(_normalise_columns, (x, classes, length, first, end, largest, log_sum))
 
@@ -187,7 +195,7 @@ def _forward_block(
     first, end = _rows_of(block, losses.size, length, together)
     at = worker * _RUN
     if largest.size > 0:
-        _normalise(x, classes, length, first, end, values, at, largest, log_sum)
+        _normalise(x, classes, length, first, end, largest, log_sum)
     dense = probabilities.size > 0 or share > 0
     if dense:
         call(_dense_losses, (x, classes, length, probabilities, weight, keep, share, first, end, values, at, largest, log_sum, losses))
@@ -218,7 +226,7 @@ def _forward(
 @function
 def _scaled_softmax(x, m, s, factor, dx):
     for i in range(x.size):
-        dx[i] = factor * exp((x[i] - m) - s)
+        dx[i] = factor * exp_plain((x[i] - m) - s)
 
 
 @separate
@@ -275,7 +283,7 @@ def _differentiate_columns(x, classes, length, first, end, target, ignore_index,
         start = origin + c * length
         part, out = x[start : start + count], dx[start : start + count]
         for i in range(count):
-            out[i] = factor[i] * exp((part[i] - m[i]) - s[i])
+            out[i] = factor[i] * exp_plain((part[i] - m[i]) - s[i])
         if probabilities.size > 0:
             q, w = probabilities[start : start + count], weight[c]
             for i in range(count):
@@ -339,7 +347,7 @@ def _backward_block(
     first, end = _rows_of(block, largest.size, length, together)
     at = worker * _RUN
     if not known:
-        _normalise(x, classes, length, first, end, values, at, largest, log_sum)
+        _normalise(x, classes, length, first, end, largest, log_sum)
     if dq.size > 0:
         call(_differentiate_target, (x, classes, length, first, end, weight, keep, scale, g, largest, log_sum, dq))
     if dx.size == 0:
@@ -394,6 +402,17 @@ def _pick(threads, target, ignore_index, classes, length, weight, scale, g, dx):
 _EMPTY = {char: np.empty(0, char) for char in "fdq"}
 
 
+_NO_STATS = {char: np.empty((2, 0), char) for char in "fd"}
+
+
+@lru_cache(maxsize=256)
+def _layout(shape: tuple[int, ...]) -> tuple[int, int, int, tuple[int, ...]]:
+    """C, L, N L, and the shape without classes."""
+    axis = 0 if len(shape) == 1 else 1
+    outside = (*shape[:axis], *shape[axis + 1 :])
+    return shape[axis], math.prod(shape[axis + 1 :]), math.prod(outside), outside
+
+
 @dataclass
 class _Call:
     """The checked arguments of a call: x (N, C, L), the targets as classes (N L) or probabilities (N, C, L), one of them empty."""
@@ -436,10 +455,7 @@ def _prepare(op: str, input: Any, target: Any, weight: Any, ignore_index: int, p
     shape = x.shape
     if not shape:
         raise ValueError(f"{op}: input must have axes (N, C, ...) or (C,), got an array without axes")
-    axis = 0 if len(shape) == 1 else 1
-    classes, outside = shape[axis], (*shape[:axis], *shape[axis + 1 :])
-    length = math.prod(shape[axis + 1 :])
-    rows = math.prod(outside)
+    classes, length, rows, outside = _layout(shape)
     empty = _EMPTY[x.dtype.char]
     w = empty
     if weight is not None:
@@ -488,7 +504,7 @@ def _evaluate(c: _Call, reduction: str, keep: float, share: float, normalised: b
     """The loss, and the normaliser (2, N L), which is empty for nll_loss."""
     kind = c.x.dtype
     out = np.empty(() if reduction != "none" else c.output_shape, kind)
-    stats = np.empty((2, c.rows if normalised else 0), kind)
+    stats = np.empty((2, c.rows), kind) if normalised else _NO_STATS[kind.char]
     none = reduction == "none"
     if c.x.size == 0:
         out[...] = 0.0 if c.rows or reduction == "sum" or none else math.nan

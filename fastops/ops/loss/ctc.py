@@ -31,7 +31,7 @@ from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.loss.arguments import check_reduction, cotangent, to_dtype
 from fastops.simd.reduce import span_sum
-from fastops.simd.vmath import exp, log
+from fastops.simd.vmath import exp_plain, log
 
 # Entries in front of a row of alpha that stand for s = -2 and s = -1.
 _PAD = 2
@@ -82,7 +82,7 @@ def _advance(previous, skips, emitted, labels, row):
         m = a if a > b else b
         m = c if c > m else m
         m = zero if m == nothing else m
-        out[s] = m + log(exp(a - m) + exp(b - m) + exp(c - m)) + emitted[s]
+        out[s] = m + log(exp_plain(a - m) + exp_plain(b - m) + exp_plain(c - m)) + emitted[s]
 
 
 @separate
@@ -111,7 +111,7 @@ def _align(n, worker, log_probs, batch, classes, times, targets, firsts, lengths
     a = row[_PAD + 2 * labels]
     b = row[_PAD + 2 * labels - 1]  # before the first entry for an empty target, which is -inf
     m = max(a, b)
-    loss[n] = -a if m == -np.inf or m != m else -(m + log(exp(a - m) + exp(b - m)))
+    loss[n] = -a if m == -np.inf or m != m else -(m + log(exp_plain(a - m) + exp_plain(b - m)))
 
 
 @separate
@@ -151,12 +151,12 @@ def _align_gradient(
         back = row[_PAD : _PAD + count]
         for s in range(count):
             both = forth[count - 1 - s] + back[s]
-            odds[s] = zero if both == nothing else exp(both - emitted[s] + cost)
+            odds[s] = zero if both == nothing else exp_plain(both - emitted[s] + cost)
         # the probabilities of a time add up to 1, but for the rounding of long sums of logarithms
         share = factor / number(span_sum(odds, 0, count))
         part, out = log_probs[start : start + classes], dx[start : start + classes]
         for c in range(classes):
-            out[c] = factor * exp(part[c])
+            out[c] = factor * exp_plain(part[c])
         silence = odds[2 * labels]
         for i in range(labels):
             silence += odds[2 * i]
