@@ -133,3 +133,18 @@ def test_stand_ins_have_no_memory():
     other = stand_in((10**5, 10**5), np.dtype("f8"))
     assert (one.shape, one.dtype, other.shape, other.dtype) == ((1000, 0, 1000), np.float32, (10**5, 10**5), np.float64)
     assert not other.flags.writeable
+
+
+def test_functions_that_take_functions_are_followed_through_them():
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((4, 3)), rng.standard_normal((2, 3))
+    edges = np.array([[0, 1, 2, 2], [1, 2, 3, 0]])
+    check_grad(lambda x, w: fastops.gin_conv(x, edges, lambda h: fastops.tanh(fastops.linear(h, w)), eps=0.5), x, w)
+
+    def distance(a, b):
+        return np.sqrt(((a - b) ** 2).sum(axis=-1) + 1)
+
+    def loss(*triplet):
+        return fastops.triplet_margin_with_distance_loss(*triplet, distance_function=distance, swap=True)
+
+    check_grad(loss, *rng.standard_normal((3, 4, 3)))
