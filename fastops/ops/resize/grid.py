@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import Array
-from fastops._jit import function, launcher, parallel, separate
+from fastops._jit import call, function, launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.blocking import LANES
@@ -113,7 +113,7 @@ def _keys(t):
     )
 
 
-@function
+@separate
 def _axis(grid, g0, ndim, count, size, step, taps, padding, align, work, index):
     """The taps of one axis: index[t * TILE + i] times ``step``, or OUTSIDE; weights, and slopes from row 4, in work."""
     real = grid.dtype.type
@@ -169,16 +169,16 @@ def _axis(grid, g0, ndim, count, size, step, taps, padding, align, work, index):
             here[i] = np.int64(x) * step if (x >= zero) & (x <= last) else _OUTSIDE
 
 
-@function
+@separate
 def _taps(grid, g0, ndim, count, size, taps, padding, align, slopes, nowhere, work, index):
     """The taps of ``count`` places: offsets (``nowhere`` for those outside) and weights, and on demand their slopes."""
     D, H, W = size
     zero = work.dtype.type(0)
-    _axis(grid, g0, ndim, count, W, 1, taps, padding, align, work[2 * _ROWS :], index[8 * _TILE :])
-    _axis(grid, g0 + 1, ndim, count, H, W, taps, padding, align, work[_ROWS:], index[4 * _TILE :])
+    call(_axis, (grid, g0, ndim, count, W, 1, taps, padding, align, work[2 * _ROWS :], index[8 * _TILE :]))
+    call(_axis, (grid, g0 + 1, ndim, count, H, W, taps, padding, align, work[_ROWS:], index[4 * _TILE :]))
     deep = taps if ndim == 3 else 1
     if ndim == 3:
-        _axis(grid, g0 + 2, ndim, count, D, H * W, taps, padding, align, work, index)
+        call(_axis, (grid, g0 + 2, ndim, count, D, H * W, taps, padding, align, work, index))
     for z in range(deep):
         for y in range(taps):
             for x in range(taps):
@@ -276,7 +276,7 @@ def _sample(block, worker, x, grid, size, dims, plan, work, index, y):
     for tile in range(tiles * part // parts, tiles * (part + 1) // parts):
         first = tile * _TILE
         count = min(_TILE, PQ - first)
-        _taps(grid, (n * PQ + first) * ndim, ndim, count, size, taps, padding, align, False, nowhere, room, index)
+        call(_taps, (grid, (n * PQ + first) * ndim, ndim, count, size, taps, padding, align, False, nowhere, room, index))
         if planar:
             for c in range(channels):
                 plane = x0 + c * HW
@@ -321,7 +321,7 @@ def _sample_gradient(block, worker, dy, x, grid, size, dims, plan, work, index, 
             fill_row(zero, work, image + nowhere * L, L)
     for first in range(0, PQ, _TILE):
         count = min(_TILE, PQ - first)
-        _taps(grid, (n * PQ + first) * ndim, ndim, count, size, taps, padding, align, wants_grid, nowhere, room, index)
+        call(_taps, (grid, (n * PQ + first) * ndim, ndim, count, size, taps, padding, align, wants_grid, nowhere, room, index))
         target = ((group * batch + n) * PQ + first) * ndim
         if planar:
             for c in range(channels):
