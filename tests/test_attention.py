@@ -89,10 +89,11 @@ def test_dropout():
     y, kept = SDPA.record(q, k, v, dropout_p=0.5, rng=np.random.default_rng(1))
     gradients = SDPA.backward(dy, q, k, v, dropout_p=0.5, **kept)
     rng = np.random.default_rng(2)
-    for name, value, gradient in zip("qkv", (q, k, v), gradients):
+    arrays = {"query": q, "key": k, "value": v}
+    for (name, value), gradient in zip(arrays.items(), gradients):
         step = 1e-5 * rng.standard_normal(value.shape)
-        ahead, behind = (fastops.scaled_dot_product_attention(**{"query": q, "key": k, "value": v, {"q": "query", "k": "key", "v": "value"}[name]: value + s * step},
-                                                              dropout_p=0.5, rng=kept["rng"]) for s in (1, -1))  # fmt: skip
+        moved = ({**arrays, name: value + sign * step} for sign in (1, -1))
+        ahead, behind = (fastops.scaled_dot_product_attention(**m, dropout_p=0.5, rng=kept["rng"]) for m in moved)
         np.testing.assert_allclose(np.vdot(dy, ahead - behind) / 2, np.vdot(gradient, step), rtol=1e-6)
 
 

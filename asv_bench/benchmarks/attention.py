@@ -15,8 +15,8 @@ def _heads(batch: int, heads: int, queries: int, size: int, keys: int | None = N
 def _projected(length: int, batch: int, size: int, heads: int, **options: Any) -> Case:
     """Self-attention with its projections."""
     scale = size**-0.5
-    arrays = {name: (length, batch, size) for name in ("query", "key", "value")}
-    tiny = {name: (6, 2, 8) for name in arrays}
+    arrays = dict.fromkeys(("query", "key", "value"), (length, batch, size))
+    tiny = dict.fromkeys(arrays, (6, 2, 8))
     weights = {"in_proj_weight": 3 * size, "out_proj_weight": size}
     arrays |= {name: lambda rng, rows=rows: scale * rng.standard_normal((rows, size)) for name, rows in weights.items()}
     arrays |= {"in_proj_bias": (3 * size,), "out_proj_bias": (size,)}

@@ -118,7 +118,7 @@ def calls(case: Case, dtype: str = "float32") -> tuple[Callable[[], Any], Callab
     def cotangent(y: Any) -> Any:
         if isinstance(y, tuple):
             return tuple(cotangent(one) for one in y)
-        return rng.standard_normal(y.shape).astype(y.dtype) if y.dtype.kind == "f" else None
+        return rng.standard_normal(y.shape).astype(y.dtype) if y is not None and y.dtype.kind == "f" else None
 
     grad_output, backward = cotangent(output), op.backward
     given = {**arrays, **options, **kept}

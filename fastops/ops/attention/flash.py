@@ -23,7 +23,7 @@ queries ascending for dK and dV.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -476,7 +476,7 @@ class Mask:
     row: int = 0
     col: int = 0
 
-    @property
+    @cached_property
     def arguments(self) -> tuple[Any, ...]:
         return self.numbers, self.allowed, self.starts, self.row, self.col, _add_mask_at(self.numbers.dtype.name) if self.starts.size else 0
 
@@ -485,6 +485,7 @@ _NOT_BOOLEAN = np.empty(0, np.uint8)
 _NO_STARTS = np.empty(0, np.intp)
 
 
+@cache
 def no_mask(dtype: np.dtype[Any]) -> Mask:
     """The mask that masks nothing."""
     return Mask(np.empty(0, dtype), _NOT_BOOLEAN, _NO_STARTS)
@@ -531,41 +532,68 @@ class Attention:
     dropout_p: float = 0.0
     seed: int = 0
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         return self.heads, self.group, self.queries, self.keys, self.size, self.value_size
 
-    def _drop(self, dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    @cached_property
+    def _drop(self) -> tuple[Any, ...]:
+        dtype = self.mask.numbers.dtype
         # p = 1 drops all but a draw in 2**32, and the factor of that is 0
         factor = 0.0 if self.dropout_p == 1 else 1 / (1 - self.dropout_p)
         address = _drop_at(dtype.name) if self.dropout_p else 0
         return address, self.seed, np.uint32(min(round(self.dropout_p * 2**32), 2**32 - 1)), dtype.type(factor)
 
-    def _nanoseconds(self, dtype: np.dtype[Any], products: int) -> float:
-        scores = self.batch * self.heads * self.queries * self.keys * (0.5 if self.causal else 1)
-        return scores * (0.5 + products * (self.size + self.value_size) * (0.005 if dtype == np.float32 else 0.01))
+    @cached_property
+    def _name(self) -> str:
+        return str(self.mask.numbers.dtype.name)  # NumPy takes a microsecond for it
 
-    def _each(self, counts: list[int], dtype: np.dtype[Any]) -> int:
-        line = 64 // dtype.itemsize
+    @cached_property
+    def _scale(self) -> Any:
+        return self.mask.numbers.dtype.type(self.scale)
+
+    def _nanoseconds(self, products: int) -> float:
+        scores = self.batch * self.heads * self.queries * self.keys * (0.5 if self.causal else 1)
+        return scores * (0.5 + products * (self.size + self.value_size) * (0.005 if self.mask.numbers.itemsize == 4 else 0.01))
+
+    def _scratch_size(self, counts: list[int]) -> int:
+        line = 64 // self.mask.numbers.itemsize
         return -(-sum(counts) // line) * line
 
-    def _padded(self, size: int, dtype: np.dtype[Any]) -> int:
-        width = panel_width(dtype.name)
+    def _padded(self, size: int) -> int:
+        width = panel_width(self.mask.numbers.dtype.name)
         return -(-size // width) * width
+
+    @cached_property
+    def _forward(self) -> tuple[int, float]:
+        """Scratch memory of a thread, and how long the forward pass takes."""
+        counts = [self.size * _QUERIES, (_KEYS + 4) * _QUERIES, _KEYS * self._padded(self.value_size), _KEYS * _QUERIES]
+        return self._scratch_size(counts), self._nanoseconds(1)
+
+    @cached_property
+    def _backward(self) -> tuple[int, float]:
+        width, value_width = self._padded(self.size), self._padded(self.value_size)
+        counts = [(self.size + self.value_size) * _KEYS, 3 * _QUERIES * _KEYS, _KEYS * width, _QUERIES * (width + value_width)]
+        return self._scratch_size(counts), self._nanoseconds(3)
+
+    @cached_property
+    def _owned(self) -> tuple[Array, Array]:
+        """All heads, and where those that share keys and values begin."""
+        owned = np.arange(self.batch * self.heads, dtype=np.intp)
+        return owned, np.arange(0, owned.size + 1, self.group, dtype=np.intp)
 
     def run(self, q: Array, k: Array, v: Array, out: Array) -> Array:
         """Writes ``out``; all arrays are flat. Returns the logarithm of the sum of exponentials of each row."""
-        dtype = q.dtype
-        lse = np.empty(self.batch * self.heads * self.queries, dtype)
+        lse = np.empty(self.batch * self.heads * self.queries, q.dtype)
         if self.keys == 0:
             out[...], lse[...] = 0, np.inf
         if self.keys == 0 or lse.size == 0:
             return lse
-        counts = [self.size * _QUERIES, (_KEYS + 4) * _QUERIES, _KEYS * self._padded(self.value_size, dtype), _KEYS * _QUERIES]
-        each, threads = self._each(counts, dtype), threads_for(self._nanoseconds(dtype, 1))
+        each, nanoseconds = self._forward
+        threads = threads_for(nanoseconds)
         _attend(
-            threads, self.batch, q, self.q_at, k, self.k_at, v, self.v_at, self.sizes, self.mask.arguments, self.causal,
-            dtype.type(self.scale), self._drop(dtype), scratch(threads * each, dtype.name), each, out, self.out_at, lse,
+            threads, self.batch, q, self.q_at, k, self.k_at, v, self.v_at, self.sizes, self.mask.arguments, self.causal, self._scale,
+            self._drop, scratch(threads * each, self._name), each, out, self.out_at, lse,
         )  # fmt: skip
         return lse
 
@@ -576,12 +604,11 @@ class Attention:
         weights = np.zeros(0 if extra is not None else self.batch * (1 if average else self.heads) * count, dtype)
         delta = np.zeros(lse.size if extra is not None else 0, dtype)
         if self.keys and lse.size:
-            each = self._each([self.size * _KEYS, 2 * _QUERIES * _KEYS], dtype)
-            threads = threads_for(self._nanoseconds(dtype, 1))
+            each, threads = self._scratch_size([self.size * _KEYS, 2 * _QUERIES * _KEYS]), threads_for(self._nanoseconds(1))
             steps = (count, 0, self.keys) if average else (self.heads * count, count, self.keys)
             _weights(
                 threads, self.batch, q, self.q_at, k, self.k_at, lse, self.sizes, self.mask.arguments, self.causal,
-                dtype.type(self.scale), self._drop(dtype), scratch(threads * each, dtype.name), each,
+                self._scale, self._drop, scratch(threads * each, self._name), each,
                 dtype.type(1 / self.heads if average else 1), weights, steps, none if extra is None else extra, extra_at, delta,
             )  # fmt: skip
         return weights if extra is None else delta
@@ -602,24 +629,19 @@ class Attention:
         delta = np.zeros(lse.size, dtype) if delta is None else delta
         if self.keys > _KEYS:
             _inner(threads_for(out.size * 0.3), self.batch, out, dout, self.out_at, self.sizes, delta)
-        width, value_width = self._padded(self.size, dtype), self._padded(self.value_size, dtype)
-        counts = [
-            (self.size + self.value_size) * _KEYS, 3 * _QUERIES * _KEYS, _KEYS * width, _QUERIES * (width + value_width)
-        ]  # fmt: skip
-        each = self._each(counts, dtype)
+        each, nanoseconds = self._backward
 
         def launch(order: Array, owners: Array, parts: tuple[int, int], threads: int, *chosen: Array | None) -> None:
             _gradients(
                 threads, q, self.q_at, k, self.k_at, v, self.v_at, dout, self.out_at, lse, delta,
                 none if extra is None else extra, extra_at, self.sizes, self.mask.arguments, self.causal,
-                dtype.type(self.scale), self._drop(dtype), order, owners, parts, scratch(threads * each, dtype.name), each,
+                self._scale, self._drop, order, owners, parts, scratch(threads * each, self._name), each,
                 *(none if x is None else x for x in chosen),
             )  # fmt: skip
 
         dq, dk, dv, dmask = results
-        owned = np.arange(self.batch * self.heads, dtype=np.intp)
-        owners = np.arange(0, owned.size + 1, self.group, dtype=np.intp)
-        threads = threads_for(self._nanoseconds(dtype, 3))
+        owned, owners = self._owned
+        threads = threads_for(nanoseconds)
         if threads == 1 or owners.size > 4 * threads or dq is None or (dk is None and dv is None):
             pieces = 1 if owners.size > 4 * threads else 4 * threads
             parts = (1, pieces) if dk is None and dv is None else (pieces, 1)

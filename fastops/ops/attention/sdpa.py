@@ -7,9 +7,10 @@ algorithm and the gradient are in ``flash.py``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import lru_cache
 from math import prod, sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -40,69 +41,80 @@ def _repeated(x: Array, lead: tuple[int, ...]) -> Array:
     return x if x.shape[:-2] == lead else np.array(np.broadcast_to(x, (*lead, *x.shape[-2:])), order="C")
 
 
-@dataclass(frozen=True)
-class _Ready:
+Shape = tuple[int, ...]
+
+
+class _Ready(NamedTuple):
     """Checked arguments: arrays with the leading axes that broadcasting gives them, and the attention over them."""
 
     arrays: list[Array]
-    given: list[tuple[int, ...]]
+    given: list[Shape]
     mask: Array | None
     dtype: np.dtype[Any]
-    shape: tuple[int, ...]
+    shape: Shape
     attention: Attention
 
 
-def _ready(op: str, query: Any, key: Any, value: Any, attn_mask: Any, dropout_p: Any, is_causal: bool, scale: Any, enable_gqa: bool, seed: int) -> _Ready:
-    (q, k, v), dtype = _check.as_arrays(op, query=query, key=key, value=value)
-    given = [q.shape, k.shape, v.shape]
-    for name, shape in zip(("query", "key", "value"), given):
+@lru_cache(maxsize=256)
+def _geometry(
+    op: str, q: Shape, k: Shape, v: Shape, dtype: np.dtype[Any], is_causal: bool, scale: float | None, enable_gqa: bool
+) -> tuple[Shape, Shape, Attention]:
+    """The leading axes of query and of key and value, and the attention, so far without mask and dropout, from the shapes."""
+    for name, shape in (("query", q), ("key", k), ("value", v)):
         if len(shape) < 2:
             raise ValueError(f"{op}: {name} must have axes (..., heads, length, size), at least the last two, got shape {shape}")
-    *q_lead, L, D = q.shape
-    *k_lead, S, D_k = k.shape
-    *v_lead, S_v, E = v.shape
+    *q_lead, L, D = q
+    *k_lead, S, D_k = k
+    *v_lead, S_v, E = v
     if D_k != D:
-        raise ValueError(f"{op}: key must have rows of {D} elements, as query has, got {D_k} (shape {k.shape})")
+        raise ValueError(f"{op}: key must have rows of {D} elements, as query has, got {D_k} (shape {k})")
     if S_v != S:
-        raise ValueError(f"{op}: value must have {S} rows, as key has, got {S_v} (shape {v.shape})")
+        raise ValueError(f"{op}: value must have {S} rows, as key has, got {S_v} (shape {v})")
     group = 1
-    if enable_gqa and q.ndim >= 3:
-        for name, lead in (("key", k_lead), ("value", v_lead)):
-            if not lead or lead[-1] == 0 or q_lead[-1] % lead[-1]:
-                raise ValueError(f"{op}: {name} must have heads that divide the {q_lead[-1]} heads of query, got shape {(*lead, S, '...')}")
+    if enable_gqa and len(q) >= 3:
+        for name, own in (("key", k_lead), ("value", v_lead)):
+            if not own or own[-1] == 0 or q_lead[-1] % own[-1]:
+                raise ValueError(f"{op}: {name} must have heads that divide the {q_lead[-1]} heads of query, got shape {k if name == 'key' else v}")
         if k_lead[-1] != v_lead[-1]:
             raise ValueError(f"{op}: value must have {k_lead[-1]} heads, as key has, got {v_lead[-1]}")
         group = q_lead[-1] // k_lead[-1]
     try:
-        grouped = [k_lead if group == 1 else [*k_lead[:-1], q_lead[-1]], v_lead if group == 1 else [*v_lead[:-1], q_lead[-1]]]
-        lead = np.broadcast_shapes(q_lead, *grouped)
+        grouped = [own if group == 1 else [*own[:-1], q_lead[-1]] for own in (k_lead, v_lead)]
+        lead: Shape = np.broadcast_shapes(tuple(q_lead), *map(tuple, grouped))
     except ValueError:
         raise ValueError(f"{op}: key and value must have leading axes that broadcast with {tuple(q_lead)}, got {tuple(k_lead)} and {tuple(v_lead)}") from None
     heads = lead[-1] if lead else 1
-    kv_lead = (*lead[:-1], heads // group) if lead else ()
-    arrays = [_repeated(x, to) for x, to in zip((q, k, v), (lead, kv_lead, kv_lead))]
-    if scale is None:
-        scale = 1 / sqrt(D) if D else 1.0
-    else:
+    kv_heads = heads // group
+    attention = Attention(
+        prod(lead[:-1]), heads, group, L, S, D, E,
+        (heads * L * D, L * D, D), (kv_heads * S * D, S * D, D), (kv_heads * S * E, S * E, E), (heads * L * E, L * E, E),
+        no_mask(dtype), is_causal, (1 / sqrt(D) if D else 1.0) if scale is None else scale,
+    )  # fmt: skip
+    return lead, (*lead[:-1], kv_heads) if lead else (), attention
+
+
+def _ready(op: str, query: Any, key: Any, value: Any, attn_mask: Any, dropout_p: Any, is_causal: bool, scale: Any, enable_gqa: bool, rng: Any) -> _Ready:
+    (q, k, v), dtype = _check.as_arrays(op, query=query, key=key, value=value)
+    if scale is not None:
         scale = _check.real(op, "scale", scale)
-    p = _check.probability(op, "dropout_p", dropout_p)
-    mask, tiles = None, no_mask(arrays[0].dtype)
+    given = [q.shape, k.shape, v.shape]
+    lead, kv_lead, attention = _geometry(op, q.shape, k.shape, v.shape, q.dtype, bool(is_causal), scale, bool(enable_gqa))
+    arrays = [_repeated(x, to) for x, to in zip((q, k, v), (lead, kv_lead, kv_lead))]
+    mask = None
     if attn_mask is not None:
         if is_causal:
             raise ValueError(f"{op}: attn_mask must be None with is_causal=True, got an array")
         mask = as_mask(op, "attn_mask", attn_mask, dtype)
-        if np.broadcast_shapes(mask.shape, (1,) * (len(lead) + 2)) != mask.shape and mask.ndim > len(lead) + 2:
-            raise ValueError(f"{op}: attn_mask must broadcast to {(*lead, L, S)}, got shape {mask.shape}")
+        whole = (*lead, q.shape[-2], k.shape[-2])
         try:
-            tiles = make_mask(mask, (*lead, L, S), arrays[0].dtype)
+            attention = replace(attention, mask=make_mask(mask, whole, q.dtype))
         except ValueError:
-            raise ValueError(f"{op}: attn_mask must broadcast to {(*lead, L, S)}, got shape {mask.shape}") from None
-    attention = Attention(
-        prod(lead[:-1]), heads, group, L, S, D, E,
-        (heads * L * D, L * D, D), (heads // group * S * D, S * D, D), (heads // group * S * E, S * E, E), (heads * L * E, L * E, E),
-        tiles, bool(is_causal), scale, p, seed,
-    )  # fmt: skip
-    return _Ready(arrays, given, mask, dtype, (*lead, L, E), attention)
+            raise ValueError(f"{op}: attn_mask must broadcast to {whole}, got shape {mask.shape}") from None
+    p = _check.probability(op, "dropout_p", dropout_p)
+    if p:
+        seed = check_seed(op, rng) if op.endswith("_backward") else seed_of(op, rng)
+        attention = replace(attention, dropout_p=p, seed=seed)
+    return _Ready(arrays, given, mask, dtype, (*lead, q.shape[-2], v.shape[-1]), attention)
 
 
 def _record(
@@ -110,14 +122,13 @@ def _record(
     is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, *, rng: Any = None,
 ) -> tuple[Array, dict[str, Any]]:  # fmt: skip
     op = "scaled_dot_product_attention"
-    seed = seed_of(op, rng) if dropout_p else 0
-    ready = _ready(op, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, seed)
+    ready = _ready(op, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, rng)
     q, k, v = ready.arrays
     out = np.empty(ready.shape, q.dtype)
     lse = ready.attention.run(q.reshape(-1), k.reshape(-1), v.reshape(-1), out.reshape(-1))
     kept: dict[str, Any] = {"output": out, "lse": lse}
     if dropout_p:
-        kept["rng"] = seed
+        kept["rng"] = ready.attention.seed
     return out.astype(ready.dtype, copy=False), kept
 
 
@@ -187,8 +198,7 @@ def scaled_dot_product_attention_backward(
            [1., 1.]])
     """
     op = "scaled_dot_product_attention_backward"
-    seed = check_seed(op, rng) if dropout_p else 0
-    ready = _ready(op, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, seed)
+    ready = _ready(op, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, rng)
     (dout,), grad_dtype = _check.as_arrays(op, grad_output=grad_output)
     if grad_dtype != ready.dtype or dout.shape != ready.shape:
         raise (TypeError if grad_dtype != ready.dtype else ValueError)(
