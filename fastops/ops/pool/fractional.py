@@ -59,7 +59,7 @@ def _first(samples: Array, size: int, kernel: int, count: int) -> Array:
 
 
 def _plan(
-    op: str, ndim: int, shape: tuple[int, ...], dtype: np.dtype[Any], kernel_size: Any, output_size: Any, output_ratio: Any, samples: Any, rng: Any,
+    op: str, ndim: int, shape: tuple[int, ...], dtype: np.dtype[Any], samples: Any, rng: Any, kernel_size: Any, output_size: Any, output_ratio: Any,
 ) -> Plan:  # fmt: skip
     size = spatial(op, shape, ndim)
     kernel = _check.integers(op, "kernel_size", kernel_size, ndim, minimum=1)
@@ -87,7 +87,7 @@ def _plan(
 
 def _max_pool(op: str, ndim: int, input: Any, window: tuple[Any, ...], indices: bool, samples: Any, rng: Any) -> Any:
     (x,), dtype = _check.as_arrays(op, input=input)
-    plan = _plan(op, ndim, x.shape, x.dtype, *window, samples, rng)
+    plan = _plan(op, ndim, x.shape, x.dtype, samples, rng, *window)
     if not indices:
         return largest(plan, x).astype(dtype, copy=False)
     y, places = largest_and_places(plan, x, wide=True)
@@ -100,7 +100,7 @@ def _max_pool_record(op: str, ndim: int, always: bool) -> Any:
         _random_samples: Any = None, *, rng: Any = None,
     ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
         (x,), dtype = _check.as_arrays(op, input=input)
-        y, places = largest_and_places(_plan(op, ndim, x.shape, x.dtype, kernel_size, output_size, output_ratio, _random_samples, rng), x)
+        y, places = largest_and_places(_plan(op, ndim, x.shape, x.dtype, _random_samples, rng, kernel_size, output_size, output_ratio), x)
         y = y.astype(dtype, copy=False)
         return (y, places.astype(np.int64)) if always or return_indices else y, {"indices": places}
 
@@ -112,7 +112,7 @@ def _max_pool_backward(
 ) -> Array:  # fmt: skip
     def plan_of(shape: tuple[int, ...]) -> Plan:
         if indices is None:
-            return _plan(op, ndim, shape, np.dtype(np.float32), *window, samples, rng)
+            return _plan(op, ndim, shape, np.dtype(np.float32), samples, rng, *window)
         # the places say it all: any windows of these numbers will do
         size = spatial(op, shape, ndim)
         kernel = _check.integers(op, "kernel_size", window[0], ndim, minimum=1)

@@ -27,7 +27,7 @@ _NS_PER_ELEMENT = 1.0
 
 
 def _output_shape(
-    op: str, ndim: int, shape: tuple[int, ...], kernel_size: Any, stride: Any, padding: Any, output_size: Any, itemsize: int,
+    op: str, ndim: int, shape: tuple[int, ...], itemsize: int, kernel_size: Any, stride: Any, padding: Any, output_size: Any,
 ) -> tuple[int, ...]:  # fmt: skip
     size = spatial(op, shape, ndim)[3 - ndim :]
     kernel = _check.integers(op, "kernel_size", kernel_size, ndim, minimum=1)
@@ -51,7 +51,7 @@ def _output_shape(
 
 def _unpool(op: str, ndim: int, input: Any, indices: Any, *window: Any) -> Array:
     (x,), dtype = _check.as_arrays(op, input=input)
-    shape = _output_shape(op, ndim, x.shape, *window, x.itemsize)
+    shape = _output_shape(op, ndim, x.shape, x.itemsize, *window)
     planes, plane = prod(shape[:-ndim]), prod(shape[-ndim:])
     places = check_places(op, "indices", indices, x.shape, plane, np.int64)
     y = np.empty(shape, x.dtype)
@@ -64,7 +64,7 @@ def _unpool(op: str, ndim: int, input: Any, indices: Any, *window: Any) -> Array
 def _unpool_backward(op: str, ndim: int, grad_output: Any, input: Any, indices: Any, *window: Any) -> Array:
     (dy,), dtype = _check.as_arrays(op, grad_output=grad_output)
     x_shape = _check.shape_of(op, "input", input, dtype)
-    shape = _output_shape(op, ndim, x_shape, *window, dy.itemsize)
+    shape = _output_shape(op, ndim, x_shape, dy.itemsize, *window)
     if dy.shape != shape:
         raise ValueError(f"{op}: grad_output must have the shape of the output, {shape}, got {dy.shape}")
     planes, plane = prod(shape[:-ndim]), prod(shape[-ndim:])

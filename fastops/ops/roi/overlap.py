@@ -75,7 +75,8 @@ def _boxes(op: str, name: str, boxes: Any) -> Array:
     array = np.asarray(boxes)
     if array.dtype.kind in "iu":
         array = array.astype(np.float64)
-    (table,), _ = _check.as_arrays(op, **{name: array})
+    given: Any = {name: array}
+    (table,), _ = _check.as_arrays(op, **given)
     if table.ndim != 2 or table.shape[1] != 4:
         raise ValueError(f"{op}: {name} must have shape (K, 4), got {table.shape}")
     result: Array = table
