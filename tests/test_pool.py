@@ -264,7 +264,7 @@ WRONG = [
     ("fractional_max_pool2d", {"output_size": 6}, ValueError, "output_size"),
     ("fractional_max_pool2d", {"output_size": None, "output_ratio": 1.5}, ValueError, "output_ratio"),
     ("fractional_max_pool2d", {"_random_samples": np.zeros((1, 1, 2))}, ValueError, "_random_samples"),
-    ("fractional_max_pool2d", {"_random_samples": np.ones((1, 2, 2))}, ValueError, "_random_samples"),
+    ("fractional_max_pool2d", {"_random_samples": np.full((1, 2, 2), np.nan)}, ValueError, "_random_samples"),
     ("max_unpool2d", {"indices": np.zeros((1, 2, 6, 6), int)}, ValueError, "indices"),
     ("max_unpool2d", {"indices": np.zeros((1, 2, 6, 7))}, TypeError, "indices"),
     ("pool2d", {"input": np.zeros(6)}, ValueError, "input"),

@@ -23,6 +23,9 @@ from fastops.ops.pool.run import largest, largest_and_places, max_backward
 from fastops.ops.pool.windows import Axis, Integers, Plan, made, spatial
 from fastops.simd.random import check_seed, seed_of
 
+# Other numbers than those of [0, 1) are taken, as PyTorch takes them, up to what integers hold.
+_LARGEST_SAMPLE = 1 << 20
+
 Ratios = float | tuple[float, ...]
 Random = int | np.random.Generator | None
 Pooled = Array | tuple[Array, Array]
@@ -55,7 +58,7 @@ def _first(samples: Array, size: int, kernel: int, count: int) -> Array:
     step = real(size - kernel) / real(count - 1)
     u = samples[:, None]
     first = ((np.arange(count - 1).astype(real) + u) * step).astype(np.int64) - (u * step).astype(np.int64)
-    return np.concatenate([first, last], 1)
+    return np.concatenate([np.clip(first, 0, size - kernel), last], 1)
 
 
 def _plan(
@@ -74,8 +77,8 @@ def _plan(
         if u.ndim != 3 or u.shape[0] < batch or u.shape[1:] != (channels, ndim):
             raise ValueError(f"{op}: _random_samples must have shape {(batch, channels, ndim)}, got {u.shape}")
         u = u[:batch].reshape(batch * channels, ndim)
-        if u.size and not (u.min() >= 0 and u.max() < 1):
-            raise ValueError(f"{op}: _random_samples must be at least 0 and below 1, got {u.min()} to {u.max()}")
+        if u.size and not np.abs(u).max() < _LARGEST_SAMPLE:
+            raise ValueError(f"{op}: _random_samples must be finite, and random numbers in [0, 1) to make sense, got {u.min()} to {u.max()}")
     columns = u.T[::-1] if ndim == 2 else u.T
     axes = [Axis(1, np.zeros((len(u), 1), np.int64), np.ones((len(u), 1), np.int64))] * (3 - ndim)
     for column, n, k, count in zip(columns, size[3 - ndim :], kernel, counts):
