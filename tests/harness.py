@@ -64,12 +64,13 @@ class Row:
 
     @property
     def rng(self) -> np.random.Generator:
-        """Random numbers that belong to the row: the same in every process."""
+        """Random numbers that belong to the row, for all but its arguments: the same in every process."""
         return np.random.default_rng(zlib.crc32(str(self).encode()))
 
     def arguments(self, dtype: type = np.float64) -> Arguments:
         """The array arguments, lists taken apart."""
-        rng, values = self.rng, {}
+        # a stream apart from grad_output's: along its own direction a normalised vector has no gradient
+        rng, values = np.random.default_rng([zlib.crc32(str(self).encode()), 1]), {}
         for name, shape in self.shapes.items():
             draw = self.draw.get(name, normal) if isinstance(self.draw, Mapping) else self.draw
             for key, one in [(f"{name}.{i}", s) for i, s in enumerate(shape)] if isinstance(shape, list) else [(name, shape)]:
