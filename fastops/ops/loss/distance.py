@@ -2,7 +2,8 @@
 
 With d = a - b (+ eps) the distance is r = (sum of abs(d_m)^p)^(1/p); p = 0 counts the elements that are not 0, p = inf takes the
 largest, p = -inf the smallest. Its derivative by a_m is sign(d_m) (abs(d_m) / r)^(p - 1), 0 where r = 0; for p = inf it is
-sign(d_m) where abs(d_m) = r, which :func:`pairwise_distance` divides by the number of such elements. Nothing is kept.
+sign(d_m) where abs(d_m) = r, which :func:`pairwise_distance` divides by the number of such elements. Distances of all pairs are
+kept for the backward pass, which otherwise computes them again.
 
 Euclidean distances between many rows come from a matrix product, r^2 = abs(a)^2 + abs(b)^2 - 2 a.b, at least 0; that loses
 accuracy where r is far below abs(a). With R = grad / r (0 where r = 0) the gradient is a sum(R) - R b.
@@ -26,7 +27,7 @@ from fastops._check import Array
 from fastops._jit import REDUCTION_FLAGS, call, function, launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
-from fastops.ops.loss.arguments import broadcast, check_mask, cotangent, finish, floats, number, to_dtype
+from fastops.ops.loss.arguments import broadcast, check_mask, cotangent, finish, floats, number, same_shape, to_dtype
 from fastops.simd.gemm import gemm
 from fastops.simd.reduce import BLOCK as _RUN
 from fastops.simd.reduce import maximum, span_dot, sum_axis
@@ -262,6 +263,28 @@ def _weigh(x, u, r, factor, kind, power):
     return total
 
 
+@_any_order
+def _weigh_four(x0, x1, x2, x3, u0, u1, u2, u3, factor, kind):
+    """As ``_weigh``, of four columns at once, for which the factors are loaded once."""
+    zero = factor.dtype.type(0)
+    t0, t1, t2, t3 = zero, zero, zero, zero
+    if kind == _EUCLIDEAN:
+        for j in range(factor.size):
+            f = factor[j]
+            t0 += f * (x0 - u0[j])
+            t1 += f * (x1 - u1[j])
+            t2 += f * (x2 - u2[j])
+            t3 += f * (x3 - u3[j])
+    else:
+        for j in range(factor.size):
+            f = factor[j]
+            t0 += f if x0 > u0[j] else -f if x0 < u0[j] else zero
+            t1 += f if x1 > u1[j] else -f if x1 < u1[j] else zero
+            t2 += f if x2 > u2[j] else -f if x2 < u2[j] else zero
+            t3 += f if x3 > u3[j] else -f if x3 < u3[j] else zero
+    return t0, t1, t2, t3
+
+
 @separate
 def _differentiate_row(a, a0, b, b0, others, width, kind, p, r, factor, da):
     """da[a0 : a0 + width], where r has the distances, and factor their gradients; both are overwritten."""
@@ -274,7 +297,21 @@ def _differentiate_row(a, a0, b, b0, others, width, kind, p, r, factor, da):
     if kind == _POWER:
         for j in range(others):
             r[j] = zero if r[j] == zero else log(r[j])
-    for m in range(width):
+    m = 0
+    while width - m >= 4 and (kind == _EUCLIDEAN or kind == _SUM):
+        s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
+        for first in range(0, others, _RUN):
+            count = min(_RUN, others - first)
+            at = b0 + m * others + first
+            t0, t1, t2, t3 = _weigh_four(
+                a[a0 + m], a[a0 + m + 1], a[a0 + m + 2], a[a0 + m + 3], b[at : at + count],
+                b[at + others : at + others + count], b[at + 2 * others : at + 2 * others + count],
+                b[at + 3 * others : at + 3 * others + count], factor[first : first + count], kind,
+            )  # fmt: skip
+            s0, s1, s2, s3 = s0 + t0, s1 + t1, s2 + t2, s3 + t3
+        da[a0 + m], da[a0 + m + 1], da[a0 + m + 2], da[a0 + m + 3] = s0, s1, s2, s3
+        m += 4
+    while m < width:
         total = 0.0
         if kind != _COUNT:
             for first in range(0, others, _RUN):
@@ -282,6 +319,7 @@ def _differentiate_row(a, a0, b, b0, others, width, kind, p, r, factor, da):
                 row = b0 + m * others
                 total += _weigh(a[a0 + m], b[row + first : row + end], r[first:end], factor[first:end], kind, number(p - 1))
         da[a0 + m] = total
+        m += 1
 
 
 @separate
@@ -290,11 +328,11 @@ def _cdist_rows(block, worker, a, b, rows, others, width, kind, p, out):
 
 
 @separate
-def _cdist_gradient_rows(block, worker, a, b, rows, others, width, kind, p, g, scratch, da):
+def _cdist_gradient_rows(block, worker, a, b, rows, others, width, kind, p, g, distances, scratch, da):
     """da[batch, i] for one i; the worker has two rows of scratch memory."""
     r, factor = scratch[2 * worker * others : (2 * worker + 1) * others], scratch[(2 * worker + 1) * others : 2 * (worker + 1) * others]
     b0 = block // rows * others * width
-    call(_measure_row, (a, block * width, b, b0, others, 0, width, kind, p, r, 0))
+    r[:] = distances[block * others : (block + 1) * others]
     factor[:] = g[block * others : (block + 1) * others]
     call(_differentiate_row, (a, block * width, b, b0, others, width, kind, p, r, factor, da))
 
@@ -307,14 +345,16 @@ def _pdist_rows(block, worker, a, turned, rows, width, kind, p, out):
 
 
 @separate
-def _pdist_gradient_rows(block, worker, a, turned, rows, width, kind, p, g, scratch, da):
+def _pdist_gradient_rows(block, worker, a, turned, rows, width, kind, p, g, distances, scratch, da):
     r, factor = scratch[2 * worker * rows : (2 * worker + 1) * rows], scratch[(2 * worker + 1) * rows : 2 * (worker + 1) * rows]
-    call(_measure_row, (a, block * width, turned, 0, rows, 0, width, kind, p, r, 0))
+    at = block - 1  # of the pair (0, block); that of (1, block) is rows - 2 further, and so on
     for j in range(block):
-        factor[j] = g[j * (2 * rows - j - 1) // 2 + block - j - 1]
-    factor[block] = a.dtype.type(0)
+        factor[j], r[j] = g[np.uintp(at)], distances[np.uintp(at)]
+        at += rows - 2 - j
+    factor[block] = r[block] = a.dtype.type(0)
     start = block * (2 * rows - block - 1) // 2
     factor[block + 1 :] = g[start : start + rows - block - 1]
+    r[block + 1 :] = distances[start : start + rows - block - 1]
     call(_differentiate_row, (a, block * width, turned, 0, rows, width, kind, p, r, factor, da))
 
 
@@ -324,8 +364,8 @@ def _cdist(threads, a, b, batch, rows, others, width, kind, p, out):
 
 
 @launcher
-def _cdist_gradient(threads, a, b, batch, rows, others, width, kind, p, g, scratch, da):
-    parallel(_cdist_gradient_rows, batch * rows, threads, (a, b, rows, others, width, kind, p, g, scratch, da))
+def _cdist_gradient(threads, a, b, batch, rows, others, width, kind, p, g, distances, scratch, da):
+    parallel(_cdist_gradient_rows, batch * rows, threads, (a, b, rows, others, width, kind, p, g, distances, scratch, da))
 
 
 @launcher
@@ -334,8 +374,8 @@ def _pdist(threads, a, turned, rows, width, kind, p, out):
 
 
 @launcher
-def _pdist_gradient(threads, a, turned, rows, width, kind, p, g, scratch, da):
-    parallel(_pdist_gradient_rows, rows, threads, (a, turned, rows, width, kind, p, g, scratch, da))
+def _pdist_gradient(threads, a, turned, rows, width, kind, p, g, distances, scratch, da):
+    parallel(_pdist_gradient_rows, rows, threads, (a, turned, rows, width, kind, p, g, distances, scratch, da))
 
 
 def _turned(a: Array) -> Array:
@@ -670,7 +710,7 @@ def cdist_backward(
     Args:
         grad_output: of the shape and dtype of the output.
         output_mask: which gradients to compute; None stands for the others.
-        output: the distances, where they came from a matrix product; computed again when not given.
+        output: the distances; computed again when not given.
 
     >>> import numpy as np
     >>> cdist_backward(np.ones((1, 1)), np.array([[3.0, 4.0]]), np.zeros((1, 2)))
@@ -683,8 +723,9 @@ def cdist_backward(
     g = cotangent(op, grad_output, (*a.shape[:-1], others), dtype)
     assert isinstance(g, np.ndarray)
     found: list[Array | None] = [np.zeros(m.shape, m.dtype) if want else None for m, want in zip((a, b), output_mask)]
+    r = _all_distances(a, b, p, product) if output is None else np.ascontiguousarray(output, a.dtype)
+    same_shape(op, "output", r, "grad_output", g.shape)
     if a.size and b.size and product:
-        r = _all_distances(a, b, p, product) if output is None else np.asarray(output, a.dtype)
         ratio = np.divide(g, r, out=np.zeros_like(r), where=r != 0)
         for i, (mine, other, across) in enumerate(((a, b, ratio), (b, a, ratio.swapaxes(-1, -2)))):
             if output_mask[i]:
@@ -694,13 +735,14 @@ def cdist_backward(
                 gradient += mine * sums.reshape(*mine.shape[:-1], 1)
                 found[i] = gradient
     elif a.size and b.size:
-        batch, threads = a.size // (rows * width), threads_for(2 * _cdist_work(a, b))
-        for i, (mine, other, across) in enumerate(((a, b, g), (b, a, g.swapaxes(-1, -2)))):
+        batch, threads = a.size // (rows * width), threads_for(_cdist_work(a, b))
+        for i, (mine, other) in enumerate(((a, b), (b, a))):
             gradient = found[i]
             if gradient is not None:
                 m, n = mine.shape[-2], other.shape[-2]
+                across, distances = (each.ravel() if i == 0 else _turned(each) for each in (g, r))
                 _cdist_gradient(
-                    threads, mine.ravel(), _turned(other), batch, m, n, width, kind_of(p), p, np.ascontiguousarray(across).ravel(),
+                    threads, mine.ravel(), _turned(other), batch, m, n, width, kind_of(p), p, across, distances,
                     np.empty(2 * threads * n, a.dtype), gradient.ravel(),
                 )  # fmt: skip
     return finish(found, shapes, dtype)
@@ -739,18 +781,23 @@ def pdist(input: ArrayLike, p: float = 2) -> Array:
     op = "pdist"
     x, dtype = _rows(op, input)
     p = _power(op, p)
+    return to_dtype(_condensed(x, p), dtype)
+
+
+def _condensed(x: Array, p: float) -> Array:
     rows, width = x.shape
-    out = np.empty(max(rows * (rows - 1) // 2, 0), x.dtype)
+    out = np.empty(rows * (rows - 1) // 2, x.dtype)
     if out.size:
         _pdist(threads_for(_cdist_work(x, x) / 2), x.ravel(), _turned(x), rows, width, kind_of(p), p, out)
-    return to_dtype(out, dtype)
+    return out
 
 
-def pdist_backward(grad_output: ArrayLike, input: ArrayLike, p: float = 2) -> Array:
+def pdist_backward(grad_output: ArrayLike, input: ArrayLike, p: float = 2, *, output: Array | None = None) -> Array:
     """Gradient of :func:`pdist` with respect to its input; 0 where a distance is 0.
 
     Args:
         grad_output: of the shape and dtype of the output.
+        output: the distances; computed again when not given.
 
     >>> import numpy as np
     >>> pdist_backward(np.ones(1), np.array([[3.0, 4.0], [0.0, 0.0]]))
@@ -765,12 +812,19 @@ def pdist_backward(grad_output: ArrayLike, input: ArrayLike, p: float = 2) -> Ar
     assert isinstance(g, np.ndarray)
     dx = np.zeros(x.shape, x.dtype)
     if g.size and dx.size:
-        threads = threads_for(2 * _cdist_work(x, x))
-        _pdist_gradient(threads, x.ravel(), _turned(x), rows, width, kind_of(p), p, g, np.empty(2 * threads * rows, x.dtype), dx.ravel())
+        r = _condensed(x, p) if output is None else np.ascontiguousarray(output, x.dtype)
+        same_shape(op, "output", r, "grad_output", g.shape)
+        threads = threads_for(_cdist_work(x, x))
+        _pdist_gradient(threads, x.ravel(), _turned(x), rows, width, kind_of(p), p, g, r, np.empty(2 * threads * rows, x.dtype), dx.ravel())
     return to_dtype(dx, dtype)
+
+
+def _pdist_record(input: Any, p: float = 2) -> tuple[Array, dict[str, Any]]:
+    out = pdist(input, p)
+    return out, {} if out.dtype == _check.FLOAT16 else {"output": out}
 
 
 register(cosine_similarity, cosine_similarity_backward, inputs=("x1", "x2"), saved=("x1", "x2"))
 register(pairwise_distance, pairwise_distance_backward, inputs=("x1", "x2"), saved=("x1", "x2"))
 register(cdist, cdist_backward, inputs=("x1", "x2"), saved=("x1", "x2"), record=_cdist_record)
-register(pdist, pdist_backward, inputs=("input",), saved=("input",))
+register(pdist, pdist_backward, inputs=("input",), saved=("input",), record=_pdist_record)
