@@ -138,7 +138,7 @@ def unpool(ndim: int) -> Callable[..., np.ndarray]:
     return reference
 
 
-def unpool_row(name: str, ndim: int, shape: tuple[int, ...], result: tuple[int, ...], **options: Any) -> Row:
+def unpool_row(name: str, op: str, ndim: int, shape: tuple[int, ...], result: tuple[int, ...], **options: Any) -> Row:
     """Places in any order, no two the same."""
 
     def indices(rng: np.random.Generator) -> np.ndarray:
@@ -148,7 +148,7 @@ def unpool_row(name: str, ndim: int, shape: tuple[int, ...], result: tuple[int, 
     def reference(input: np.ndarray, indices: np.ndarray, **_: Any) -> np.ndarray:
         return unpool(ndim)(input, indices, result)
 
-    return Row(name, f"max_unpool{ndim}d", {"input": shape}, reference, {"indices": indices, **options}, batched=())
+    return Row(name, op, {"input": shape}, reference, {"indices": indices, **options}, batched=())
 
 
 def pool2d(input: np.ndarray, pool_size: Any, mode: str = "max", stride: Any = 1, padding: Any = 0) -> np.ndarray:
@@ -222,10 +222,10 @@ ROWS = [
     row("inf", "lp_pool1d", lp_pool(1), (3, 17), sizes_apart, norm_type=float("inf"), kernel_size=3),
     row("minus_inf", "lp_pool2d", lp_pool(2), (1, 3, 7, 6), sizes_apart, norm_type=float("-inf"), kernel_size=3, stride=2),
     row("1", "lp_pool3d", lp_pool(3), (1, 2, 4, 5, 6), positive, norm_type=1, kernel_size=2),
-    unpool_row("plain", 2, (2, 3, 3, 4), (6, 8), kernel_size=2),
-    unpool_row("output_size", 2, (3, 3, 4), (6, 8), kernel_size=3, stride=2, padding=1, output_size=(6, 8)),
-    unpool_row("plain", 1, (2, 3, 5), (10,), kernel_size=2),
-    unpool_row("plain", 3, (1, 2, 2, 3, 2), (4, 6, 4), kernel_size=2),
+    unpool_row("plain", "max_unpool2d", 2, (2, 3, 3, 4), (6, 8), kernel_size=2),
+    unpool_row("output_size", "max_unpool2d", 2, (3, 3, 4), (6, 8), kernel_size=3, stride=2, padding=1, output_size=(6, 8)),
+    unpool_row("plain", "max_unpool1d", 1, (2, 3, 5), (10,), kernel_size=2),
+    unpool_row("plain", "max_unpool3d", 3, (1, 2, 2, 3, 2), (4, 6, 4), kernel_size=2),
     row("samples", "fractional_max_pool2d", fractional_pool(2), (2, 3, 9, 11), kernel_size=(2, 3), output_size=(4, 5), _random_samples=samples(2, 3, 2)),
     row("seed", "fractional_max_pool2d", fractional_pool(2), (2, 3, 8, 9), kernel_size=2, output_ratio=(0.5, 0.7), rng=7),
     row("unbatched", "fractional_max_pool2d_with_indices", fractional_pool(2), (3, 8, 9), kernel_size=2, output_size=4, rng=3),

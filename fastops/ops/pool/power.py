@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import Array
-from fastops._jit import function, launcher, parallel, separate
+from fastops._jit import formula, launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.pool.run import check_gradient, check_shape, counts, largest, max_backward, weighted_sum, weighted_sum_backward
@@ -32,13 +32,13 @@ _BLOCK = 1 << 13
 _NS_PER_POWER = 3.0
 
 
-@function
+@formula
 def _sign_below_zero(p):
     """What the p-th power of a negative number has as its sign: NaN for p that are no integers."""
     return (1.0 if np.floor(0.5 * p) == 0.5 * p else -1.0) if np.floor(p) == p else np.nan
 
 
-@function
+@formula
 def _power(x, p, sign):
     """x**p in float64: a float32 result is correct to its last bits."""
     base = np.float64(x)
