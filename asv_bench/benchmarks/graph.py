@@ -133,9 +133,9 @@ def gat(F, tensors, options):
     return torch.zeros_like(h).index_add(0, ends[1], messages).view(h.shape[0], -1) + tensors["bias"]
 
 
-def segments(reduce, width, theirs):
+def segments(op, width, theirs):
     return Case(
-        f"segment_{reduce}",
+        op,
         {"data": (EDGES, width), "segment_ids": indices(NODES, EDGES)},
         {"num_segments": NODES},
         {"data": (16, min(width, 16)), "segment_ids": indices(8, 16), "num_segments": 8},
@@ -174,12 +174,12 @@ CASES = {
     "scatter.mean.1M_x_64": scattered("mean", "mean"),
     "scatter.max.1M_x_64": scattered("max", "amax"),
     "scatter.mul.1M_x_64": scattered("mul", "prod"),
-    "segment_sum.1M_x_64": segments("sum", 64, reduced("data", "sum")),
-    "segment_sum.1M_x_8": segments("sum", 8, reduced("data", "sum")),
-    "segment_mean.1M_x_64": segments("mean", 64, reduced("data", "mean")),
-    "segment_max.1M_x_64": segments("max", 64, reduced("data", "amax")),
-    "segment_min.1M_x_64": segments("min", 64, reduced("data", "amin")),
-    "segment_softmax.1M_x_8": segments("softmax", 8, segment_softmax),
+    "segment_sum.1M_x_64": segments("segment_sum", 64, reduced("data", "sum")),
+    "segment_sum.1M_x_8": segments("segment_sum", 8, reduced("data", "sum")),
+    "segment_mean.1M_x_64": segments("segment_mean", 64, reduced("data", "mean")),
+    "segment_max.1M_x_64": segments("segment_max", 64, reduced("data", "amax")),
+    "segment_min.1M_x_64": segments("segment_min", 64, reduced("data", "amin")),
+    "segment_softmax.1M_x_8": segments("segment_softmax", 8, segment_softmax),
     "spmm.1M_x_64": Case("spmm", {**SPARSE, "data": (EDGES,), "dense": (NODES, 64)}, {}, TINY_SPARSE, sparse_product),
     "sddmm.1M_x_64": Case("sddmm", {**SPARSE, "a": (NODES, 64), "b": (NODES, 64)}, {}, TINY_SPARSE, sampled_product),
     "gcn_norm.1M": Case(

@@ -428,8 +428,8 @@ def _product_backward_block(block, worker, columns, to, x, run, dy, dx):
         for f in range(first, end):
             product[np.uintp(f)] = gradient[np.uintp(f)]
     for i in range(to.size):
-        e = np.uintp(to.size - 1 - i)
-        a, product, da = x[e], run[np.uintp(to[e])], dx[e]
+        back = np.uintp(to.size - 1 - i)
+        a, product, da = x[back], run[np.uintp(to[back])], dx[back]
         for f in range(first, end):
             c = np.uintp(f)
             da[c] *= product[c]

@@ -63,8 +63,8 @@ def _scaled_backward(threads, s, t, raw, r, dw, dr, origin, dgiven):
         dr[j] += g * r[i]
         dr[i] += g * r[j]
     half = r.dtype.type(0.5)
-    for i in range(r.size):
-        dr[i] *= -half * r[i] * r[i] * r[i]
+    for n in range(r.size):
+        dr[n] *= -half * r[n] * r[n] * r[n]
     for e in range(s.size):
         u = np.uintp(e)
         if origin[u] >= 0:
@@ -141,7 +141,7 @@ def _norm(op: str, edge_index: Any, edge_weight: Array | None, num_nodes: Any, i
 @operation
 def gcn_norm(
     edge_index: ArrayLike, edge_weight: ArrayLike | None = None, num_nodes: int | None = None, improved: bool = False,
-    add_self_loops: bool = True, flow: str = "source_to_target", dtype: DTypeLike = None,
+    add_self_loops: bool = True, flow: str = "source_to_target", dtype: DTypeLike | None = None,
 ) -> tuple[Array, Array]:  # fmt: skip
     """Edges with self-loops and symmetrically normalised weights: PyTorch Geometric's ``gcn_norm``.
 
@@ -181,7 +181,7 @@ def gcn_norm(
 
 def gcn_norm_backward(
     grad_output: tuple[Any, ArrayLike], edge_index: ArrayLike, edge_weight: ArrayLike | None = None, num_nodes: int | None = None,
-    improved: bool = False, add_self_loops: bool = True, flow: str = "source_to_target", dtype: DTypeLike = None,
+    improved: bool = False, add_self_loops: bool = True, flow: str = "source_to_target", dtype: DTypeLike | None = None,
 ) -> Array | None:  # fmt: skip
     """Gradient of :func:`gcn_norm` with respect to edge_weight; None where it is None.
 
@@ -189,7 +189,7 @@ def gcn_norm_backward(
 
     >>> import numpy as np
     >>> gcn_norm_backward((None, np.array([1.0, 0.0, 0.0])), np.array([[0], [1]]), np.array([1.0]))
-    array([0.35355339])
+    array([0.53033009])
     """
     op = "gcn_norm_backward"
     if edge_weight is None:

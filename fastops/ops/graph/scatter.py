@@ -130,7 +130,8 @@ def _reduce_backward(dy: Array, x: Array | None, to: Array, reduce: str) -> Arra
 def _values(op: str, grad_output: ArrayLike, name: str, value: ArrayLike, reduce: str) -> tuple[Array, Array | None, tuple[int, ...], Any]:
     """grad_output, the input where its values matter, the input's shape, and the dtype."""
     if reduce in _OF_VALUES:
-        (dy, x), dtype = _check.as_arrays(op, grad_output=grad_output, **{name: value})
+        values: dict[str, Any] = {name: value}
+        (dy, x), dtype = _check.as_arrays(op, grad_output=grad_output, **values)
         return dy, x, x.shape, dtype
     (dy,), dtype = _check.as_arrays(op, grad_output=grad_output)
     return dy, None, _check.shape_of(op, name, value, dtype), dtype
@@ -371,7 +372,7 @@ def segment_softmax_backward(
     array([ 0.25,  0.  , -0.25])
     """
     op = "segment_softmax_backward"
-    given = {"data": data} if output is None else {"output": output}
+    given: dict[str, Any] = {"data": data} if output is None else {"output": output}
     (dy, y), dtype = _check.as_arrays(op, grad_output=grad_output, **given)
     ids, count = _segments(op, y.shape, segment_ids, num_segments, indices_are_sorted)
     output_gradient(op, dy, y.shape)
