@@ -114,7 +114,7 @@ def _prelu_plan(op: str, x: Array, weight: Array) -> tuple[Array, int, int, int]
     if weight.size != 1 and (x.ndim == 0 or weight.size != channels):
         raise ValueError(f"{op}: weight must have 1 element or one for each channel, {channels}, got shape {weight.shape} (input shape {x.shape})")
     if weight.size == 1:
-        length = max(x.size, 2)
+        length = x.size
     else:
         length = prod(x.shape[2:])
         if 1 < length < _SHORT:
