@@ -176,45 +176,38 @@ def _taps(grid, g0, ndim, count, size, taps, padding, align, slopes, nowhere, wo
     zero = work.dtype.type(0)
     call(_axis, (grid, g0, ndim, count, W, 1, taps, padding, align, work[2 * _ROWS :], index[8 * _TILE :]))
     call(_axis, (grid, g0 + 1, ndim, count, H, W, taps, padding, align, work[_ROWS:], index[4 * _TILE :]))
-    deep = taps if ndim == 3 else 1
     if ndim == 3:
         call(_axis, (grid, g0 + 2, ndim, count, D, H * W, taps, padding, align, work, index))
-    for z in range(deep):
+    L = lanes(work)
+    for z in range(taps if ndim == 3 else 1):
         for y in range(taps):
             for x in range(taps):
-                k = (z * taps + y) * taps + x
-                offset, weight = index[_OFFSETS + k * _TILE :], work[_WEIGHTS + k * _TILE :]
-                iy, ix = index[(4 + y) * _TILE :], index[(8 + x) * _TILE :]
-                wy, wx = work[_ROWS + y * _TILE :], work[2 * _ROWS + x * _TILE :]
-                sy, sx = weight[32 * _TILE :], weight[48 * _TILE :]
-                dy, dx = wy[4 * _TILE :], wx[4 * _TILE :]
+                k = ((z * taps + y) * taps + x) * _TILE
+                iz, iy, ix = z * _TILE, (4 + y) * _TILE, (8 + x) * _TILE
+                offset = index[_OFFSETS + k : _OFFSETS + k + _TILE]
                 for i in range(_TILE):
-                    weight[i] = wy[i] * wx[i]
-                if slopes:
-                    for i in range(_TILE):
-                        sx[i] = wy[i] * dx[i]
-                    for i in range(_TILE):
-                        sy[i] = dy[i] * wx[i]
-                if ndim == 2:
-                    for i in range(_TILE):
-                        at = iy[i] + ix[i]
-                        offset[i] = at if at >= 0 else nowhere
-                    continue
-                iz, wz = index[z * _TILE :], work[z * _TILE :]
-                sz, dz = weight[16 * _TILE :], wz[4 * _TILE :]
-                for i in range(_TILE):
-                    at = iz[i] + iy[i] + ix[i]
+                    at = index[np.uintp(iy + i)] + index[np.uintp(ix + i)]
+                    at += index[np.uintp(iz + i)] if ndim == 3 else 0
                     offset[i] = at if at >= 0 else nowhere
-                if slopes:
+                # vectors in so many words: LLVM sees too many rows that might overlap
+                for i in range(0, _TILE, L):
+                    at_z, at_y, at_x = z * _TILE + i, _ROWS + y * _TILE + i, 2 * _ROWS + x * _TILE + i
+                    wy, wx = load(work, at_y), load(work, at_x)
+                    wz, w = wx, wy * wx
+                    if ndim == 3:
+                        wz = load(work, at_z)
+                    store(work, _WEIGHTS + k + i, w * wz if ndim == 3 else w)
+                    if slopes:
+                        sx, sy = wy * load(work, at_x + 4 * _TILE), load(work, at_y + 4 * _TILE) * wx
+                        store(work, _SLOPES + 2 * _MOST + k + i, sx * wz if ndim == 3 else sx)
+                        store(work, _SLOPES + _MOST + k + i, sy * wz if ndim == 3 else sy)
+                        if ndim == 3:
+                            store(work, _SLOPES + k + i, load(work, at_z + 4 * _TILE) * w)
+                if ndim == 3:
+                    # a tap outside has no weight either, so that NaN places give 0; in two dimensions they give NaN: as PyTorch
+                    weight = work[_WEIGHTS + k :]
                     for i in range(_TILE):
-                        sz[i] = dz[i] * weight[i]
-                    for i in range(_TILE):
-                        sx[i] *= wz[i]
-                    for i in range(_TILE):
-                        sy[i] *= wz[i]
-                # a tap outside has no weight either, so that NaN places give 0; in two dimensions they give NaN: as PyTorch
-                for i in range(_TILE):
-                    weight[i] = weight[i] * wz[i] if offset[i] != nowhere else zero
+                        weight[i] = weight[i] if offset[i] != nowhere else zero
 
 
 @function
