@@ -147,8 +147,9 @@ def _lp_pool(op: str, ndim: int, input: Any, norm_type: Any, kernel_size: Any, s
         powers = np.empty_like(x)
         _raise(threads_for(x.size * _NS_PER_POWER), x.ravel(), p, powers.ravel())
     y = weighted_sum(plan, powers, _factors(op, plan, ndim, kernel_size, x.dtype))
-    if p != 1:
-        _raise(threads_for(y.size * _NS_PER_POWER), y.ravel(), 1 / p, y.ravel())
+    if p != 1:  # not in place: a loop whose result might overlap its argument would stay scalar
+        sums, y = y, np.empty_like(y)
+        _raise(threads_for(y.size * _NS_PER_POWER), sums.ravel(), 1 / p, y.ravel())
     return y.astype(dtype, copy=False)
 
 
