@@ -42,17 +42,20 @@ def _pad_forward(block, worker, x, table, dims, value, y):
     columns = table[E + P :]
     r = block * rows
     p, e, plane = r % P, r // P % E, r // (P * E)
-    while r < min((block + 1) * rows, total):
-        d, h, target = table[e], table[E + p], r * Q
+    last = min((block + 1) * rows, total)
+    while r < last:
+        d, h, target = table[np.uintp(e)], table[np.uintp(E + p)], r * Q
         if d < 0 or h < 0:
             fill_row(value, y, target, Q)
         else:
             source = ((plane * D + d) * H + h) * W
             for q in range(begin):
-                y[target + q] = x[source + columns[q]] if columns[q] >= 0 else value
+                column = columns[np.uintp(q)]
+                y[np.uintp(target + q)] = x[np.uintp(source + column)] if column >= 0 else value
             copy_row(x, source + first, y, target + begin, end - begin)
             for q in range(end, Q):
-                y[target + q] = x[source + columns[q]] if columns[q] >= 0 else value
+                column = columns[np.uintp(q)]
+                y[np.uintp(target + q)] = x[np.uintp(source + column)] if column >= 0 else value
         r += 1
         p += 1
         if p == P:
@@ -74,11 +77,12 @@ def _pad_backward(block, worker, dy, table, dims, dx):
     zero = dx.dtype.type(0)
     r = block * rows
     h, d, plane = r % H, r // H % D, r // (H * D)
-    while r < min((block + 1) * rows, total):
+    last = min((block + 1) * rows, total)
+    while r < last:
         target, fresh = r * W, True
-        for i in range(table[2 * d], table[2 * d + 1]):
-            for j in range(table[2 * (D + h)], table[2 * (D + h) + 1]):
-                source = ((plane * E + table[i]) * P + table[j]) * Q
+        for i in range(table[np.uintp(2 * d)], table[np.uintp(2 * d + 1)]):
+            for j in range(table[np.uintp(2 * (D + h))], table[np.uintp(2 * (D + h) + 1)]):
+                source = ((plane * E + table[np.uintp(i)]) * P + table[np.uintp(j)]) * Q
                 if fresh:
                     if middle < W:
                         fill_row(zero, dx, target, W)
@@ -87,11 +91,13 @@ def _pad_backward(block, worker, dy, table, dims, dx):
                 else:
                     add_row(dy, source + begin, dx, target + first, middle)
                 for q in range(begin):
-                    if columns[q] >= 0:
-                        dx[target + columns[q]] += dy[source + q]
+                    column = columns[np.uintp(q)]
+                    if column >= 0:
+                        dx[np.uintp(target + column)] += dy[np.uintp(source + q)]
                 for q in range(end, Q):
-                    if columns[q] >= 0:
-                        dx[target + columns[q]] += dy[source + q]
+                    column = columns[np.uintp(q)]
+                    if column >= 0:
+                        dx[np.uintp(target + column)] += dy[np.uintp(source + q)]
         if fresh:
             fill_row(zero, dx, target, W)
         r += 1
