@@ -23,7 +23,6 @@ from fastops.simd.blocking import CYCLES_PER_NS, LANES, panel_width
 from fastops.simd.gemm import gemm_strided, gemm_workspace
 from fastops.simd.pack import copy_run
 
-
 # Images are joined when they have fewer pixels than this, or leave more than a tenth of their last columns idle.
 _FEW_PIXELS = 128
 # So much of x and of y lies side by side at a time.
