@@ -107,24 +107,24 @@ def _next(plane, t, p, depth, rows):
 
 
 @function
-def _sort(scratch, row, used, stride, phase, apart):
-    """Elements a stride apart, scratch[row + e], scratch[row + e + stride], ..., go to apart + e * phase."""
+def _sort(x, row, used, stride, phase, scratch, apart):
+    """Elements a stride apart, x[row + e], x[row + e + stride], ..., go to scratch[apart + e * phase ...]."""
     n = lanes(scratch)
     if stride == 2:
         for i in range(0, used, 2 * n):
-            store_tile(scratch, apart + i // 2, phase, deinterleave(load(scratch, row + i), load(scratch, row + i + n)))
+            store_tile(scratch, apart + i // 2, phase, deinterleave(load(x, row + i), load(x, row + i + n)))
     elif stride == 4:
         for i in range(0, used, 4 * n):
             # even and odd of each half, then of those
-            low = deinterleave(load(scratch, row + i), load(scratch, row + i + n))
-            high = deinterleave(load(scratch, row + i + 2 * n), load(scratch, row + i + 3 * n))
+            low = deinterleave(load(x, row + i), load(x, row + i + n))
+            high = deinterleave(load(x, row + i + 2 * n), load(x, row + i + 3 * n))
             even, odd = deinterleave(first_of(low), first_of(high)), deinterleave(second_of(low), second_of(high))
             store_tile(scratch, apart + i // 4, 2 * phase, even)
             store_tile(scratch, apart + phase + i // 4, 2 * phase, odd)
     else:
         count = (used + stride - 1) // stride
         for e in range(stride):
-            to, of = scratch[apart + e * phase : apart + e * phase + count], scratch[row + e : row + e + count * stride]
+            to, of = scratch[apart + e * phase : apart + e * phase + count], x[row + e : row + e + count * stride]
             for i in range(count):
                 to[i] = of[np.uintp(i * stride)]
 
@@ -173,6 +173,7 @@ def _reduction(name, combine, combine_two, fold, neutral, scaled):
         row = worker * BUFFERS * length
         inside, apart = row + padding, row + length
         phase, used = length // max(stride, 1), (taps - 1) * dilation + windows * stride
+        within = stride > 1 and padding == 0 and used - stride < columns
         across = table[T] + rows
         nothing = x.dtype.type(neutral)
         scratch[row : row + length] = nothing
@@ -192,7 +193,8 @@ def _reduction(name, combine, combine_two, fold, neutral, scaled):
             at = table[Y] + shift + 2 * p
             y0, y1 = table[at], table[at + 1]
             top = plane * volume + (z0 * height + y0) * columns
-            alone = stride == 0 and dilation == 1 and z1 == z0 + 1 and y1 == y0 + 1
+            # a row by itself is read where it lies, if no window leaves it
+            alone = z1 == z0 + 1 and y1 == y0 + 1 and ((stride == 0 and dilation == 1) or (within and top + used + 4 * n <= x.size))
             if z0 >= z1 or y0 >= y1:
                 scratch[inside : inside + columns] = nothing
             elif not alone:
@@ -221,8 +223,10 @@ def _reduction(name, combine, combine_two, fold, neutral, scaled):
                             total = combine_two(total, scratch[np.uintp(row + w)])
                     out[to + q] = total * (factor * scale[across + q]) if scaled else total
                 continue
-            if stride > 1:
-                _sort(scratch, row, used, stride, phase, apart)
+            if stride > 1 and alone:
+                _sort(x, top, used, stride, phase, scratch, apart)
+            elif stride > 1:
+                _sort(scratch, row, used, stride, phase, scratch, apart)
             for q in range(0, windows, n):
                 if stride == 1:
                     total = load(scratch, row + q)
@@ -313,8 +317,8 @@ def _places(block, worker, x, table, steps, scratch, out, short, long):
                 scratch[found + q] = where
         else:
             if stride > 1:
-                _sort(scratch, row, used, stride, phase, apart)
-                _sort(scratch, place, used, stride, phase, place_apart)
+                _sort(scratch, row, used, stride, phase, scratch, apart)
+                _sort(scratch, place, used, stride, phase, scratch, place_apart)
             for q in range(0, windows, n):
                 largest = pair_of(load(scratch, values_at + q), load(scratch, places_at + q))
                 e = c = 0
