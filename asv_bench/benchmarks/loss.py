@@ -92,7 +92,10 @@ CASES: dict[str, Case] = {
     "huber_loss.8x64x56x56": _pair("huber_loss", _PLANES),
     "poisson_nll_loss.8x64x56x56": _pair("poisson_nll_loss", _PLANES),
     "gaussian_nll_loss.8x64x56x56": Case(
-        "gaussian_nll_loss", {"input": _PLANES, "target": _PLANES, "var": _probabilities(_PLANES)}, {}, {"input": (2, 3), "target": (2, 3), "var": _probabilities((2, 3))}
+        "gaussian_nll_loss",
+        {"input": _PLANES, "target": _PLANES, "var": _probabilities(_PLANES)},
+        {},
+        {"input": (2, 3), "target": (2, 3), "var": _probabilities((2, 3))},
     ),
     "binary_cross_entropy.8x64x56x56": _pair("binary_cross_entropy", _PLANES, _probabilities, _probabilities),
     "binary_cross_entropy_with_logits.8x64x56x56": _pair("binary_cross_entropy_with_logits", _PLANES, _probabilities),

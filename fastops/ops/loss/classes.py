@@ -62,7 +62,7 @@ def _scan(threads, target, classes, ignore_index, weight):
         if target[i] != ignore_index:
             if target[i] < 0 or target[i] >= classes:
                 return i, total
-            total += weight[target[i]]
+            total += weight[target[i]] if weight.size > 0 else 1
     return -1, total
 
 
