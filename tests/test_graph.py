@@ -9,6 +9,7 @@ import pytest
 
 import fastops
 from fastops import _op
+from fastops.simd import segments
 from tests.cases.graph import ROWS
 from tests.harness import assert_same_bits, every_check
 
@@ -300,3 +301,16 @@ def test_wrong_arguments_of_networks(op, arguments, error, argument):
     with pytest.raises(error) as caught:
         getattr(fastops, op)(**arguments)
     assert re.match(rf"{op}: {argument} must\b", str(caught.value)), caught.value
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+def test_edges_dealt_out_to_many_threads(monkeypatch, heads):
+    # more hands than this machine may have threads, and destinations that some of them lack
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 64)).astype(np.float32)
+    to, source = rng.integers(0, 5, 300), rng.integers(0, 40, 300)
+    weights = rng.standard_normal((300, heads)).astype(np.float32)
+    expected = segments.scatter(segments.SUM, to, 5, x, source, weights)
+    monkeypatch.setattr(segments, "threads_for", lambda nanoseconds: 7)
+    assert_same_bits(segments.scatter(segments.SUM, to, 5, x, source, weights), expected)
+    assert_same_bits(segments.scatter(segments.MAX, to, 5, x[source]), np.stack([x[source[to == d]].max(axis=0) for d in range(5)]))
