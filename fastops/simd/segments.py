@@ -216,9 +216,9 @@ def _deal(threads, to, destinations, order, bounds):
         bounds[b + 1] += bounds[b]
     place = bounds[:-1].copy()
     for e in range(to.size):
-        b = np.uintp(min(np.intp(to[e] * each), hands - 1))
-        order[np.uintp(place[b])] = e
-        place[b] += 1
+        hand = np.uintp(min(np.intp(to[e] * each), hands - 1))
+        order[np.uintp(place[hand])] = e
+        place[hand] += 1
 
 
 @function
