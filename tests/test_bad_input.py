@@ -237,7 +237,10 @@ SEPARABLE = [
     Wrong("strategy_does_the_second_only", "strategy", ValueError, {"strategy": "pointwise"}, "pointwise"),
     Wrong(
         "strategy_does_the_first_only", "strategy", ValueError,
-        {"strategy": "depthwise", "pointwise_weight": zeros(64, 4, 1, 1), "bias": None}, "depthwise",
+        {
+            "strategy": "depthwise", "input": zeros(2, 8, 6, 6), "depthwise_weight": zeros(8, 1, 3, 3),
+            "pointwise_weight": zeros(64, 8, 1, 1), "bias": None,
+        }, "depthwise",
     ),
     Wrong("out", "out", ValueError, {"out": zeros(2, 5, 4, 5)}, "(2, 5, 4, 5)"),
 ]  # fmt: skip
