@@ -168,6 +168,7 @@ def _fill(families: list[str], processes: int) -> list[str]:
                 try:
                     future.result()
                 except BrokenProcessPool:
+                    time.sleep(0.5)  # Ctrl-C ends the processes too, and may reach this one last
                     return [*failures, f"{futures[future]}: a compiling process died"]
                 except Exception as error:
                     failures.append(f"{futures[future]}: {type(error).__name__}: {error}")
