@@ -109,7 +109,11 @@ def results(output: Any) -> list[Any]:
     return [r for one in output for r in results(one)] if isinstance(output, (tuple, list)) else [output]
 
 
-def assert_agree(found: np.ndarray, expected: Any, what: str) -> None:
+# Errors allowed, in ulp of the largest element: those of fifty steps in time, each a sum of exponentials, add up.
+ULP = {"ctc_loss": 2000}
+
+
+def assert_agree(found: np.ndarray, expected: Any, what: str, ulp: int = 200, floor: float = 1e-30) -> None:
     expected = expected.detach().to_dense().numpy()
     assert found.shape == expected.shape, what
     assert found.dtype == expected.dtype, what
@@ -122,7 +126,7 @@ def assert_agree(found: np.ndarray, expected: Any, what: str) -> None:
     if finite.any():
         scale = np.abs(expected[finite]).max()
         error = np.abs(found[finite] - expected[finite]).max()
-        assert error <= 200 * np.finfo(expected.dtype).eps * max(scale, 1e-30), f"{what}: {error:.3g} where the largest element is {scale:.3g}"
+        assert error <= ulp * np.finfo(expected.dtype).eps * max(scale, floor), f"{what}: {error:.3g} where the largest element is {scale:.3g}"
 
 
 def called(function: Any, leaves: Any, by_name: dict[str, Any]) -> Any:
@@ -167,7 +171,7 @@ def test_samples(info, dtype):
             assert [o.shape for o in results(output)] == [tuple(e.shape) for e in results(expected)], what
             continue
         for found, wanted in zip(results(output), results(expected), strict=True):
-            assert_agree(found, wanted, what)
+            assert_agree(found, wanted, what, ULP.get(name, 200))
         if op.backward is None:
             continue
         compare_gradients(op, bound, kept, output, signature.bind(*in_order(name, leaves[0]), **leaves[1]).arguments, expected, what)
@@ -191,7 +195,9 @@ def compare_gradients(op: Any, bound: dict, kept: dict, output: Any, leaves: dic
     for number, (gradient, leaf) in enumerate(zip(found, wanted, strict=True)):
         if leaf is not None:
             true = next(truth)
-            assert_agree(gradient, torch.zeros_like(leaf) if true is None else true, f"{what}, gradient {number}")
+            # Terms of the size of 1 that cancel leave their rounding.
+            true = torch.zeros_like(leaf) if true is None else true
+            assert_agree(gradient, true, f"{what}, gradient {number}", ULP.get(op.name, 200), floor=1e-2)
 
 
 @pytest.mark.parametrize("info", [i for i in INFOS if i.error_inputs_func], ids=name_of)
