@@ -164,6 +164,7 @@ class TestPrecompile:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # the suite itself may run in the background
         )
         deadline = time.monotonic() + 120
         while not any(tmp_path.iterdir()) and time.monotonic() < deadline:

@@ -134,8 +134,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _in_worker() -> None:
-    # Ctrl-C reaches the whole process group. A worker has nothing to tell then: it just goes.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Ctrl-C reaches the whole process group. A worker has nothing to tell then: it just goes, unless the command was
+    # started to ignore it, as a shell starts what it runs in the background.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _compile(call: Callable[[], None]) -> None:
@@ -168,7 +170,6 @@ def _fill(families: list[str], processes: int) -> list[str]:
                 try:
                     future.result()
                 except BrokenProcessPool:
-                    time.sleep(0.5)  # Ctrl-C ends the processes too, and may reach this one last
                     return [*failures, f"{futures[future]}: a compiling process died"]
                 except Exception as error:
                     failures.append(f"{futures[future]}: {type(error).__name__}: {error}")
