@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asv_bench.benchmarks.common import Case, benchmarks
+from .common import Case, benchmarks
 
 LARGE, SMALL = (8, 64, 56, 56), (64, 64)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asv_bench.benchmarks.common import Case, benchmarks
+from .common import Case, benchmarks
 
 
 def _heads(batch: int, heads: int, queries: int, size: int, keys: int | None = None, **more: Any) -> dict[str, Any]:

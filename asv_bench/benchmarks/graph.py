@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from asv_bench.benchmarks.common import Case, benchmarks
+from .common import Case, benchmarks
 
 NODES, EDGES = 100_000, 1_000_000
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asv_bench.benchmarks.common import Case, benchmarks
+from .common import Case, benchmarks
 
 SHAPE = (8, 64, 56, 56)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from asv_bench.benchmarks.common import Case, benchmarks
+from .common import Case, benchmarks
 
 IMAGE = {"input": (8, 64, 56, 56)}
 TINY = {"input": (1, 2, 16, 16)}

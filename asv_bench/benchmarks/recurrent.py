@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asv_bench.benchmarks.common import Case, benchmarks
+from .common import Case, benchmarks
 
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from asv_bench.benchmarks.common import Case, benchmarks
+from .common import Case, benchmarks
 
 HALF, WHOLE = (8, 64, 28, 28), (8, 64, 56, 56)
 PHOTO = (1, 3, 512, 512)

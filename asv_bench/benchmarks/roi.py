@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from asv_bench.benchmarks.common import Case, benchmarks
+from .common import Case, benchmarks
 
 
 def _boxes(count: int, images: int, size: float, numbered: bool = True) -> Any:
