@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from fastops import _check
@@ -22,9 +21,9 @@ from fastops._op import operation, register
 from fastops.ops.pool.run import (
     check_gradient,
     check_shape,
-    largest,
-    largest_and_places,
     max_backward,
+    max_pool,
+    max_pool_record,
     mean_factors,
     weighted_sum,
     weighted_sum_backward,
@@ -49,20 +48,12 @@ def _avg_pool_backward(op: str, ndim: int, grad_output: Any, input: Any, output_
 
 
 def _max_pool(op: str, ndim: int, input: Any, output_size: Any, indices: bool) -> Any:
-    (x,), dtype = _check.as_arrays(op, input=input)
-    plan = of_output_size(op, ndim, x.shape, output_size)
-    if not indices:
-        return largest(plan, x).astype(dtype, copy=False)
-    y, places = largest_and_places(plan, x, wide=True)
-    return y.astype(dtype, copy=False), places
+    return max_pool(op, lambda shape, dtype: of_output_size(op, ndim, shape, output_size), input, indices)
 
 
 def _max_pool_record(op: str, ndim: int, always: bool) -> Any:
     def record(input: Any, output_size: Any, return_indices: bool = False) -> tuple[Any, dict[str, Any]]:
-        (x,), dtype = _check.as_arrays(op, input=input)
-        y, places = largest_and_places(of_output_size(op, ndim, x.shape, output_size), x)
-        y = y.astype(dtype, copy=False)
-        return (y, places.astype(np.int64)) if always or return_indices else y, {"indices": places}
+        return max_pool_record(op, lambda shape, dtype: of_output_size(op, ndim, shape, output_size), input, always or return_indices)
 
     return record
 

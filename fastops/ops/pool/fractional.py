@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._op import operation, register
-from fastops.ops.pool.run import largest, largest_and_places, max_backward
+from fastops.ops.pool.run import max_backward, max_pool, max_pool_record
 from fastops.ops.pool.windows import Axis, Integers, Plan, made, spatial
 from fastops.simd.random import check_seed, seed_of
 
@@ -89,12 +89,7 @@ def _plan(
 
 
 def _max_pool(op: str, ndim: int, input: Any, window: tuple[Any, ...], indices: bool, samples: Any, rng: Any) -> Any:
-    (x,), dtype = _check.as_arrays(op, input=input)
-    plan = _plan(op, ndim, x.shape, x.dtype, samples, rng, *window)
-    if not indices:
-        return largest(plan, x).astype(dtype, copy=False)
-    y, places = largest_and_places(plan, x, wide=True)
-    return y.astype(dtype, copy=False), places
+    return max_pool(op, lambda shape, dtype: _plan(op, ndim, shape, dtype, samples, rng, *window), input, indices)
 
 
 def _max_pool_record(op: str, ndim: int, always: bool) -> Any:
@@ -102,10 +97,10 @@ def _max_pool_record(op: str, ndim: int, always: bool) -> Any:
         input: Any, kernel_size: Any, output_size: Any = None, output_ratio: Any = None, return_indices: bool = False,
         _random_samples: Any = None, *, rng: Any = None,
     ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
-        (x,), dtype = _check.as_arrays(op, input=input)
-        y, places = largest_and_places(_plan(op, ndim, x.shape, x.dtype, _random_samples, rng, kernel_size, output_size, output_ratio), x)
-        y = y.astype(dtype, copy=False)
-        return (y, places.astype(np.int64)) if always or return_indices else y, {"indices": places}
+        def plan_of(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Plan:
+            return _plan(op, ndim, shape, dtype, _random_samples, rng, kernel_size, output_size, output_ratio)
+
+        return max_pool_record(op, plan_of, input, always or return_indices)
 
     return record
 

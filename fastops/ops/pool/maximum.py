@@ -15,28 +15,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from fastops import _check
 from fastops._check import Array
 from fastops._op import operation, register
-from fastops.ops.pool.run import largest, largest_and_places, max_backward
+from fastops.ops.pool.run import max_backward, max_pool, max_pool_record
 from fastops.ops.pool.windows import Integers, ordinary
 
 Pooled = Array | tuple[Array, Array]
 
 
 def _max_pool(op: str, ndim: int, input: Any, window: tuple[Any, ...], indices: bool) -> Any:
-    x = _check.as_array(op, "input", input)
-    if x.itemsize == 2:
-        pooled = _max_pool(op, ndim, x.astype(np.float32), window, indices)
-        return (pooled[0].astype(np.float16), pooled[1]) if indices else pooled.astype(np.float16)
-    plan = ordinary(op, ndim, x.shape, *window)
-    if not indices:
-        return largest(plan, x)
-    y, places = largest_and_places(plan, x, wide=True)
-    return y, places
+    return max_pool(op, lambda shape, dtype: ordinary(op, ndim, shape, *window), input, indices)
 
 
 def _max_pool_record(op: str, ndim: int, always: bool, bound: Any) -> Any:
@@ -44,10 +34,7 @@ def _max_pool_record(op: str, ndim: int, always: bool, bound: Any) -> Any:
 
     def record(*args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         input, *window, return_indices = bound(*args, **kwargs)
-        (x,), dtype = _check.as_arrays(op, input=input)
-        y, places = largest_and_places(ordinary(op, ndim, x.shape, *window), x)
-        y = y.astype(dtype, copy=False)
-        return (y, places.astype(np.int64)) if always or return_indices else y, {"indices": places}
+        return max_pool_record(op, lambda shape, dtype: ordinary(op, ndim, shape, *window), input, always or return_indices)
 
     return record
 

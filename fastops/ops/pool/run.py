@@ -97,6 +97,24 @@ def check_shape(op: str, dy: Array, plan: Plan) -> None:
         raise ValueError(f"{op}: grad_output must have the shape of the output, {plan.shape}, got {dy.shape}")
 
 
+def max_pool(op: str, plan_of: Any, input: Any, indices: bool) -> Any:
+    """Every kind of max pooling; ``plan_of(shape, dtype)`` gives its windows. With ``indices`` the places too, int64."""
+    x = _check.as_array(op, "input", input)
+    if x.itemsize == 2:
+        pooled = max_pool(op, plan_of, x.astype(np.float32), indices)
+        return (pooled[0].astype(np.float16), pooled[1]) if indices else pooled.astype(np.float16)
+    plan = plan_of(x.shape, x.dtype)
+    return largest_and_places(plan, x, wide=True) if indices else largest(plan, x)
+
+
+def max_pool_record(op: str, plan_of: Any, input: Any, indices: bool) -> tuple[Any, dict[str, Any]]:
+    """As ``max_pool``, with the places that the gradient needs."""
+    (x,), dtype = _check.as_arrays(op, input=input)
+    y, places = largest_and_places(plan_of(x.shape, x.dtype), x)
+    y = y.astype(dtype, copy=False)
+    return (y, places.astype(np.int64)) if indices else y, {"indices": places}
+
+
 def max_backward(op: str, plan_of: Any, grad_output: Any, input: Any, indices: Any) -> Array:
     """The gradient of every kind of max pooling; ``plan_of(shape)`` gives its windows. Without indices they are found again."""
     dy, dtype = check_gradient(op, grad_output)
