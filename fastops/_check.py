@@ -47,10 +47,10 @@ def as_array(op: str, name: str, value: Any) -> Array:
     return array if array.flags.writeable else _writeable_view(array)
 
 
-def as_arrays(op: str, *, optional: str | None = None, **values: Any) -> tuple[list[Any], np.dtype[Any]]:
+def as_arrays(op: str, *, optional: str | tuple[str, ...] = (), **values: Any) -> tuple[list[Any], np.dtype[Any]]:
     """Several arrays of one dtype, ready for kernels, and that dtype; float16 becomes float32.
 
-    None is allowed for the argument that ``optional`` names, and stays None.
+    None is allowed for the arguments that ``optional`` names, one or several, and stays None.
 
     >>> as_arrays("add", input=np.ones(2, "f2"), other=np.ones(2, "f2"), bias=None, optional="bias")
     ([array([1., 1.], dtype=float32), array([1., 1.], dtype=float32), None], dtype('float16'))
@@ -58,7 +58,8 @@ def as_arrays(op: str, *, optional: str | None = None, **values: Any) -> tuple[l
     Traceback (most recent call last):
     TypeError: add: other must have the dtype of input, float32, got float64
     """
-    arrays = [None if value is None and name == optional else as_array(op, name, value) for name, value in values.items()]
+    absent = (optional,) if isinstance(optional, str) else optional
+    arrays = [None if value is None and name in absent else as_array(op, name, value) for name, value in values.items()]
     first: tuple[str, np.dtype[Any]] | None = None
     for name, array in zip(values, arrays):
         if array is None:
@@ -140,6 +141,28 @@ def takes_result(out: Array, dtype: np.dtype[Any], *inputs: Array | None) -> boo
     """
     direct = type(out) is np.ndarray and out.flags.carray and out.dtype == dtype
     return direct and not any(a is not None and np.may_share_memory(out, a) for a in inputs)
+
+
+def target(op: str, out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: Array | None) -> Array:
+    """Where a kernel writes a result of this shape: ``out`` if it can take it as it is, otherwise a new array.
+
+    ``dtype`` is that of the result, and the inputs, as the kernel takes them, have the one that it computes in.
+    """
+    computed = FLOAT32 if dtype == FLOAT16 else dtype
+    if out is not None:
+        check_out(op, out, shape, dtype)
+        if takes_result(out, computed, *inputs):
+            return out
+    return np.empty(shape, computed)
+
+
+def deliver(y: Array, out: Array | None, dtype: np.dtype[Any]) -> Array:
+    """The result in ``out``, or in the dtype that it should have."""
+    if out is None:
+        return y.astype(dtype, copy=False)
+    if y is not out:
+        np.copyto(out, y, casting="same_kind")
+    return out
 
 
 def integer(op: str, name: str, value: Any, minimum: int) -> int:

@@ -24,7 +24,7 @@ from fastops._threads import threads_for
 from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activation_entry
 from fastops.simd.gemm import gemm_strided, multiply, rows_by_rows
-from fastops.simd.reduce import sum_axis
+from fastops.simd.reduce import sum_axis, sum_to
 
 Number = int | float
 Shape = tuple[int, ...]
@@ -68,37 +68,6 @@ def _product(
         alpha=alpha, accumulate=accumulate, bias=bias, activation=activation,
     )  # fmt: skip
     return c
-
-
-def _sum_to(array: Array, shape: Shape) -> Array:
-    """The array summed over the axes along which ``shape`` was broadcast to its shape."""
-    if array.shape == shape:
-        return array
-    if array.size == 0:
-        return np.zeros(shape, array.dtype)
-    extents = list(array.shape)
-    lead = len(extents) - len(shape)
-    for axis, extent in enumerate(extents):
-        if axis < lead or shape[axis - lead] < extent:
-            array = sum_axis(array.reshape(prod(extents[:axis]), extent, prod(extents[axis + 1 :])))
-            extents[axis] = 1
-    return array.reshape(shape)
-
-
-def _result(op: str, out: Array | None, shape: Shape, dtype: Any, compute: Any, *inputs: Array | None) -> Array:
-    """Where a kernel writes: ``out`` if that can take it as it is, or fresh memory."""
-    if out is None:
-        return np.empty(shape, compute)
-    _check.check_out(op, out, shape, dtype)
-    return out if _check.takes_result(out, compute, *inputs) else np.empty(shape, compute)
-
-
-def _returned(y: Array, out: Array | None, dtype: Any) -> Array:
-    if out is None:
-        return y.astype(dtype, copy=False)
-    if y is not out:
-        np.copyto(out, y, casting="same_kind")
-    return out
 
 
 def _number(op: str, name: str, value: Any) -> Number:
@@ -174,7 +143,7 @@ def _linear(input: Array, weight: Array, bias: Array | None, activation: str | N
     (x, w, b), dtype = _check.as_arrays(op, input=input, weight=weight, bias=bias, optional="bias")
     shape = _linear_shape(op, x.shape, w.shape, None if b is None else b.shape)
     code = _activation_code(op, activation)
-    y = _result(op, out, shape, dtype, x.dtype, x, w, b)
+    y = _check.target(op, out, shape, dtype, x, w, b)
     outs = prod(w.shape[:-1])
     if b is not None:
         b = b.reshape(-1) if b.size == outs else np.repeat(b, outs)
@@ -185,7 +154,7 @@ def _linear(input: Array, weight: Array, bias: Array | None, activation: str | N
         rows_by_rows(threads, x.reshape(rows, ins), w.reshape(outs, ins), _NOTHING[x.dtype] if b is None else b, *entry, y.reshape(rows, outs))
     else:
         _product(x.reshape(1, rows, ins), w.reshape(1, outs, ins), y.reshape(1, rows, outs), b_turned=True, bias=b, activation=code)
-    return _returned(y, out, dtype)
+    return _check.deliver(y, out, dtype)
 
 
 def linear_backward(
@@ -217,7 +186,7 @@ def linear_backward(
         _matrix_product(gradient, x.reshape(rows, ins), dw.reshape(outs, ins), a_turned=True)
         dw = dw.astype(dtype, copy=False)
     if output_mask[2] and bias_shape is not None:
-        db = _sum_to(sum_axis(gradient.reshape(1, rows, outs)).reshape(w.shape[:-1]), bias_shape).astype(dtype, copy=False)
+        db = sum_to(sum_axis(gradient.reshape(1, rows, outs)).reshape(w.shape[:-1]), bias_shape).astype(dtype, copy=False)
     return dx, dw, db
 
 
@@ -262,10 +231,10 @@ class _Pair:
         da = db = None
         if wants[0]:
             da = _product(dy, self.b, np.empty((batch, rows, self.a.shape[2]), dy.dtype), b_turned=True, alpha=alpha)
-            da = _sum_to(da.reshape(self.full_a), self._matrix(self.a_shape, -2)).reshape(self.a_shape)
+            da = sum_to(da.reshape(self.full_a), self._matrix(self.a_shape, -2)).reshape(self.a_shape)
         if wants[1]:
             db = _product(self.a, dy, np.empty((batch, self.b.shape[1], cols), dy.dtype), a_turned=True, alpha=alpha)
-            db = db if batch == 1 else _sum_to(db.reshape(self.full_b), self._matrix(self.b_shape, -1))
+            db = db if batch == 1 else sum_to(db.reshape(self.full_b), self._matrix(self.b_shape, -1))
             db = db.reshape(self.b_shape)
         return da, db
 
@@ -318,9 +287,9 @@ def matmul(input: ArrayLike, other: ArrayLike, *, out: Array | None = None) -> A
             return column
     (a, b), dtype = _check.as_arrays(op, input=a, other=b)
     pair = _Pair(op, a, b, ("input", "other"))
-    y = _result(op, out, pair.shape, dtype, a.dtype, a, b)
+    y = _check.target(op, out, pair.shape, dtype, a, b)
     _product(pair.a, pair.b, y.reshape(pair.c_shape))
-    return _returned(y, out, dtype)
+    return _check.deliver(y, out, dtype)
 
 
 def matmul_backward(
@@ -354,7 +323,7 @@ def _add_product(
     (c, a, b), dtype = _check.as_arrays(op, input=input, **factors)
     beta, alpha = _number(op, "beta", beta), _number(op, "alpha", alpha)
     shape = _add_product_shape(op, names, ndim, c.shape, a, b)
-    y = _result(op, out, shape, dtype, c.dtype, c, a, b)
+    y = _check.target(op, out, shape, dtype, c, a, b)
     batch = prod(shape[:-2])
     whole, a, b = y.reshape(batch, *shape[-2:]), a.reshape(batch, *a.shape[-2:]), b.reshape(batch, *b.shape[-2:])
     if beta == 1 and c.shape == shape[-1:]:
@@ -363,7 +332,7 @@ def _add_product(
         if beta != 0:  # 0 does not even look at the input, which may be NaN
             np.multiply(np.broadcast_to(c, shape), c.dtype.type(beta), out=y)
         _product(a, b, whole, alpha=alpha, accumulate=beta != 0)
-    return _returned(y, out, dtype)
+    return _check.deliver(y, out, dtype)
 
 
 def _add_product_shape(op: str, names: tuple[str, str], ndim: int, input: Shape, a: Array, b: Array) -> Shape:
@@ -389,7 +358,7 @@ def _add_product_gradients(
     _check_gradient(op, dy, _add_product_shape(op, names, ndim, input_shape, a, b))
     dc = None
     if mask[0]:
-        dc = _sum_to(dy, input_shape) * dy.dtype.type(beta) if beta != 0 else np.zeros(input_shape, dy.dtype)
+        dc = sum_to(dy, input_shape) * dy.dtype.type(beta) if beta != 0 else np.zeros(input_shape, dy.dtype)
         dc = dc.astype(dtype, copy=False)
     da, db = _Pair(op, a, b, names).gradients(dy, alpha, mask[1:])
     return dc, None if da is None else da.astype(dtype, copy=False), None if db is None else db.astype(dtype, copy=False)

@@ -27,11 +27,10 @@ from numba import njit
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastops import _check
-from fastops._check import Array
+from fastops._check import Array, deliver, target
 from fastops._jit import REDUCTION_FLAGS, call, function, launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
-from fastops.simd.maps import deliver, target
 from fastops.simd.random import bits32, check_seed, seed_of
 from fastops.simd.reduce import maximum, span_sum
 from fastops.simd.rows import fill_row

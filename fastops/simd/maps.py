@@ -23,7 +23,7 @@ from numba import types
 from numpy.typing import ArrayLike
 
 from fastops import _check
-from fastops._check import Array
+from fastops._check import Array, deliver, target
 from fastops._jit import address_of, call_at, launcher, parallel, separate
 from fastops._threads import threads_for
 
@@ -112,28 +112,6 @@ def place(op: str, input: Any, inplace: bool, out: Array | None) -> Array | None
     if not input.flags.writeable:
         raise ValueError(f"{op}: input must be writeable where inplace is True, got a read-only array")
     return input
-
-
-def target(op: str, out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: Array | None) -> Array:
-    """Where a kernel writes a result of this shape: ``out`` if it can take it as it is, otherwise a new array.
-
-    ``dtype`` is that of the result, and the inputs, as the kernel takes them, have the one that it computes in.
-    """
-    computed = _check.FLOAT32 if dtype == _check.FLOAT16 else dtype
-    if out is not None:
-        _check.check_out(op, out, shape, dtype)
-        if _check.takes_result(out, computed, *inputs):
-            return out
-    return np.empty(shape, computed)
-
-
-def deliver(y: Array, out: Array | None, dtype: np.dtype[Any]) -> Array:
-    """The result in ``out``, or in the dtype that it should have."""
-    if out is None:
-        return y.astype(dtype, copy=False)
-    if y is not out:
-        np.copyto(out, y, casting="same_kind")
-    return out
 
 
 class _Compiled:

@@ -8,6 +8,7 @@ A maximum with NaN in it is NaN.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -289,3 +290,23 @@ def max_axis(x: Array, out: Array | None = None) -> Array:
         together = max(1, _SPAN // (axis * inner))
         _max(threads_for(x.size * _NS_PER_ELEMENT), x.reshape(-1), axis, inner, together, out.reshape(-1))
     return out
+
+
+def sum_to(array: Array, shape: tuple[int, ...]) -> Array:
+    """The array summed over the axes along which ``shape`` was broadcast to its shape: the gradient of broadcasting.
+
+    >>> sum_to(np.ones((4, 2, 3)), (2, 1))
+    array([[12.],
+           [12.]])
+    """
+    if array.shape == shape:
+        return array
+    if array.size == 0:
+        return np.zeros(shape, array.dtype)
+    extents = list(array.shape)
+    lead = len(extents) - len(shape)
+    for axis, extent in enumerate(extents):
+        if axis < lead or shape[axis - lead] < extent:
+            array = sum_axis(array.reshape(prod(extents[:axis]), extent, prod(extents[axis + 1 :])))
+            extents[axis] = 1
+    return array.reshape(shape)

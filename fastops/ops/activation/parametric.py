@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastops import _check
-from fastops._check import Array
+from fastops._check import Array, deliver, target
 from fastops._jit import launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.activation.piecewise import LEAKY_RELU, LEAKY_RELU_GRADIENT
 from fastops.simd.activations import gate, leaky_relu
-from fastops.simd.maps import deliver, place, target
+from fastops.simd.maps import place
 from fastops.simd.random import check_seed, seed_of, uniform32
 from fastops.simd.reduce import span_sum
 

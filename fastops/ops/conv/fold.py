@@ -137,19 +137,12 @@ def _run(
     op: str, kernel: Any, x: Array, windows: _Windows, from_shape: tuple[int, ...], to_shape: tuple[int, ...],
     shape: tuple[int, ...], dtype: np.dtype[Any], out: Array | None,
 ) -> Array:  # fmt: skip
-    if out is not None:
-        _check.check_out(op, out, shape, dtype)
-    direct = out is not None and _check.takes_result(out, x.dtype, x)
-    y = out if out is not None and direct else np.empty(shape, x.dtype)
+    y = _check.target(op, out, shape, dtype, x)
     if y.size:
         before = tuple(pad[0] for pad in windows.padding)
         threads = threads_for(prod(windows.columns) * y.itemsize * _NS_PER_BYTE)
         kernel(threads, x.reshape(from_shape), windows.stride, windows.dilation, before, y.reshape(to_shape))
-    if out is None:
-        return y.astype(dtype, copy=False)
-    if not direct:
-        np.copyto(out, y, casting="same_kind")
-    return out
+    return _check.deliver(y, out, dtype)
 
 
 def _image_windows(op: str, shape: tuple[int, ...], itemsize: int, *attributes: Any) -> _Windows:

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastops import _check
-from fastops._check import Array
+from fastops._check import Array, deliver, target
 from fastops._jit import launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
-from fastops.simd.maps import deliver, place, target
+from fastops.simd.maps import place
 from fastops.simd.random import bits32, check_seed, seed_of
 
 _NS = 0.8  # an element, one thread, AVX2

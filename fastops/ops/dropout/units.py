@@ -24,12 +24,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastops import _check
-from fastops._check import Array
+from fastops._check import Array, deliver, target
 from fastops._jit import launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.activations import SELU_ALPHA, SELU_SCALE
-from fastops.simd.maps import deliver, place, target
+from fastops.simd.maps import place
 from fastops.simd.random import bits32, check_seed, seed_of, words32
 
 _NS = 0.4  # an element with a random number of its own, one thread, AVX2

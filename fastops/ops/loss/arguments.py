@@ -10,7 +10,7 @@ import numpy as np
 
 from fastops import _check
 from fastops._check import FLOAT16, FLOAT32, Array
-from fastops.simd.reduce import sum_axis
+from fastops.simd.reduce import sum_axis, sum_to
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -28,7 +28,7 @@ def number(op: str, name: str, value: Any) -> float:
         raise TypeError(f"{op}: {name} must be a number, got {value!r}") from None
 
 
-def floats(op: str, *, optional: str | None = None, **values: Any) -> tuple[list[Any], np.dtype[Any]]:
+def floats(op: str, *, optional: str | tuple[str, ...] = (), **values: Any) -> tuple[list[Any], np.dtype[Any]]:
     """As ``_check.as_arrays``; integers and booleans among later arguments (targets) become numbers of the first one's dtype."""
     first = next(iter(values.values()))
     if type(first) is np.ndarray and first.dtype.char in "fd":
@@ -97,15 +97,6 @@ def check_mask(op: str, output_mask: Any, count: int) -> None:
         raise ValueError(f"{op}: output_mask must have {count} entries, one for each gradient, got {output_mask!r}")
 
 
-def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
-    """The sum over the axes along which an argument of this shape was broadcast."""
-    if gradient.shape == shape:
-        return gradient
-    lead = gradient.ndim - len(shape)
-    axes = (*range(lead), *(lead + i for i, n in enumerate(shape) if n == 1 and gradient.shape[lead + i] != 1))
-    return np.asarray(gradient.sum(axis=axes, dtype=np.float64)).reshape(shape).astype(gradient.dtype)
-
-
 def to_dtype(array: Any, dtype: np.dtype[Any]) -> Any:
     """The array as float16 where that was given."""
     return array.astype(dtype) if array is not None and dtype == FLOAT16 else array
@@ -113,4 +104,4 @@ def to_dtype(array: Any, dtype: np.dtype[Any]) -> Any:
 
 def finish(gradients: Sequence[Array | None], shapes: Sequence[tuple[int, ...] | None], dtype: np.dtype[Any]) -> tuple[Any, ...]:
     """Gradients in the shapes and the dtype of the arguments."""
-    return tuple(None if g is None or s is None else to_dtype(unbroadcast(g, s), dtype) for g, s in zip(gradients, shapes))
+    return tuple(None if g is None or s is None else to_dtype(sum_to(g, s), dtype) for g, s in zip(gradients, shapes))

@@ -37,10 +37,10 @@ from fastops.ops.loss.arguments import (
     same_shape,
     to_dtype,
     total,
-    unbroadcast,
     warn_of_broadcasting,
 )  # fmt: skip
 from fastops.ops.loss.terms import Term, differentiate, evaluate, inside
+from fastops.simd.reduce import sum_to
 from fastops.simd.vmath import copysign, exp, log
 
 Gradients = tuple[Array | None, ...]
@@ -447,7 +447,7 @@ def gaussian_nll_loss_backward(
     wanted = (*output_mask[:2], output_mask[2] and shapes[2] is not None)
     dx, dt, dv = differentiate(_GAUSSIAN, arrays, wanted, g, **parameters)
     if dv is not None:
-        dv = unbroadcast(dv, spread).reshape(shapes[2])
+        dv = sum_to(dv, spread).reshape(shapes[2])
     return finish((dx, dt, dv), shapes, dtype)
 
 

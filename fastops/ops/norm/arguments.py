@@ -7,25 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastops import _check
-from fastops._check import FLOAT16, FLOAT32, Array
+from fastops._check import Array
 
 Mask = tuple[bool, bool, bool]
-
-
-def arrays(op: str, first: tuple[str, ArrayLike], **others: ArrayLike | None) -> tuple[list[Any], np.dtype[Any]]:
-    """An array and others of its dtype or None, ready for kernels; and that dtype, which float32 stands in for if it is float16."""
-    x = _check.as_array(op, *first)
-    dtype = x.dtype
-    ready: list[Any] = [x]
-    for name, value in others.items():
-        array = None if value is None else _check.as_array(op, name, value)
-        if array is not None and array.dtype != dtype:
-            raise TypeError(f"{op}: {name} must have the dtype of {first[0]}, {dtype}, got {array.dtype}")
-        ready.append(array)
-    if dtype == FLOAT16:
-        ready = [None if a is None else a.astype(FLOAT32) for a in ready]
-    return ready, dtype
 
 
 def check_shape(op: str, name: str, array: Array | None, shape: tuple[int, ...]) -> None:

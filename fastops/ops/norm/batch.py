@@ -20,7 +20,7 @@ from fastops import _check
 from fastops._check import Array
 from fastops._op import operation, register
 from fastops.ops.norm import core
-from fastops.ops.norm.arguments import Mask, arrays, check_eps, check_shape, given, pick, running
+from fastops.ops.norm.arguments import Mask, check_eps, check_shape, given, pick, running
 from fastops.ops.norm.core import Groups
 
 _AXES = "axes (N, C, ...)"
@@ -34,7 +34,7 @@ class _Call:
         input: ArrayLike | None = None,
     ) -> None:  # fmt: skip
         others = {"weight": weight, "bias": bias} if input is None else {"input": input, "weight": weight}
-        ready, self.dtype = arrays(op, first, **others)
+        ready, self.dtype = _check.as_arrays(op, optional=("weight", "bias"), **dict([first]), **others)
         self.dy, self.x, self.weight = (None, *ready[:2]) if input is None else ready
         self.bias = ready[2] if input is None else None
         shape = self.x.shape

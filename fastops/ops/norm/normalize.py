@@ -282,15 +282,8 @@ def normalize(
     (x,), dtype = _check.as_arrays(op, input=input)
     axes = _axes(op, x.ndim, dim)
     attributes = _attributes(op, x.dtype, p, eps)
-    if out is not None:
-        _check.check_out(op, out, x.shape, dtype)
-    direct = out is not None and _check.takes_result(out, x.dtype, x)
-    y = _run(_forward, (x,), axes, *attributes, out if out is not None and direct else np.empty(x.shape, x.dtype), _NS_FORWARD)
-    if out is None:
-        return y.astype(dtype, copy=False)
-    if not direct:
-        np.copyto(out, y, casting="same_kind")
-    return out
+    y = _run(_forward, (x,), axes, *attributes, _check.target(op, out, x.shape, dtype, x), _NS_FORWARD)
+    return _check.deliver(y, out, dtype)
 
 
 def normalize_backward(

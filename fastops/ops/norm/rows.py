@@ -23,7 +23,7 @@ from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
-from fastops.ops.norm.arguments import Mask, arrays, check_eps, check_shape, given, pick
+from fastops.ops.norm.arguments import Mask, check_eps, check_shape, given, pick
 from fastops.ops.norm.core import BUNDLE, NS_BACKWARD, NS_FORWARD, any_order, statistics
 from fastops.simd.reduce import BLOCK, span_dot, sum_axis
 
@@ -186,7 +186,7 @@ def _gradients(
 def _layer_norm(
     op: str, input: ArrayLike, normalized_shape: Any, weight: ArrayLike | None, bias: ArrayLike | None, eps: float,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    (x, w, b), dtype = arrays(op, ("input", input), weight=weight, bias=bias)
+    (x, w, b), dtype = _check.as_arrays(op, optional=("weight", "bias"), input=input, weight=weight, bias=bias)
     row = _rows(op, x.shape, normalized_shape)
     check_shape(op, "weight", w, row)
     check_shape(op, "bias", b, row)
@@ -246,7 +246,7 @@ def layer_norm_backward(
     array([1., 2.])
     """
     op = "layer_norm_backward"
-    (dy, x, w), dtype = arrays(op, ("grad_output", grad_output), input=input, weight=weight)
+    (dy, x, w), dtype = _check.as_arrays(op, optional="weight", grad_output=grad_output, input=input, weight=weight)
     check_shape(op, "grad_output", dy, x.shape)
     row = _rows(op, x.shape, normalized_shape)
     check_shape(op, "weight", w, row)
@@ -272,7 +272,7 @@ def _rms_eps(op: str, eps: float | None, x: Array) -> float:
 
 
 def _rms_norm(op: str, input: ArrayLike, normalized_shape: Any, weight: ArrayLike | None, eps: float | None) -> tuple[Array, Array]:
-    (x, w), dtype = arrays(op, ("input", input), weight=weight)
+    (x, w), dtype = _check.as_arrays(op, optional="weight", input=input, weight=weight)
     row = _rows(op, x.shape, normalized_shape)
     check_shape(op, "weight", w, row)
     y, _, square = _normalise(x, prod(row), False, _rms_eps(op, eps, x), w, None)
@@ -323,7 +323,7 @@ def rms_norm_backward(
     array([[0., 0.]])
     """
     op = "rms_norm_backward"
-    (dy, x, w), dtype = arrays(op, ("grad_output", grad_output), input=input, weight=weight)
+    (dy, x, w), dtype = _check.as_arrays(op, optional="weight", grad_output=grad_output, input=input, weight=weight)
     check_shape(op, "grad_output", dy, x.shape)
     row = _rows(op, x.shape, normalized_shape)
     check_shape(op, "weight", w, row)
