@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fastops import functional as functional
+    from fastops import models as models
     from fastops._threads import get_num_threads as get_num_threads
     from fastops._threads import set_num_threads as set_num_threads
     from fastops._threads import threading_info as threading_info
@@ -34,8 +35,8 @@ _AUTODIFF = ("check_grad", "checkpoint", "grad", "value_and_grad", "vjp")
 
 def __getattr__(name: str) -> object:
     if name == "__all__":
-        return sorted(["functional", *_THREADS, *_AUTODIFF, *import_module("fastops.functional").__all__])
-    if name in ("autodiff", "functional"):
+        return sorted(["functional", "models", *_THREADS, *_AUTODIFF, *import_module("fastops.functional").__all__])
+    if name in ("autodiff", "functional", "models", "optim"):
         return import_module(f"fastops.{name}")
     if name in _THREADS:
         value = getattr(import_module("fastops._threads"), name)

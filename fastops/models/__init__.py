@@ -1,0 +1,58 @@
+"""Networks as functions over dicts of parameters.
+
+    >>> import numpy as np
+    >>> from fastops import models
+    >>> model = models.lenet5()
+    >>> params, buffers = model.init(rng=0)
+    >>> y, buffers = model.apply(params, buffers, np.zeros((2, 1, 32, 32), np.float32))
+    >>> y.shape
+    (2, 10)
+
+Names are looked up when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastops.models.lenet import lenet5 as lenet5
+    from fastops.models.network import Builder as Builder
+    from fastops.models.network import Network as Network
+    from fastops.models.resnet import resnet18 as resnet18
+    from fastops.models.resnet import resnet18_small as resnet18_small
+    from fastops.models.resnet import resnet34 as resnet34
+    from fastops.models.resnet import resnet50 as resnet50
+
+# The public names of each module; those of "network" are no networks.
+_NAMES = {
+    "lenet": ("lenet5",),
+    "network": ("Builder", "Network"),
+    "resnet": ("resnet18", "resnet18_small", "resnet34", "resnet50"),
+}
+
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = sorted(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def networks() -> tuple[str, ...]:
+    """The names of the networks.
+
+    >>> "resnet18" in networks()
+    True
+    """
+    return tuple(sorted(name for name, module in _MODULES.items() if module != "network"))
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'fastops.models' has no attribute {name!r}")
+    value = getattr(import_module(f"fastops.models.{_MODULES[name]}"), name)
+    globals()[name] = value  # found directly from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "networks"]

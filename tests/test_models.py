@@ -1,0 +1,137 @@
+"""Networks: graphs, parameters, application, gradients."""
+
+import numpy as np
+import pytest
+
+import fastops
+import fastops.functional as F
+from fastops import models
+from fastops.models import Builder
+
+
+def tiny():
+    net = Builder("tiny")
+    x = net.input(2, None, None)
+    x = net.relu(net.batch_norm("bn1", net.conv("conv1", x, 4, 3, padding=1, bias=False)))
+    with net.scope("block"):
+        y = net.relu(net.batch_norm("bn", net.conv("conv", x, 4, 3, padding=1)))
+    x = net.dropout(net.add(x, y), 0.25)
+    x = net.concat(net.max_pool(x, 2), net.avg_pool(x, 2))
+    return net.build(net.linear("fc", net.flatten(net.adaptive_avg_pool(x, 1)), 3))
+
+
+@pytest.fixture
+def x(rng):
+    return rng.standard_normal((2, 2, 4, 4))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_init_gives_torchs_names_shapes_and_distribution():
+    params, buffers = tiny().init(rng=0)
+    assert {name: a.shape for name, a in params.items()} == {
+        "conv1.weight": (4, 2, 3, 3), "bn1.weight": (4,), "bn1.bias": (4,),
+        "block.conv.weight": (4, 4, 3, 3), "block.conv.bias": (4,), "block.bn.weight": (4,), "block.bn.bias": (4,),
+        "fc.weight": (3, 8), "fc.bias": (3,),
+    }  # fmt: skip
+    assert all(a.dtype == np.float32 for a in params.values())
+    assert buffers["bn1.num_batches_tracked"].dtype == np.int64
+    assert set(buffers) == {f"{bn}.{name}" for bn in ("bn1", "block.bn") for name in ("running_mean", "running_var", "num_batches_tracked")}
+    bound = 1 / np.sqrt(2 * 9)
+    assert 0.8 * bound < np.abs(params["conv1.weight"]).max() <= bound
+    again, _ = tiny().init(rng=0)
+    assert all(np.array_equal(params[name], again[name]) for name in params)
+
+
+def test_apply_is_pure_and_updates_buffers_in_training(x):
+    model = tiny()
+    params, buffers = model.init(rng=0, dtype=np.float64)
+    before = {name: a.copy() for name, a in {**params, **buffers}.items()}
+    y, new = model.apply(params, buffers, x, training=True, rng=1)
+    assert y.shape == (2, 3)
+    assert all(np.array_equal(a, before[name]) for name, a in {**params, **buffers}.items())
+    assert new["bn1.num_batches_tracked"] == 1
+    conv = F.conv2d(x, params["conv1.weight"], padding=1)
+    np.testing.assert_allclose(new["bn1.running_mean"], 0.1 * conv.mean(axis=(0, 2, 3)))
+    y_eval, same = model.apply(params, buffers, x)
+    assert all(same[name] is buffers[name] for name in buffers)
+    assert not np.array_equal(y, y_eval)
+
+
+def test_dropout_follows_the_seed(x):
+    model = tiny()
+    arrays = model.init(rng=0, dtype=np.float64)
+    first, again, other = (model.apply(*arrays, x, training=True, rng=seed)[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_gradients_against_differences(x):
+    model = tiny()
+    params, buffers = model.init(rng=0, dtype=np.float64)
+    fastops.check_grad(lambda p: model.apply(p, buffers, x, training=True, rng=1)[0], params)
+
+
+def test_value_and_grad_hands_buffers_on(x):
+    model = tiny()
+    params, buffers = model.init(rng=0, dtype=np.float64)
+
+    def loss(params):
+        y, new = model.apply(params, buffers, x, training=True, rng=1)
+        return F.cross_entropy(y, np.array([0, 2])), new
+
+    (value, new), grads = fastops.value_and_grad(loss, has_aux=True)(params)
+    assert np.isfinite(value)
+    assert grads.keys() == params.keys()
+    assert new["block.bn.num_batches_tracked"] == 1
+
+
+def test_a_value_is_freed_after_its_last_use():
+    steps = tiny().steps
+    used = [i for step in steps for i in step.inputs]
+    freed = [i for step in steps for i in step.last]
+    assert sorted(freed) == sorted(set(used))
+
+
+def test_shapes_are_known_as_far_as_they_can_be():
+    model = tiny()
+    assert model.shapes()[model.outputs[0]] == (3,)
+    assert (8, 2, 3) in model.shapes((2, 4, 6))
+    with pytest.raises(ValueError, match=r"tiny: input must have samples of shape \(2, None, None\), got \(3, 4, 4\)"):
+        model.shapes((3, 4, 4))
+    with pytest.raises(ValueError, match=r"tiny: pool: a window of 2 does not fit into 1 with padding 0"):
+        model.shapes((2, 1, 1))
+
+
+def test_a_shared_name_shares_parameters(rng):
+    net = Builder("twice")
+    x = net.input(3)
+    model = net.build(net.linear("fc", net.linear("fc", x, 3, bias=False), 3, bias=False))
+    params, buffers = model.init(rng=0, dtype=np.float64)
+    assert list(params) == ["fc.weight"]
+    x = rng.standard_normal((2, 3))
+    w = params["fc.weight"]
+    np.testing.assert_allclose(model.apply(params, buffers, x)[0], x @ w.T @ w.T)
+
+
+def test_what_a_builder_refuses():
+    net = Builder("wrong")
+    x = net.input(3, None, None)
+    y = net.conv("conv", x, 4, 3)
+    with pytest.raises(ValueError, match="wrong: the name conv must be that of one layer"):
+        net.conv("conv", x, 5, 3)
+    with pytest.raises(ValueError, match="wrong: fc: the number of features must be known"):
+        net.linear("fc", net.flatten(y), 10)
+    with pytest.raises(ValueError, match="wrong: add: the inputs must agree in shape"):
+        net.add(x, y)
+    with pytest.raises(ValueError, match=r"inputs must be 1 \(input\), got 2"):
+        net.build(y).apply({}, {}, 0, 0)
+
+
+def test_unknown_names():
+    with pytest.raises(AttributeError, match="no attribute 'resnet19'"):
+        models.resnet19  # noqa: B018
+    assert set(models.networks()) < set(models.__all__)
