@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 import fastops
 
-from .common import TINY, Timed, one_thread
+from .common import TINY, Timed, memo, one_thread
 
 LENGTH = 4 if TINY else 200
 
 Params = dict[str, Any]
 
 
-@cache
+@memo
 def chains() -> dict[str, Callable[[], Any]]:
     """``LENGTH`` times relu(x + b) on 64 elements, forward and backward: through the tape, and by the functions themselves."""
     one_thread()
@@ -84,7 +83,7 @@ def lenet_loss(params: Params, x: Any, target: Any) -> Any:
     return fastops.cross_entropy(fastops.linear(x, **params["fc3"]), target)
 
 
-@cache
+@memo
 def lenet(batch: int) -> Callable[[], Any]:
     """Loss and gradients, already computed once."""
     one_thread()

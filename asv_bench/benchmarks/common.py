@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,37 @@ import numpy as np
 TINY = os.environ.get("FASTOPS_BENCH_TINY") == "1"
 
 
+# Shorter calls are timed by the group: reading the clock takes about 50 ns, and would hide part of a slowdown.
+GROUP_SECONDS = 20e-6
+
+
+def best_of(function: Callable[[], Any], *, times: int, least: float = 0.0, most: float = float("inf")) -> float:
+    """Seconds of the fastest call (of the fastest group of short calls).
+
+    Measures ``times`` times and for ``least`` seconds, but stops after ``most`` seconds once it has three. A mean takes in
+    everything else that the machine does: comparing a commit with itself then raises false alarms.
+    """
+    calls, best, done, begun = 1, float("inf"), 0, time.perf_counter()
+    while True:
+        start = time.perf_counter()
+        for _ in range(calls):
+            function()
+        end = time.perf_counter()
+        best, done = min(best, (end - start) / calls), done + 1
+        if (done >= times and end - begun >= least) or (done >= 3 and end - begun >= most):
+            return best
+        if done <= 3:  # the first calls tell how many make a group
+            calls = max(1, int(GROUP_SECONDS / best))
+
+
 class BestClock:
     """A clock that stands still, but for ``run``, which advances it by the best time of a burst of calls.
 
     asv times with whatever clock a benchmark's ``timer`` attribute is, so a sample of it becomes the best of the burst.
-    A mean takes in everything else that the machine does: comparing a commit with itself then raises false alarms.
     """
 
-    def __init__(self, calls: int = 30, seconds: float = 1.0) -> None:
-        self.calls, self.seconds, self._now = calls, seconds, 0.0
+    def __init__(self, calls: int = 30, least: float = 0.02, seconds: float = 1.0) -> None:
+        self.calls, self.least, self.seconds, self._now = calls, least, seconds, 0.0
 
     def __call__(self) -> float:
         return self._now
@@ -33,15 +55,7 @@ class BestClock:
         self._now += seconds
 
     def run(self, function: Callable[[], Any]) -> None:
-        best, begun = float("inf"), time.perf_counter()
-        for call in range(1 if TINY else self.calls):
-            start = time.perf_counter()
-            function()
-            end = time.perf_counter()
-            best = min(best, end - start)
-            if call >= 2 and end - begun > self.seconds:
-                break
-        self.advance(best)
+        self.advance(best_of(function, times=1) if TINY else best_of(function, times=self.calls, least=self.least, most=self.seconds))
 
 
 class Timed:
@@ -53,6 +67,22 @@ class Timed:
     timer = BestClock()
     rounds, repeat, number, warmup_time = 4, 2, 1, 0.0
     timeout = 300
+
+
+_memos: list[Any] = []
+
+
+def memo(function: Callable[..., Any]) -> Any:
+    """Remembers the last result: asv calls ``setup`` before every sample."""
+    remembered = lru_cache(maxsize=1)(function)
+    _memos.append(remembered)
+    return remembered
+
+
+def forget() -> None:
+    """Lets go of what ``memo`` remembers, in a process that runs one benchmark after another."""
+    for remembered in _memos:
+        remembered.cache_clear()
 
 
 def one_thread() -> None:
@@ -108,7 +138,9 @@ def calls(case: Case, dtype: str = "float32") -> tuple[Callable[[], Any], Callab
     from fastops import _op
 
     arrays, options = case.arguments(dtype)
-    forward = getattr(fastops, case.op)
+    forward = getattr(fastops, case.op, None)
+    if forward is None:
+        raise NotImplementedError(f"this fastops has no {case.op}")
     op = _op.get(forward)
     if op.backward is None:
         return (lambda: forward(**arrays, **options)), None
@@ -128,7 +160,7 @@ def calls(case: Case, dtype: str = "float32") -> tuple[Callable[[], Any], Callab
 def benchmarks(cases: Mapping[str, Case]) -> tuple[type, type]:
     """The classes ``Forward`` and ``Backward`` of a family: one benchmark for each named case."""
 
-    @cache
+    @memo
     def warm(name: str) -> tuple[Callable[[], Any], Callable[[], Any] | None]:
         one_thread()
         forward, backward = calls(cases[name])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import fastops
 from fastops.cli._layers import DIRECTIONS, FORWARD, GRADIENTS, Layer
 from fastops.ops.conv.strategies import STRATEGIES
 
-from .common import TINY, Timed, one_thread
+from .common import TINY, Timed, memo, one_thread
 from .shapes import CONV_NAMES, SEPARABLE_NAMES, WINDOW_NAMES, conv_shape
 
 NAMES = ("auto", *(s.name for s in STRATEGIES))
@@ -22,7 +21,7 @@ NAMES = ("auto", *(s.name for s in STRATEGIES))
 FOR_SEPARABLE = ("auto", "implicit", "im2col", "naive")
 
 
-@cache
+@memo
 def warm(strategy: str, name: str, directions: tuple[str, ...]) -> Callable[[], Any]:
     """The call to time, already made once; asv calls setup before every sample, and compiling must stay out of them.
 
@@ -90,6 +89,7 @@ class Throughput:
     param_names = ("shape",)
     params = (CONV_NAMES,)
     unit = "GFLOP/s"
+    gated = False
 
     def track_gflops(self, shape: str) -> float:
         run = warm("auto", shape, (FORWARD,))
@@ -101,7 +101,7 @@ class Throughput:
         return conv_shape(shape).flops() / best * 1e-9
 
 
-@cache
+@memo
 def warm_separable(strategy: str, name: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """The forward and the backward call, already made once."""
     one_thread()
@@ -134,7 +134,7 @@ class Separable(Timed):
         self.timer.run(self.backward)
 
 
-@cache
+@memo
 def warm_windows(operation: str, name: str) -> Callable[[], Any]:
     """The call of unfold or fold, already made once, with the input of a convolution layer."""
     one_thread()

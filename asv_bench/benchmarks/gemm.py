@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from fastops.simd.gemm import gemm
 
-from .common import TINY, Timed, one_thread
+from .common import TINY, Timed, memo, one_thread
 from .shapes import GEMM_SIZES, GEMM_TINY
 
 IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {"fastops": gemm, "numpy": np.matmul}
 
 
-@cache
+@memo
 def warm(implementation: str, size: int, dtype: str) -> Callable[[], Any]:
     one_thread()
     n = GEMM_TINY if TINY else size
