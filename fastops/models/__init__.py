@@ -17,19 +17,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fastops.models.alexnet import alexnet as alexnet
+    from fastops.models.alexnet import alexnet_small as alexnet_small
+    from fastops.models.inception import googlenet as googlenet
     from fastops.models.lenet import lenet5 as lenet5
+    from fastops.models.mobilenet import mobilenet_v2 as mobilenet_v2
     from fastops.models.network import Builder as Builder
     from fastops.models.network import Network as Network
     from fastops.models.resnet import resnet18 as resnet18
     from fastops.models.resnet import resnet18_small as resnet18_small
     from fastops.models.resnet import resnet34 as resnet34
     from fastops.models.resnet import resnet50 as resnet50
+    from fastops.models.shufflenet import shufflenet_v2_x1_0 as shufflenet_v2_x1_0
+    from fastops.models.vgg import vgg16 as vgg16
 
 # The public names of each module; those of "network" are no networks.
 _NAMES = {
+    "alexnet": ("alexnet", "alexnet_small"),
+    "inception": ("googlenet",),
     "lenet": ("lenet5",),
+    "mobilenet": ("mobilenet_v2",),
     "network": ("Builder", "Network"),
     "resnet": ("resnet18", "resnet18_small", "resnet34", "resnet50"),
+    "shufflenet": ("shufflenet_v2_x1_0",),
+    "vgg": ("vgg16",),
 }
 
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
