@@ -1,12 +1,16 @@
 """Networks: graphs, parameters, application, gradients."""
 
+import os
+import pickle
+import zipfile
+
 import numpy as np
 import pytest
 
 import fastops
 import fastops.functional as F
 from fastops import models
-from fastops.models import Builder
+from fastops.models import Builder, weights
 
 
 def tiny():
@@ -135,3 +139,121 @@ def test_unknown_names():
     with pytest.raises(AttributeError, match="no attribute 'resnet19'"):
         models.resnet19  # noqa: B018
     assert set(models.networks()) < set(models.__all__)
+
+
+def test_state_dict_and_back(tmp_path):
+    model = tiny()
+    params, buffers = model.init(rng=0)
+    state = model.state_dict(params, buffers)
+    assert list(state)[:3] == ["conv1.weight", "bn1.weight", "bn1.bias"]
+    weights.save(tmp_path / "a.safetensors", state, {"epoch": "3"})
+    assert weights.load_metadata(tmp_path / "a.safetensors") == {"epoch": "3"}
+    np.savez(tmp_path / "a.npz", **state)
+    for source in (state, tmp_path / "a.safetensors", str(tmp_path / "a.npz")):
+        p, b = model.load_state_dict(source)
+        assert list(p) == list(params)
+        assert list(b) == list(buffers)
+        assert all(np.array_equal(p[name], params[name]) and p[name] is not params[name] for name in p)
+    p, _ = model.load_state_dict(state, dtype=np.float64)
+    assert p["fc.weight"].dtype == np.float64
+
+
+def test_load_state_dict_names_all_that_does_not_fit():
+    model = tiny()
+    state = model.state_dict(*model.init(rng=0))
+    state["more"] = state.pop("fc.bias")
+    state["conv1.weight"] = np.zeros((4, 3, 3, 3), np.float32)
+    state["block.conv.bias"] = np.zeros(4, np.int64)
+    wanted = (
+        r"tiny: the entries do not fit: conv1.weight must have shape \(4, 2, 3, 3\), got \(4, 3, 3, 3\); "
+        r"block.conv.bias must be of floating-point numbers, got int64; missing: fc.bias; unexpected: more$"
+    )
+    with pytest.raises(ValueError, match=wanted):
+        model.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"got int64$"):
+        model.load_state_dict(state, strict=False)
+    del state["conv1.weight"], state["block.conv.bias"]
+    params, _ = model.load_state_dict(state, strict=False)
+    assert params["fc.bias"].shape == (3,)
+
+
+class _Call:
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def torch_file(path, content, protocol=2, storages=()):
+    """An archive as ``torch.save`` writes it."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", content if isinstance(content, bytes) else pickle.dumps(content, protocol))
+        for key, data in enumerate(storages):
+            archive.writestr(f"a/data/{key}", data)
+    return path
+
+
+# {"w": a float32 tensor of shape (2, 3), transposed in memory}, as torch.save writes it, by hand.
+TENSOR = (
+    b"\x80\x02}q\x00X\x01\x00\x00\x00wq\x01ctorch._utils\n_rebuild_tensor_v2\nq\x02((X\x07\x00\x00\x00storageq\x03ctorch\nFloatStorage\n"
+    b"q\x04X\x01\x00\x00\x000q\x05X\x03\x00\x00\x00cpuq\x06K\x06tq\x07QK\x00K\x02K\x03\x86q\x08K\x01K\x02\x86q\t\x89"
+    b"ccollections\nOrderedDict\nq\n)Rq\x0btq\x0cRq\rs."
+)
+
+
+def test_torch_files_without_torch(tmp_path):
+    data = np.arange(6, dtype=np.float32)
+    path = torch_file(tmp_path / "a.pt", TENSOR, storages=[data.tobytes()])
+    np.testing.assert_array_equal(weights.load(path)["w"], data.reshape(3, 2).T)
+    cut = torch_file(tmp_path / "b.pt", TENSOR, storages=[data[:5].tobytes()])
+    with pytest.raises(ValueError, match=r"b.pt: a tensor of shape \(2, 3\) reaches beyond its 5 stored elements"):
+        weights.load(cut)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (_Call(os.system, "exit 1"), r"refused: the pickle asks for \w+.system, which no state dict needs"),
+        ({"a": _Call(eval, "1")}, "refused: the pickle asks for .*eval"),
+        (b"\x80\x02ccollections\nOrderedDict\nK\x01\x85R.", "refused: the pickle calls what no state dict needs"),
+        (b"\x80\x02(ios\nsystem\n.", "refused: the pickle uses INST"),
+        (b"\x80\x02ccollections\nOrderedDict\n}b.", "refused: the pickle sets attributes"),
+        (b"\x80\x02]q\x00h\x00a.", "the file must hold a dict of tensors, got a list"),
+        (b"\x80\x02K\x01\x85Q.", "a.pt: "),
+        (TENSOR.replace(b"_rebuild_tensor_v2", b"_rebuild_sparse_tensor"), "asks for torch._utils._rebuild_sparse_tensor"),
+        ({"epoch": 3}, "got a int under 'epoch'"),
+        (b"\x80\x02", "a.pt: "),
+    ],
+)
+def test_hostile_pickles_are_refused(tmp_path, content, message):
+    for protocol in (2, 4):
+        with pytest.raises(ValueError, match=message):
+            weights.load(torch_file(tmp_path / "a.pt", content, protocol))
+
+
+def test_files_of_other_kinds(tmp_path):
+    path = tmp_path / "a"
+    for content in (b"", b"hello, world", b"PK\3\4 not an archive", (1 << 40).to_bytes(8, "little") + b"{}"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="a: "):
+            weights.load(path)
+    with pytest.raises(OSError):
+        weights.load(tmp_path / "absent")
+    np.savez(tmp_path / "o.npz", a=np.array([object()]))
+    with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
+        weights.load(tmp_path / "o.npz")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    weights.save(path, {"a": np.arange(3)})
+
+    def fail(*args):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="no space left"):
+        weights.save(path, {"a": np.arange(4)})
+    np.testing.assert_array_equal(weights.load(path)["a"], np.arange(3))
+    assert list(tmp_path.iterdir()) == [path]

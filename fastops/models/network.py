@@ -15,6 +15,7 @@ that PyTorch would give ("layer1.0.conv1.weight"), which come in as arguments an
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from fastops.models import layers
+from fastops.models import layers, weights
 from fastops.models.layers import Entry, Field, Initial, Layer, Run, Shape, pair
 
 Arrays = dict[str, Any]
@@ -254,6 +255,56 @@ class Network:
         found = tuple([values[i] for i in self.outputs])
         return found[0] if len(found) == 1 else found, new
 
+    def state_dict(self, params: Mapping[str, Any], buffers: Mapping[str, Any]) -> Arrays:
+        """Parameters and buffers in one dict, in PyTorch's order; ``weights.save(path, ...)`` writes it."""
+        return {name: (buffers if entry.buffer else params)[name] for name, entry in self.entries.items()}
+
+    def load_state_dict(self, source: Mapping[str, Any] | str | os.PathLike[str], strict: bool = True, *, dtype: Any = None) -> tuple[Arrays, Arrays]:
+        """Parameters and buffers from elsewhere.
+
+        Args:
+            source: a dict from names to arrays (or tensors), or a file: safetensors, npz, or a state dict that
+                ``torch.save`` wrote.
+            strict: every entry must be there, and no other. Otherwise entries that are missing are as :meth:`init` makes
+                them, and unexpected ones are passed over.
+            dtype: of the floating-point arrays; None: as they are.
+
+        Returns:
+            (params, buffers), arrays of their own.
+
+        Raises:
+            ValueError: entries are missing, unexpected, or of another shape; all are named.
+        """
+        given = source if isinstance(source, Mapping) else weights.load(source)
+        found: Arrays = {}
+        wrong: list[str] = []
+        for name, entry in self.entries.items():
+            if name not in given:
+                continue
+            array = np.array(given[name], order="C")
+            if array.shape != entry.shape:
+                wrong.append(f"{name} must have shape {entry.shape}, got {array.shape}")
+            elif array.dtype.kind != ("f" if entry.dtype is None else "i"):
+                wrong.append(f"{name} must be of {'floating-point numbers' if entry.dtype is None else 'integers'}, got {array.dtype}")
+            found[name] = array.astype(entry.dtype or dtype or array.dtype, copy=False)
+        # Files of before PyTorch 0.4.1 have no counts of batches.
+        missing = [name for name in self.entries if name not in found and not (found and name.endswith("num_batches_tracked"))]
+        unexpected = [name for name in given if name not in self.entries]
+        if strict and missing:
+            wrong.append(f"missing: {_listed(missing)}")
+        if strict and unexpected:
+            wrong.append(f"unexpected: {_listed(unexpected)}")
+        if wrong:
+            raise ValueError(f"{self.name}: the entries do not fit: {'; '.join(wrong)}")
+        generator = np.random.default_rng()
+        params: Arrays = {}
+        buffers: Arrays = {}
+        for name, entry in self.entries.items():
+            if name not in found:
+                found[name] = entry.initial(generator, entry.shape, entry.dtype or np.dtype(dtype or np.float32))
+            (buffers if entry.buffer else params)[name] = found[name]
+        return params, buffers
+
     def _check_inputs(self, inputs: Sequence[Any]) -> None:
         if len(inputs) != len(self.inputs):
             wanted = ", ".join(name for name, _ in self.inputs)
@@ -292,6 +343,10 @@ class Network:
         for step in self.steps:
             fields[step.output] = step.layer.field([fields[i] for i in step.inputs], [shapes[i] for i in step.inputs])
         return fields
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _with_last_uses(steps: Sequence[Step], outputs: Sequence[int]) -> tuple[Step, ...]:
