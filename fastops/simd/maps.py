@@ -19,7 +19,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import types
+from numba.extending import intrinsic
 from numpy.typing import ArrayLike
 
 from fastops import _check
@@ -35,6 +37,22 @@ _CHUNK = 1 << 11
 _SMALL = 1 << 13
 
 _ELEMENTS = {"f": types.float32, "d": types.float64}
+
+
+@intrinsic
+def _loaded(typingctx: Any, x: Any) -> Any:
+    """x itself, that the loop loads whatever becomes of it.
+
+    ``0 if z <= 0 else x`` would otherwise become a masked load that waits for z and that no prefetching looks ahead of: three
+    times slower from the third cache on.
+    """
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        freeze = ir.instructions.Instruction(builder.block, args[0].type, "freeze", args[:1])
+        builder._insert(freeze)
+        return freeze
+
+    return x(x), codegen
 
 
 def _loop(module: str, formula: Any, operands: int) -> Any:
@@ -57,7 +75,7 @@ def _loop(module: str, formula: Any, operands: int) -> Any:
             x, z, y = x[start : start + count], z[start : start + count], y[start : start + count]
             a, b = number(a), number(b)
             for i in range(count):
-                y[i] = formula(x[i], z[i], a, b)
+                y[i] = formula(_loaded(x[i]), z[i], a, b)
 
     # Its machine code is stored under the family's module, whose source and imports decide about it.
     loop.__module__ = module
