@@ -19,7 +19,7 @@ import numpy as np
 from asv_bench.benchmarks import common
 
 
-def best(functions: Sequence[Callable[[], Any]], seconds: float, threads: int) -> list[float]:
+def best(functions: Sequence[Callable[[], Any]], seconds: float, threads: int, burst: int = 5) -> list[float]:
     """The shortest time of each, calls taking turns in bursts: each side gets its own warm caches and threads."""
     for function in functions:
         function()
@@ -31,7 +31,7 @@ def best(functions: Sequence[Callable[[], Any]], seconds: float, threads: int) -
                 # The other side's idle threads spin, and hold a core, for a while; ours have to wake up.
                 time.sleep(0.02)
                 function()
-            for _ in range(5):
+            for _ in range(burst):
                 begun = time.perf_counter()
                 function()
                 times[i] = min(times[i], time.perf_counter() - begun)

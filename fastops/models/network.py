@@ -25,6 +25,7 @@ import numpy as np
 
 from fastops.models import layers, weights
 from fastops.models.layers import Entry, Field, Initial, Layer, Run, Shape, pair
+from fastops.models.prepare import Prepared
 
 Arrays = dict[str, Any]
 Integers = int | tuple[int, int]
@@ -254,6 +255,15 @@ class Network:
                 del values[i]
         found = tuple([values[i] for i in self.outputs])
         return found[0] if len(found) == 1 else found, new
+
+    def prepare(self, params: Mapping[str, Any], buffers: Mapping[str, Any]) -> Prepared:
+        """The network for inference with these weights, which are copied: ``predict(*inputs)`` returns what
+        :meth:`apply` would.
+
+        Batch normalisation is folded into the convolution before it, activations are applied by the layer before them,
+        and weights are transformed once.
+        """
+        return Prepared(self, params, buffers)
 
     def state_dict(self, params: Mapping[str, Any], buffers: Mapping[str, Any]) -> Arrays:
         """Parameters and buffers in one dict, in PyTorch's order; ``weights.save(path, ...)`` writes it."""
