@@ -241,6 +241,71 @@ def size(shape: Shape) -> int:
 
 
 @dataclass(frozen=True)
+class ConvTranspose(Layer):
+    """Transposed convolution of images, (C, H, W) to (K, P, Q): every element spreads a kernel into the result."""
+
+    channels: int
+    out_channels: int
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    bias: bool = True
+    initial: Initial | None = None
+
+    kind = "conv_transpose"
+
+    def entries(self) -> dict[str, Entry]:
+        shape = (self.channels, self.out_channels, *self.kernel_size)
+        bound = uniform(1 / math.sqrt(math.prod(shape[1:])))
+        found = {"weight": Entry(shape, self.initial or bound)}
+        if self.bias:
+            found["bias"] = Entry((self.out_channels,), zeros if self.initial else bound)
+        return found
+
+    def apply(self, values: Sequence[Any], own: Mapping[str, Any], run: Run) -> Any:
+        return F.conv_transpose2d(values[0], own["weight"], own.get("bias"), self.stride, self.padding)
+
+    def shape(self, *shapes: Shape) -> Shape:
+        axes = zip(image(shapes[0], self.channels)[1:], self.kernel_size, self.stride, self.padding)
+        return (self.out_channels, *(None if n is None else (n - 1) * stride + kernel - 2 * padding for n, kernel, stride, padding in axes))
+
+    def multiply_adds(self, shapes: Sequence[Shape], output: Shape) -> int:
+        return size(shapes[0]) * self.out_channels * math.prod(self.kernel_size)
+
+    def field(self, fields: Sequence[Field], shapes: Sequence[Shape]) -> Field:
+        # An output is touched by at most ceil(kernel / stride) inputs along an axis.
+        return windowed(fields[0], [-(-k // s) for k, s in zip(self.kernel_size, self.stride)], [1 / s for s in self.stride])
+
+    def describe(self) -> str:
+        words = f"transposed conv {by(self.kernel_size)}, {self.out_channels}"
+        return words if self.stride == (1, 1) else f"{words}, stride {max(self.stride)}"
+
+
+@dataclass(frozen=True)
+class Upsample(Layer):
+    """An image resized to ``scale`` times its extents; mode "nearest" or "bilinear"."""
+
+    scale: int
+    mode: str = "nearest"
+
+    kind = "upsample"
+
+    def apply(self, values: Sequence[Any], own: Mapping[str, Any], run: Run) -> Any:
+        return F.interpolate(values[0], scale_factor=self.scale, mode=self.mode)
+
+    def shape(self, *shapes: Shape) -> Shape:
+        channels, *extents = image(shapes[0])
+        return (channels, *(None if n is None else n * self.scale for n in extents))
+
+    def field(self, fields: Sequence[Field], shapes: Sequence[Shape]) -> Field:
+        taps = 2 if self.mode == "bilinear" else 1
+        return windowed(fields[0], [taps] * 2, [1 / self.scale] * 2)
+
+    def describe(self) -> str:
+        return f"upsample ×{self.scale}, {self.mode}"
+
+
+@dataclass(frozen=True)
 class BatchNorm(Layer):
     """Batch normalisation of (C, ...)."""
 

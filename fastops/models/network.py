@@ -126,6 +126,18 @@ class Builder:
         )  # fmt: skip
         return self.layer(name, record, x)
 
+    def conv_transpose(
+        self, name: str, x: Value, out_channels: int, kernel_size: Integers, stride: Integers = 1, padding: Integers = 0,
+        bias: bool = True, initial: Initial | None = None,
+    ) -> Value:  # fmt: skip
+        """Transposed convolution."""
+        record = layers.ConvTranspose(x.channels, out_channels, pair(kernel_size), pair(stride), pair(padding), bias, initial)
+        return self.layer(name, record, x)
+
+    def upsample(self, x: Value, scale: int, mode: str = "nearest") -> Value:
+        """Resized to ``scale`` times the extents; "nearest" or "bilinear"."""
+        return self.layer(None, layers.Upsample(scale, mode), x)
+
     def batch_norm(self, name: str, x: Value, eps: float = 1e-5, momentum: float = 0.1) -> Value:
         return self.layer(name, layers.BatchNorm(x.channels, eps, momentum), x)
 

@@ -65,7 +65,7 @@ def preactivation_bottleneck_block(net: Builder, x: Value, width: int, stride: i
     return net.add(y, x)
 
 
-def _stages(net: Builder, x: Value, block: Block, counts: Sequence[int]) -> list[Value]:
+def stages(net: Builder, x: Value, block: Block, counts: Sequence[int]) -> list[Value]:
     """Four stages, each but the first of half the extent and twice the width; what comes out of each."""
     found = []
     for stage, count in enumerate(counts):
@@ -86,7 +86,7 @@ def stem(net: Builder, x: Value) -> Value:
 def _resnet(name: str, block: Block, counts: Sequence[int], num_classes: int) -> Network:
     net = Builder(name)
     x = stem(net, net.input(3, None, None))
-    x = _stages(net, x, block, counts)[-1]
+    x = stages(net, x, block, counts)[-1]
     x = net.flatten(net.adaptive_avg_pool(x, 1))
     return net.build(net.linear("fc", x, num_classes))
 
@@ -142,7 +142,7 @@ def resnet18_small(num_classes: int = 10, *, version: int = 1, block: str = "bas
     x = _conv(net, "conv1", net.input(channels, 32, 32), 64, 3)
     if version == 1:
         x = net.relu(net.batch_norm("bn1", x))
-    x = _stages(net, x, blocks[block][version - 1], (2, 2, 2, 2))[-1]
+    x = stages(net, x, blocks[block][version - 1], (2, 2, 2, 2))[-1]
     if version == 2:
         x = net.relu(net.batch_norm("bn2", x))
     x = net.flatten(net.avg_pool(x, 4))
