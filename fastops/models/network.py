@@ -68,8 +68,8 @@ class Step:
 class Builder:
     """Builds a :class:`Network` layer by layer.
 
-    Every method takes values and returns the new one. A name is put behind those of the scopes around it, with dots. The
-    same layer under the same name, applied twice, shares its parameters.
+    Every method takes values and returns the new one. A name is put behind those of the scopes around it, with dots. Layers
+    under the same name share their parameters, whose shapes must be the same; the first one says how they begin.
     """
 
     def __init__(self, name: str) -> None:
@@ -78,7 +78,7 @@ class Builder:
         self._steps: list[Step] = []
         self._shapes: list[Shape] = []
         self._scopes: list[str] = []
-        self._named: dict[str, Layer] = {}
+        self._named: dict[str, dict[str, Shape]] = {}
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -103,10 +103,11 @@ class Builder:
     def layer(self, name: str | None, layer: Layer, *values: Value) -> Value:
         """Any layer; one without parameters needs no name."""
         full = ".".join([*self._scopes, name or layer.kind])
-        if layer.entries():
+        entries = {short: entry.shape for short, entry in layer.entries().items()}
+        if entries:
             if name is None:
                 raise ValueError(f"{self.name}: a {layer.kind} has parameters and must have a name")
-            if self._named.setdefault(full, layer) != layer:
+            if self._named.setdefault(full, entries) != entries:
                 raise ValueError(f"{self.name}: the name {full} must be that of one layer")
         try:
             shape = layer.shape(*(value.shape for value in values))
@@ -210,7 +211,8 @@ class Network:
         self._own: list[list[tuple[str, str, bool]]] = []
         for step in self.steps:
             found = {short: (f"{step.name}.{short}", entry) for short, entry in step.layer.entries().items()}
-            self.entries.update(found.values())
+            for full, entry in found.values():
+                self.entries.setdefault(full, entry)
             self._own.append([(short, full, entry.buffer) for short, (full, entry) in found.items()])
 
     def __repr__(self) -> str:
