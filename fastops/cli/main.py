@@ -12,6 +12,7 @@ COMMANDS = {
     "compare": "measure the convolution strategies on the layers of a network",
     "info": "show versions, processor, threads and the kernel cache",
     "precompile": "fill the kernel cache, using all cores",
+    "train": "train a network on real data",
 }
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
