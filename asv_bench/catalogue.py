@@ -48,20 +48,20 @@ class Benchmark:
         return call(*self.parameters)
 
 
-def find() -> tuple[list[Benchmark], dict[str, str]]:
-    """All benchmarks, and of each file that cannot be imported the error."""
+def find(file: str | None = None) -> tuple[list[Benchmark], dict[str, str]]:
+    """All benchmarks, or those of one file, and of each file that cannot be imported the error."""
     import asv_bench.benchmarks as package
 
     found, broken = [], {}
-    for module_info in pkgutil.iter_modules(package.__path__):
+    for name in [file] if file else [m.name for m in pkgutil.iter_modules(package.__path__)]:
         try:
-            module = importlib.import_module(f"{package.__name__}.{module_info.name}")
+            module = importlib.import_module(f"{package.__name__}.{name}")
         except Exception:
-            broken[module_info.name] = traceback.format_exc()
+            broken[name] = traceback.format_exc()
             continue
         for cls in vars(module).values():
             if inspect.isclass(cls) and cls.__module__ == module.__name__:
                 for method in (m for m in dir(cls) if m.startswith(KINDS)):
                     for parameters in itertools.product(*getattr(cls, "params", ())):
-                        found.append(Benchmark(f"{module_info.name}.{cls.__name__}.{method}", cls, method, parameters))
+                        found.append(Benchmark(f"{name}.{cls.__name__}.{method}", cls, method, parameters))
     return found, broken

@@ -1,9 +1,9 @@
 """``python -m asv_bench.gate BASE [HEAD]``: is HEAD slower than BASE? Both are timed in turns, so that the machine's moods meet both.
 
 Each commit's fastops is taken out of git into a folder of its own and imported by a process of its own; the benchmarks are
-those of this checkout. The two processes take turns of a few milliseconds, one thread each, and the best call counts. What
-looks slower is measured again in new pairs of processes, since where a process happens to put code and data makes as much of
-a difference as a real change. It counts as slower when the best times of all pairs say so and the median pair does too.
+those of this checkout. The two processes take turns of 20 ms, one thread each, and the best call counts. What looks slower,
+or does not settle, is measured again in new pairs of processes, since where a process happens to put code and data can make
+as much of a difference as a real change. Slower is what then still is, by its best times and by its second best.
 
 Exit status: 0 nothing is slower, 1 something is, 2 it could not be measured.
 """
@@ -14,7 +14,6 @@ import argparse
 import io
 import json
 import re
-import statistics
 import subprocess
 import sys
 import tarfile
@@ -31,8 +30,13 @@ from asv_bench.worker import ROOT, Died, Worker
 
 FINE, SLOWER, UNMEASURED = 0, 1, 2
 
-# One pair of processes finds what looks slower, up to three more confirm it.
-CONFIRMATIONS = 3
+# One pair of processes finds what looks slower, up to four more confirm it.
+CONFIRMATIONS = 4
+
+# A turn is long enough for hundreds of short calls, and short beside what else may happen on the machine.
+TURN_SECONDS = 0.02
+MOST_TURNS = 40
+MOST_SECONDS = 4.0
 
 
 class CannotMeasure(Exception):
@@ -47,6 +51,7 @@ class Comparison:
     pairs: list[tuple[float, float]] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    settled: bool = True
 
     @property
     def base(self) -> float:
@@ -61,11 +66,20 @@ class Comparison:
         return ratio(self.base, self.head)
 
     def suspicious(self, factor: float) -> bool:
-        """Whether to measure again. From half the factor on: one pair of processes may flatter the slower side."""
-        return bool(self.pairs) and self.ratio > 1 + (factor - 1) / 2
+        """Whether to measure again. From half the factor on: one pair of processes may flatter the slower side.
+
+        Once more, too, when the first pair's best times did not come back: then they may be far from what is possible.
+        """
+        if self.failed or not self.pairs:
+            return False
+        return self.ratio > halved(factor) or (len(self.pairs) == 1 and not self.settled)
 
     def slower(self, factor: float) -> bool:
-        return bool(self.pairs) and self.ratio > factor and statistics.median(ratio(*pair) for pair in self.pairs) > factor
+        """Whether the best times differ by the factor, and the second best by half of it: one lucky process decides nothing."""
+        if not self.pairs or self.ratio <= factor:
+            return False
+        second = [sorted(side)[min(1, len(self.pairs) - 1)] for side in zip(*self.pairs)]
+        return ratio(second[0], second[1]) > halved(factor)
 
     def verdict(self, factor: float) -> str:
         if self.failed or (self.missing and "base" not in self.missing):
@@ -81,6 +95,10 @@ def ratio(base: float, head: float) -> float:
     if base == head:  # nothing at all on both sides: a workspace
         return 1.0
     return head / base if base else float("inf")
+
+
+def halved(factor: float) -> float:
+    return 1 + (factor - 1) / 2
 
 
 def status(comparisons: Sequence[Comparison], factor: float) -> int:
@@ -129,12 +147,23 @@ def export(commit: str, folder: Path) -> Path:
 # ---- measuring
 
 
+@dataclass(frozen=True)
+class Side:
+    """Where the fastops of a commit lies, and what its process finds in the environment."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self) -> Worker:
+        return Worker(self.folder, self.environment)
+
+
 class Pair:
     """A process of base and one of head that take turns."""
 
-    def __init__(self, folders: dict[str, Path], extra: dict[str, str] | None = None) -> None:
-        self.folders, self.extra = folders, extra
-        self.workers = {side: Worker(folder, extra) for side, folder in folders.items()}
+    def __init__(self, sides: dict[str, Side]) -> None:
+        self.sides = sides
+        self.workers = {name: side.start() for name, side in sides.items()}
 
     def close(self) -> None:
         for worker in self.workers.values():
@@ -167,7 +196,7 @@ class Pair:
             times = self._times(comparison)
         except Died:
             self.close()
-            self.workers = {side: Worker(folder, self.extra) for side, folder in self.folders.items()}
+            self.workers = {name: side.start() for name, side in self.sides.items()}
         else:
             if times:
                 comparison.pairs.append((times["base"], times["head"]))
@@ -191,41 +220,52 @@ class Pair:
             receive(side)
         if comparison.failed or comparison.missing:
             return {}
-        best = dict.fromkeys(self.workers, float("inf"))
-        begun, turns = time.perf_counter(), 0
-        sides = list(self.workers)
-        while turns < 8 and (turns < 3 or time.perf_counter() - begun < 0.8):
-            for side in sides if turns % 2 else reversed(sides):
-                self.workers[side].send(do="burst", seconds=0.02)
+        times: dict[str, list[float]] = {side: [] for side in self.workers}
+        turns = 1 if ".track_" in comparison.label else MOST_TURNS
+        sides, begun = list(self.workers), time.perf_counter()
+        for turn in range(turns):
+            for side in sides if turn % 2 else reversed(sides):
+                self.workers[side].send(do="burst", seconds=TURN_SECONDS)
                 answer = receive(side)
                 if comparison.failed or comparison.missing:
                     return {}
-                best[side] = min(best[side], answer["value"])
-            turns += 1
-            if ".track_" in comparison.label:
+                times[side].append(answer["value"])
+            comparison.settled = turns == 1 or all(map(settled, times.values()))
+            if comparison.settled or (turn >= 3 and time.perf_counter() - begun > MOST_SECONDS):
                 break
-        return best
+        return {side: min(values) for side, values in times.items()}
+
+
+def settled(times: Sequence[float]) -> bool:
+    """Whether the best of these times is one that comes back: three of at least four are within 2 % of it."""
+    best = min(times)
+    return len(times) >= 4 and sum(t <= 1.02 * best for t in times) >= 3
 
 
 Report = Callable[[str, Sequence[Comparison]], Iterable[Comparison]]
 
 
-def compare(folders: dict[str, Path], chosen: Callable[[str], bool], factor: float, report: Report) -> list[Comparison]:
+def compare(sides: dict[str, Side], chosen: Callable[[str], bool], factor: float, report: Report) -> list[Comparison]:
     """Every chosen benchmark once; what looks slower, again in new processes."""
-    with Pair(folders) as pair:
+    with Pair(sides) as pair:
         comparisons = [Comparison(label) for label in pair.labels() if chosen(label)]
         if not comparisons:
             raise CannotMeasure("no benchmark is of that name")
         for comparison in report("comparing", comparisons):
             pair.measure(comparison)
+    confirm(sides, comparisons, factor, report)
+    return comparisons
+
+
+def confirm(sides: dict[str, Side], comparisons: Sequence[Comparison], factor: float, report: Report) -> None:
+    """Measures what looks slower again, each time in new processes."""
     for confirmation in range(CONFIRMATIONS):
-        suspects = [c for c in comparisons if c.suspicious(factor) and not c.failed]
+        suspects = [c for c in comparisons if c.suspicious(factor)]
         if not suspects:
             break
-        with Pair(folders) as pair:
+        with Pair(sides) as pair:
             for comparison in report(f"again ({confirmation + 1} of {CONFIRMATIONS})", suspects):
                 pair.measure(comparison)
-    return comparisons
 
 
 # ---- the command
@@ -306,9 +346,9 @@ def report(title: str, comparisons: Sequence[Comparison]) -> Iterator[Comparison
 
 
 @contextmanager
-def exported(commits: dict[str, str]) -> Iterator[dict[str, Path]]:
+def exported(commits: dict[str, str]) -> Iterator[dict[str, Side]]:
     with tempfile.TemporaryDirectory(prefix="fastops-gate-") as scratch:
-        yield {side: export(commit, Path(scratch) / side) for side, commit in commits.items()}
+        yield {side: Side(export(commit, Path(scratch) / side)) for side, commit in commits.items()}
 
 
 def selection(only: str | None, everything: bool) -> Callable[[str], bool]:
@@ -349,8 +389,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commits = {"base": commit_of(options.base), "head": commit_of(options.head or "HEAD")}
         if options.head is None:
             refuse_uncommitted()
-        with exported(commits) as folders:
-            comparisons = compare(folders, chosen, options.factor, report)
+        with exported(commits) as sides:
+            comparisons = compare(sides, chosen, options.factor, report)
     except CannotMeasure as e:
         print(f"gate: {e}", file=sys.stderr)
         return UNMEASURED
