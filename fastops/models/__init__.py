@@ -13,12 +13,16 @@ Names are looked up when they are first used.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fastops.models.alexnet import alexnet as alexnet
     from fastops.models.alexnet import alexnet_small as alexnet_small
+    from fastops.models.factorized import factorized_small as factorized_small
+    from fastops.models.fpn import fpn as fpn
     from fastops.models.graph import gat as gat
     from fastops.models.graph import gcn as gcn
     from fastops.models.graph import graph_sage as graph_sage
@@ -32,14 +36,22 @@ if TYPE_CHECKING:
     from fastops.models.resnet import resnet18_small as resnet18_small
     from fastops.models.resnet import resnet34 as resnet34
     from fastops.models.resnet import resnet50 as resnet50
+    from fastops.models.shufflenet import shufflenet as shufflenet
+    from fastops.models.shufflenet import shufflenet_small as shufflenet_small
     from fastops.models.shufflenet import shufflenet_v2_x1_0 as shufflenet_v2_x1_0
     from fastops.models.transformer import language_model as language_model
     from fastops.models.transformer import transformer as transformer
+    from fastops.models.unet import unet as unet
+    from fastops.models.unet import unet_small as unet_small
     from fastops.models.vgg import vgg16 as vgg16
+    from fastops.models.xception import xception as xception
+    from fastops.models.xception import xception_small as xception_small
 
 # The public names of each module; those of "network" are no networks.
 _NAMES = {
     "alexnet": ("alexnet", "alexnet_small"),
+    "factorized": ("factorized_small",),
+    "fpn": ("fpn",),
     "graph": ("gat", "gcn", "graph_sage"),
     "inception": ("googlenet",),
     "lenet": ("lenet5",),
@@ -47,9 +59,11 @@ _NAMES = {
     "network": ("Builder", "Network"),
     "recurrent": ("lstm",),
     "resnet": ("resnet18", "resnet18_small", "resnet34", "resnet50"),
-    "shufflenet": ("shufflenet_v2_x1_0",),
+    "shufflenet": ("shufflenet", "shufflenet_small", "shufflenet_v2_x1_0"),
+    "unet": ("unet", "unet_small"),
     "transformer": ("language_model", "transformer"),
     "vgg": ("vgg16",),
+    "xception": ("xception", "xception_small"),
 }
 
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
@@ -76,3 +90,14 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return [*__all__, "networks"]
+
+
+class _Package(ModuleType):
+    """Importing fastops.models.unet would bind the module here; the network of that name comes first."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _MODULES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,13 +1,16 @@
-"""ShuffleNet V2: half of the channels pass a block as they are, then the halves are shuffled.
+"""ShuffleNet: 1x1 convolutions of groups of channels, which a shuffle mixes; V2: half of the channels pass a block as they are.
 
-Source: Ma, Zhang, Zheng, Sun, "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design" (2018), figure 3 c
-and d, table 5.
+Source: Zhang, Zhou, Lin, Sun, "ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices" (2018),
+figure 2 b and c, table 1; Ma, Zhang, Zheng, Sun, "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design"
+(2018), figure 3 c and d, table 5.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import fastops.functional as F
-from fastops.models.layers import Shape
+from fastops.models.layers import Shape, fan_out_normal
 from fastops.models.network import Builder, Network, Value
 
 
@@ -60,5 +63,79 @@ def shufflenet_v2_x1_0(num_classes: int = 1000) -> Network:
                 x = shuffle_unit_v2(net, x, channels, 2 if i == 0 else 1)
     with net.scope("conv5"):
         x = net.relu(_conv_norm(net, 0, x, 1024, 1))
+    x = net.flatten(net.adaptive_avg_pool(x, 1))
+    return net.build(net.linear("fc", x, num_classes))
+
+
+def shuffle_unit(net: Builder, x: Value, channels: int, stride: int, groups: int, first_groups: int | None = None) -> Value:
+    """1x1 in groups, shuffle, depthwise 3x3, 1x1 in groups; added to the input, or at stride 2 set beside its means over 3x3.
+
+    Args:
+        channels: of the result; a quarter of them within.
+        groups: of the 1x1 convolutions.
+        first_groups: of the first of them, if other.
+    """
+    middle, added = channels // 4, channels - x.channels if stride == 2 else channels
+
+    def conv(i: int, y: Value, width: int, kernel_size: int, stride: int, groups: int) -> Value:
+        y = net.conv(f"conv{i}", y, width, kernel_size, stride, kernel_size // 2, groups=groups, bias=False, initial=fan_out_normal)
+        return net.batch_norm(f"bn{i}", y)
+
+    y = net.relu(conv(1, x, middle, 1, 1, first_groups or groups))
+    if groups > 1:
+        y = net.call(f"shuffle, {groups} groups", lambda y: F.channel_shuffle(y, groups), y)
+    y = conv(3, conv(2, y, middle, 3, stride, middle), added, 1, 1, groups)
+    return net.relu(net.concat(net.avg_pool(x, 3, 2, 1), y) if stride == 2 else net.add(x, y))
+
+
+def _stages(net: Builder, x: Value, widths: Sequence[int], counts: Sequence[int], groups: int) -> Value:
+    for stage, (channels, count) in enumerate(zip(widths, counts), 2):
+        for i in range(count):
+            with net.scope(f"stage{stage}.{i}"):
+                # The few channels behind the first convolution are not divided.
+                x = shuffle_unit(net, x, channels, 2 if i == 0 else 1, groups, 1 if stage == 2 and i == 0 else None)
+    return x
+
+
+# Channels of stage 2 by the number of groups, chosen by the authors for about 140 million multiply-adds: table 1.
+_WIDTHS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
+
+
+def shufflenet(num_classes: int = 1000, groups: int = 3) -> Network:
+    """ShuffleNet (the first version), width 1.
+
+    Args:
+        num_classes: how many logits come out.
+        groups: 1, 2, 3, 4 or 8.
+
+    >>> shufflenet()
+    <shufflenet: 170 layers, 1,865,728 parameters>
+    """
+    if groups not in _WIDTHS:
+        raise ValueError(f"shufflenet: groups must be one of {', '.join(map(str, _WIDTHS))}, got {groups!r}")
+    net = Builder("shufflenet")
+    x = net.conv("conv1", net.input(3, None, None), 24, 3, 2, 1, bias=False, initial=fan_out_normal)
+    x = net.max_pool(net.relu(net.batch_norm("bn1", x)), 3, 2, 1)
+    x = _stages(net, x, [_WIDTHS[groups] << stage for stage in range(3)], (4, 8, 4), groups)
+    x = net.flatten(net.adaptive_avg_pool(x, 1))
+    return net.build(net.linear("fc", x, num_classes))
+
+
+def shufflenet_small(num_classes: int = 10, groups: int = 3, *, channels: int = 1) -> Network:
+    """ShuffleNet for pictures of 28x28 and 32x32: a quarter of the width, nothing halved before the first unit, fewer units.
+
+    Args:
+        num_classes: how many logits come out.
+        groups: 1, 3 or 5.
+        channels: of the picture.
+
+    >>> shufflenet_small()
+    <shufflenet_small: 89 layers, 31,876 parameters>
+    """
+    if groups not in (1, 3, 5):
+        raise ValueError(f"shufflenet_small: groups must be one of 1, 3, 5, got {groups!r}")
+    net = Builder("shufflenet_small")
+    x = net.conv("conv1", net.input(channels, None, None), 24, 3, 1, 1, bias=False, initial=fan_out_normal)
+    x = _stages(net, net.relu(net.batch_norm("bn1", x)), (60, 120, 240), (2, 4, 2), groups)
     x = net.flatten(net.adaptive_avg_pool(x, 1))
     return net.build(net.linear("fc", x, num_classes))
