@@ -18,7 +18,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ from asv_bench.worker import ROOT
 
 # The slowdowns injected, in per cent. 20 is what must be found.
 LEVELS = (12, 15, 20, 30)
+
+# Benchmarks of a round. A pair of processes takes two seconds to start; what a round has measured is lost when it is interrupted.
+ROUND = 8
 
 # Kernels of forty blocks and more, whose time is in the blocks.
 SLOWED = (
@@ -106,17 +109,12 @@ def smallest_found(found: dict[int, Rate]) -> int | None:
     return smallest
 
 
-def one_round(sides: dict[str, Side], chosen: Callable[[str], bool], factor: float, until: float) -> list[Comparison]:
-    """Some of the benchmarks in random order, until the time is over, and their confirmations."""
-    comparisons = []
+def one_round(sides: dict[str, Side], labels: Sequence[str], factor: float) -> list[Comparison]:
+    """What the gate does, with a few benchmarks."""
+    comparisons = [Comparison(label) for label in labels]
     with Pair(sides) as pair:
-        labels = [label for label in pair.labels() if chosen(label) and ".track_" not in label]
-        for label in random.sample(labels, len(labels)):
-            if time.perf_counter() > until:
-                break
-            comparison = Comparison(label)
+        for comparison in comparisons:
             pair.measure(comparison)
-            comparisons.append(comparison)
     gate.confirm(sides, comparisons, factor, lambda title, some: some)
     return [c for c in comparisons if c.pairs]
 
@@ -165,21 +163,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(commit: str, options: argparse.Namespace, known: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rounds until the time is over; each is written to the file as soon as it is done."""
     begun, rows = time.perf_counter(), []
-    # A fifth of the time is kept for the last round's confirmations.
-    until = begun + 0.8 * options.seconds
     levels = [options.percent] if options.percent is not None else [level for slow in LEVELS for level in (0, slow)]
     counts = {level: sum(row["percent"] == level for row in known) for level in levels}
+    with gate.exported({"base": commit}) as sides, Pair(sides) as pair:
+        timed = [label for label in pair.labels() if ".track_" not in label]
+    every, slowed = (list(filter(gate.selection(only, False), timed)) for only in (None, SLOWED))
     busy = multiprocessing.get_context("spawn").Process(target=spin, daemon=True)
     if options.busy:
         busy.start()
     try:
-        while time.perf_counter() < until:
+        while time.perf_counter() - begun < options.seconds:
             # The level that has the fewest comparisons is next; the commit against itself has half of all.
             level = min(levels, key=lambda p: counts[p] / (len(LEVELS) if p == 0 else 1))
             with gate.exported({"base": commit, "head": commit}) as sides:
                 if level:
                     slow_down(sides["head"].folder, level)
-                made = one_round(sides, gate.selection(SLOWED if level else None, False), options.factor, until)
+                labels = slowed if level else every
+                made = one_round(sides, random.sample(labels, min(ROUND, len(labels))), options.factor)
             new = [{"commit": commit, "busy": options.busy, "factor": options.factor, "percent": level, "label": c.label, "pairs": c.pairs} for c in made]
             rows += new
             counts[level] += max(1, len(made))

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,10 @@ class Burst:
     def advance(self, seconds: float) -> None:
         self.best = min(self.best, seconds)
 
-    def run(self, function: Any) -> None:
+    def least_of(self, times: int, measure: Callable[[], float]) -> None:
+        self.advance(measure())
+
+    def run(self, function: Callable[[], Any]) -> None:
         from asv_bench.benchmarks.common import best_of
 
         self.advance(best_of(function, times=1, least=self.seconds))

@@ -1,4 +1,4 @@
-"""What a new process waits for: the import, and the first convolution with an empty and with a filled kernel cache."""
+"""What a new process waits for: the import, and first calls with an empty and with a filled kernel cache."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ import sys
 import tempfile
 from functools import cache
 
-from .common import TINY, Timed
+from .common import Timed
 
 IMPORT = "import fastops"
 FIRST_CONV2D = "import fastops; fastops.conv2d(np.ones((1, 64, 56, 56), np.float32), np.ones((64, 64, 3, 3), np.float32), padding=1)"
+
+# Import and first call of an operation, forward. Append only.
+FIRST_CALLS = {
+    "relu": "import fastops; fastops.relu(np.ones((64, 64), np.float32))",
+    "softmax": "import fastops; fastops.softmax(np.ones((64, 1000), np.float32))",
+    "linear": "import fastops; fastops.linear(np.ones((32, 64), np.float32), np.ones((64, 64), np.float32))",
+    "max_pool2d": "import fastops; fastops.max_pool2d(np.ones((1, 6, 28, 28), np.float32), 2)",
+    "layer_norm": "import fastops; fastops.layer_norm(np.ones((8, 768), np.float32), (768,))",
+}
 
 
 def seconds_in_new_process(code: str, cache: str) -> float:
@@ -37,7 +46,7 @@ class Import(Timed):
 
     def time_import(self) -> None:
         with tempfile.TemporaryDirectory(prefix="fastops-bench-") as cache:
-            self.timer.advance(min(seconds_in_new_process(IMPORT, cache) for _ in range(1 if TINY else 10)))
+            self.timer.least_of(10, lambda: seconds_in_new_process(IMPORT, cache))
 
 
 class FirstConv2dWarm(Timed):
@@ -47,12 +56,26 @@ class FirstConv2dWarm(Timed):
         filled_cache()
 
     def time_first_conv2d(self) -> None:
-        self.timer.advance(min(seconds_in_new_process(FIRST_CONV2D, filled_cache().name) for _ in range(1 if TINY else 5)))
+        self.timer.least_of(5, lambda: seconds_in_new_process(FIRST_CONV2D, filled_cache().name))
+
+
+def seconds_with_empty_cache(code: str) -> float:
+    with tempfile.TemporaryDirectory(prefix="fastops-bench-") as cache:
+        return seconds_in_new_process(code, cache)
 
 
 class FirstConv2dCold(Timed):
     """Import and one conv2d, everything still to compile; one process a sample, since each takes seconds."""
 
     def time_first_conv2d(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="fastops-bench-") as cache:
-            self.timer.advance(seconds_in_new_process(FIRST_CONV2D, cache))
+        self.timer.least_of(1, lambda: seconds_with_empty_cache(FIRST_CONV2D))
+
+
+class FirstCallCold(Timed):
+    """Import and one call, everything still to compile."""
+
+    param_names = ("operation",)
+    params = (tuple(FIRST_CALLS),)
+
+    def time_first_call(self, operation: str) -> None:
+        self.timer.least_of(1, lambda: seconds_with_empty_cache(FIRST_CALLS[operation]))
