@@ -47,11 +47,10 @@ def _number(text: str) -> float:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``train``."""
-    from fastops.cli.train.recipes import OPTIMIZERS, SCHEDULES
-    from fastops.models import networks
+    from fastops.cli.train.recipes import OPTIMIZERS, SCHEDULES, trainable
 
     parser.description = "Train a network on real data. Nothing is downloaded: the data ships with scikit-learn, networkx or Python, or is your own."
-    parser.add_argument("network", metavar="NETWORK", help=f"one of {', '.join(networks())}")
+    parser.add_argument("network", metavar="NETWORK", help=f"one of {', '.join(trainable())}")
     parser.add_argument(
         "--data", metavar="PATH", help="a folder of pictures by class, IDX files as of MNIST (.gz too), an npz file; a text file for a language model"
     )
@@ -78,10 +77,10 @@ def _check(args: argparse.Namespace) -> None:
     """What can be refused before anything is read."""
     from fastops.cli.train.checkpoint import check_place
     from fastops.cli.train.data import Refused
-    from fastops.models import networks
+    from fastops.cli.train.recipes import trainable
 
-    if args.network not in networks():
-        raise Refused(f"unknown network {args.network}; there are {', '.join(networks())}")
+    if args.network not in trainable():
+        raise Refused(f"unknown network {args.network}; there are {', '.join(trainable())}")
     if args.resume and not args.checkpoint:
         raise Refused("--resume: say which run with --checkpoint FILE")
     for option, name in (("--plot", args.plot), ("--json", args.json if args.json != "-" else None)):

@@ -40,9 +40,29 @@ class Recipe:
 
 
 RECIPES = {
-    "lenet5": Recipe(epochs=30, lr=4e-3),
-    "resnet18_small": Recipe(epochs=8, lr=1e-3),
+    "lenet5": Recipe(epochs=60),
+    "alexnet_small": Recipe(epochs=8, lr=5e-4),
+    "resnet18_small": Recipe(epochs=6, lr=1e-3),
+    "shufflenet_small": Recipe(epochs=30, lr=4e-3),
+    "lstm": Recipe(task=ROWS, epochs=40, lr=4e-3, clip=1.0),
+    "transformer": Recipe(task=ROWS, epochs=60, lr=2e-3, clip=1.0),
+    **{
+        name: Recipe(task=GRAPH, epochs=200, batch=1, optimizer="adam", lr=1e-2, weight_decay=5e-4, schedule="cosine")
+        for name in ("gat", "gcn", "graph_sage")
+    },
+    **{name: Recipe(task=SEGMENTATION, epochs=10, batch=16) for name in ("unet", "unet_small")},
+    "language_model": Recipe(task=TEXT, epochs=20, batch=16, lr=2e-3, weight_decay=0.1, warmup=50, schedule="cosine", clip=1.0),
 }
+
+# Networks whose output is no class.
+UNTRAINED = ("fpn",)
+
+
+def trainable() -> tuple[str, ...]:
+    """The networks that can learn here."""
+    from fastops.models import networks
+
+    return tuple(name for name in networks() if name not in UNTRAINED)
 
 
 def recipe(network: str) -> Recipe:
@@ -54,18 +74,18 @@ def make(name: str, defaults: Recipe, config: dict[str, Any]) -> tuple[Network, 
     kind = defaults.task
     if kind == SEGMENTATION:
         _no_data(name, config)
-        return build(name, num_classes=2), Segmentation(data.photographs(), data.digits())
+        return build(name, num_classes=2, channels=3), Segmentation(data.photographs(), data.digits())
     if kind == GRAPH:
         _no_data(name, config)
         task: Task = Graph("the karate club", *data.karate_club())
-        return build(name, in_features=34, num_classes=2), task
+        return build(name, features=34, num_classes=2), task
     if kind == TEXT:
         label, content = data.text(config["data"])
         try:
             words = Text(label, content, config["length"])
         except ValueError as error:
             raise data.Refused(f"--length {config['length']}: {error}") from None
-        return build(name, vocabulary=len(words.alphabet), length=config["length"]), words
+        return build(name, symbols=len(words.alphabet), length=config["length"]), words
     if kind == ROWS:
         found = data.digits(None) if config["data"] is None else data.pictures(config["data"], (28, 28))
         channels, height, width = found.train.shape[1:]
