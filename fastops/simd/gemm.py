@@ -97,6 +97,53 @@ def _gemm(
                 )  # fmt: skip
 
 
+# Columns of a strip that one thread packs for itself.
+_OWN = 1024
+
+
+@separate
+def _own_strip(
+    block, worker, strips, rows, cols, depth, kc, mc, nc, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch,
+    c_row, alpha, accumulate, bias, bias_row, bias_col, activation, panels, copies,
+):  # fmt: skip
+    """A strip of columns of one product of the batch, with panels that no other thread reads."""
+    width = NV * lanes(panels)
+    item, j0 = block // strips, block % strips * nc
+    n = min(nc, cols - j0)
+    own = panels[worker * kc * nc : (worker + 1) * kc * nc]
+    for k0 in range(0, depth, kc):
+        k = min(kc, depth - k0)
+        b0 = item * b_batch + k0 * b_row + j0 * b_col
+        a0 = item * a_batch + k0 * a_col
+        for panel in range((n + width - 1) // width):
+            call(pack_panels, (panel, worker, b, b0, b_row, b_col, k, n, own))
+        for row_block in range((rows + mc - 1) // mc):
+            call(
+                _product_block,
+                (
+                    row_block, worker, (rows + mc - 1) // mc, mc, n, rows, n, k, a, a0, a_row, a_col, alpha, own, c,
+                    item * c_batch + j0, c_row, accumulate or k0 > 0, bias, j0 * bias_col, bias_row, bias_col, k0 + k == depth,
+                    activation, copies,
+                ),
+            )  # fmt: skip
+
+
+@launcher
+def _gemm_own(
+    threads, batch, rows, cols, depth, kc, mc, nc, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch,
+    c_row, alpha, accumulate, bias, bias_row, bias_col, activation, panels, copies,
+):  # fmt: skip
+    """As ``_gemm``, in one launch: for batches, and for so few rows that each panel is read by one thread anyway."""
+    strips = (cols + nc - 1) // nc
+    parallel(
+        _own_strip, batch * strips, threads,
+        (
+            strips, rows, cols, depth, kc, mc, nc, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch,
+            c_row, alpha, accumulate, bias, bias_row, bias_col, activation, panels, copies,
+        ),
+    )  # fmt: skip
+
+
 # Up to so many multiply-adds, rows, or steps of the reduction B is read where it lies. Measured on AVX2: by rows 39 us instead
 # of 43 for 128 x 128 x 128, by columns 18 instead of 19 for 32 x 32 x 32 and 63 instead of 43 for 128 x 128 x 128.
 _SMALL_BY_ROWS = 1 << 21
@@ -170,6 +217,16 @@ def _blocks(rows: int, cols: int, threads: int, width: int) -> tuple[int, int]:
         else:
             break
     return mc, nc
+
+
+def _own_columns(batch: int, rows: int, cols: int, threads: int, width: int) -> int:
+    """Columns of a strip for ``_gemm_own``; 0 where the threads should share panels."""
+    if threads == 1 or (batch < 2 * threads and rows > _MC):
+        return 0
+    nc = min(_OWN, -(-cols // width) * width)
+    while batch * -(-cols // nc) < 3 * threads and nc >= 2 * width:
+        nc = -(-nc // (2 * width)) * width
+    return nc if batch * -(-cols // nc) >= threads else 0
 
 
 def _chunk(depth: int) -> int:
@@ -250,11 +307,14 @@ def gemm_strided(batch, rows, cols, depth, a, a_strides, b, b_strides, c, c_stri
             int(bias_axis == 0), int(bias_axis == 1), activation_entry(activation, dtype), scratch(threads * width * depth, dtype),
         )  # fmt: skip
         return
-    kc = _chunk(depth)
-    mc, nc = _blocks(rows, min(cols, _NC), threads, width)
-    panel_count = kc * -(-min(cols, _NC) // width) * width
+    kc, nc = _chunk(depth), _own_columns(batch, rows, cols, threads, width)
+    if nc:
+        mc, panel_count, run = min(_MC, rows), threads * kc * nc, _gemm_own
+    else:
+        mc, nc = _blocks(rows, min(cols, _NC), threads, width)
+        panel_count, run = kc * -(-min(cols, _NC) // width) * width, _gemm
     space = scratch(panel_count + threads * mc * kc, dtype)
-    _gemm(
+    run(
         threads, batch, rows, cols, depth, kc, mc, nc, a, *a_strides, b, *b_strides, c, *c_strides,
         c.dtype.type(alpha), accumulate, bias, int(bias_axis == 0), int(bias_axis == 1),
         activation_entry(activation, dtype), space[:panel_count], space[panel_count:],
