@@ -12,13 +12,12 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from asv_bench.beside import best
 
 Call = Callable[[], Any]
 
@@ -116,6 +115,24 @@ class Setting:
         return lambda: session.run(None, feed)[0]
 
 
+def best(calls: list[Call], turns: int, seconds: float) -> list[float]:
+    """The shortest time of each. Sides take turns of so many seconds; before each, the other's threads, which spin for a while, come to rest."""
+    for call in calls:
+        call()
+    times = [np.inf] * len(calls)
+    for _ in range(turns):
+        for i, call in enumerate(calls):
+            time.sleep(0.25)
+            call()
+            begun = end = time.perf_counter()
+            while end - begun < seconds:
+                start = time.perf_counter()
+                call()
+                end = time.perf_counter()
+                times[i] = min(times[i], end - start)
+    return times
+
+
 def _folded(network: Any) -> Any:
     """Batch normalisation folded into the convolutions by torch.fx."""
     import torch
@@ -141,32 +158,40 @@ def compare(setting: Setting, options: argparse.Namespace) -> None:
         for name, call in others.items():
             error = np.abs(np.asarray(call()) - y).max() / np.abs(y).max()
             assert error < 1e-3, f"{name}: another result, relative error {error:.1e}"
-    times = best([*mine.values(), *others.values()], options.seconds, options.threads, options.burst)
+    times = best([*mine.values(), *others.values()], options.turns, options.seconds)
     kind = "training step" if options.train else "inference"
     line = f"{setting.name} batch {len(setting.x)}, {setting.x.shape[-1]}, {options.threads} thread(s), {kind}: {times[0] * 1e3:.1f} ms"
     print(line + "".join(f"; {name} {t / times[0]:.2f}" for name, t in zip(others, times[1:])), flush=True)
 
 
 def memory(options: argparse.Namespace) -> None:
-    """Peak memory of a training step over what is there before it, each side in a fresh process."""
+    """Peak memory of a training step, each side in a fresh process that loads nothing of the other."""
     for name in options.networks:
-        found = []
+        found = {}
         for side in ("fastops", "torch"):
             command = [sys.executable, "-m", "asv_bench.networks", name, "--memory-of", side]
             command += ["--batch", str(options.batch), "--size", str(options.size), "--threads", str(options.threads)]
-            found.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-        print(f"{name} batch {options.batch}, peak memory of the process in a training step: {found[0]:.0f} MiB, torch {found[1]:.0f} MiB")
+            found[side] = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        print(f"{name} batch {options.batch}, training step: peak memory of the process, and what of it came after the weights")
+        for side, (peak, grown) in found.items():
+            print(f"  {side:8} {peak} MiB, {grown} MiB")
+
+
+def _status(entry: str) -> int:
+    """Of this process, in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(entry)).split()[1]) // 1024
 
 
 def memory_of(options: argparse.Namespace) -> None:
     setting = Setting(options.networks[0], options.batch, options.size)
     step = setting.train() if options.memory_of == "fastops" else setting.torch_train()
-    step()  # compiles, and fills what is kept
+    before = _status("VmRSS")
+    step()  # fills what is kept, and loads what is loaded late
     Path("/proc/self/clear_refs").write_text("5")
     step()
-    status = Path("/proc/self/status").read_text()
-    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    print(int(peak.split()[1]) / 1024)
+    peak = _status("VmHWM")
+    print(peak, peak - before)
 
 
 def main() -> None:
@@ -180,8 +205,8 @@ def main() -> None:
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--memory-of", choices=("fastops", "torch"), help=argparse.SUPPRESS)
-    parser.add_argument("--seconds", type=float, default=10.0, help="for each network")
-    parser.add_argument("--burst", type=int, default=3, help="calls before the other side's turn")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a turn, at least one call")
     options = parser.parse_args()
     import fastops
 

@@ -23,7 +23,7 @@ def module(model: Network, params: Mapping[str, Any], buffers: Mapping[str, Any]
 
 
 class Graph(nn.Module):
-    """Modules under their names, applied in the order of the graph; whatever has no parameters may work in place."""
+    """A network of one input: modules under their names, applied in the order of the graph; whatever has no parameters may work in place."""
 
     def __init__(self, model: Network) -> None:
         super().__init__()
@@ -36,8 +36,8 @@ class Graph(nn.Module):
             source = makers.get(step.inputs[0])
             inplace = uses.count(step.inputs[0]) == 1 and isinstance(source, (layers.Conv, layers.BatchNorm, layers.Add, layers.Linear))
             function = _function(step.layer, inplace)
-            if isinstance(function, nn.Module) and step.layer.entries():
-                self._place(step.name, function)
+            if isinstance(function, nn.Module):
+                self._place(step.name if step.layer.entries() else f"step{step.output}", function)
             self.plan.append((function, step))
 
     def _place(self, name: str, child: nn.Module) -> None:
@@ -49,8 +49,8 @@ class Graph(nn.Module):
             at = getattr(at, scope)
         at.add_module(last, child)
 
-    def forward(self, *inputs: torch.Tensor) -> Any:
-        values = dict(enumerate(inputs))
+    def forward(self, x: torch.Tensor) -> Any:
+        values = {0: x}
         for function, step in self.plan:
             values[step.output] = function(*[values[i] for i in step.inputs])
             for i in step.last:

@@ -3,6 +3,7 @@
 import os
 import pickle
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -257,3 +258,141 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         weights.save(path, {"a": np.arange(4)})
     np.testing.assert_array_equal(weights.load(path)["a"], np.arange(3))
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_summary_of_lenet():
+    found = models.lenet5().summary()
+    rows = {row.name: row for row in found.rows}
+    assert rows["conv2"].shape == (16, 10, 10)
+    assert rows["conv2"].field == ((14, 2), (14, 2))
+    assert rows["conv2"].parameters == 6 * 16 * 25 + 16
+    assert rows["conv2"].multiply_adds == 6 * 16 * 25 * 100
+    assert rows["fc1"].parameters == 120 * 84 + 84
+    assert found.parameters == sum(row.parameters for row in found.rows) == 61_706
+    lines = str(found).splitlines()
+    assert lines[0] == "lenet5"
+    assert lines[-1].split() == ["total", "61,706", "416,520"]
+    assert next(line for line in lines if "conv2" in line).split() == ["conv2", "conv", "5×5,", "16", "16×10×10", "14×14", "2,416", "240,000"]
+
+
+def test_summary_needs_shapes_and_sees_the_whole_image():
+    with pytest.raises(ValueError, match=r"resnet18: summary needs the shape of a sample of each input \(input \(3, None, None\)\)"):
+        models.resnet18().summary()
+    found = models.resnet18().summary((3, 224, 224))
+    assert found.rows[0].field == ((7, 2), (7, 2))
+    assert found.rows[-1].field is None
+    assert found.parameters == 11_689_512
+    # Published as 1.8 billion; a normalisation counts one for an element here.
+    assert 1.81e9 < found.multiply_adds < 1.83e9
+
+
+# The rows of the study notes: what stands behind each layer that has parameters or pools, and their parameters.
+ROWS = {
+    "lenet5": [
+        ((6, 28, 28), 156), ((6, 14, 14), 0), ((16, 10, 10), 2416), ((16, 5, 5), 0), ((120, 1, 1), 48120), ((84,), 10164), ((10,), 850),
+    ],
+    "alexnet_small": [
+        ((64, 34, 34), 1792), ((64, 17, 17), 0), ((192, 19, 19), 110784), ((192, 9, 9), 0), ((384, 9, 9), 663936), ((256, 9, 9), 884992),
+        ((256, 9, 9), 590080), ((256, 4, 4), 0), ((2048,), 8390656), ((2048,), 4196352), ((10,), 20490),
+    ],
+    "vgg16": [
+        ((64, 224, 224), 1792), ((64, 224, 224), 36928), ((64, 112, 112), 0), ((128, 112, 112), 73856), ((128, 112, 112), 147584),
+        ((128, 56, 56), 0), ((256, 56, 56), 295168), ((256, 56, 56), 590080), ((256, 56, 56), 590080), ((256, 28, 28), 0),
+        ((512, 28, 28), 1180160), ((512, 28, 28), 2359808), ((512, 28, 28), 2359808), ((512, 14, 14), 0), ((512, 14, 14), 2359808),
+        ((512, 14, 14), 2359808), ((512, 14, 14), 2359808), ((512, 7, 7), 0), ((512, 7, 7), 0), ((4096,), 102764544), ((4096,), 16781312),
+        ((10,), 40970),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_of_the_study_notes(name):
+    model = getattr(models, name)(num_classes=10)
+    rows = model.summary(*([(3, 224, 224)] if name == "vgg16" else [])).rows
+    found = [(row.shape, row.parameters) for row in rows if row.parameters or "pool" in row.name]
+    assert found == ROWS[name]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_rows_of_the_small_resnet(version):
+    model = models.resnet18_small(version=version)
+    rows = model.summary().rows
+    convolutions = [row for row in rows if row.layer.startswith("conv 3×3")]
+    widths = [64, *[width for width in (64, 128, 256, 512) for _ in range(4)]]
+    extents = [32, *[extent for extent in (32, 16, 8, 4) for _ in range(4)]]
+    assert [row.shape for row in convolutions] == [(k, n, n) for k, n in zip(widths, extents)]
+    assert [row.parameters for row in convolutions] == [9 * c * k for c, k in zip([3, *widths], widths)]
+    assert [(row.shape, row.parameters) for row in rows[-3:]] == [((512, 1, 1), 0), ((512,), 0), ((10,), 5130)]
+    assert sum(row.layer == "add" for row in rows) == 8
+    assert rows[-4].layer == "relu"
+
+
+def test_bottleneck_blocks_are_four_times_as_wide_behind():
+    rows = models.resnet18_small(block="bottleneck").summary().rows
+    assert next(row for row in rows if row.name == "layer4.1.conv3").shape == (2048, 4, 4)
+    with pytest.raises(ValueError, match="version must be 1 or 2, got 3"):
+        models.resnet18_small(version=3)
+    with pytest.raises(ValueError, match="block must be one of 'basic', 'bottleneck', got 'wide'"):
+        models.resnet18_small(block="wide")
+
+
+def trained(model, rng):
+    """Weights with running statistics as after some training."""
+    params, buffers = model.init(rng=0)
+    for name, array in buffers.items():
+        if name.endswith("running_mean"):
+            array[...] = rng.standard_normal(array.shape)
+        elif name.endswith("running_var"):
+            array[...] = rng.uniform(0.5, 2, array.shape)
+    return params, buffers
+
+
+def test_prepare_predicts_what_apply_does(rng):
+    model = tiny()
+    params, buffers = trained(model, rng)
+    predict = model.prepare(params, buffers)
+    for shape in ((2, 2, 4, 4), (2, 2, 4, 4), (1, 2, 6, 5)):
+        x = rng.standard_normal(shape).astype(np.float32)
+        kept = x.copy()
+        want, _ = model.apply(params, buffers, x)
+        got = predict(x)
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(x, kept)
+        again = predict(2 * x)
+        assert not np.shares_memory(got, again)
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_prepare_keeps_values_that_others_see(rng):
+    """A value that is a view of another, used later, an output, or taken twice."""
+    net = Builder("views")
+    x = net.input(2, 4, 4)
+    y = net.conv("conv1", x, 4, 1)
+    view = net.call("half", lambda x: x[:, :2], y, shape=lambda s: (2, *s[1:]))
+    z = net.conv("conv2", net.relu(y), 4, 1)
+    w = net.conv("conv3", net.conv("conv4", z, 4, 1), 4, 1)
+    flat = net.flatten(net.relu(net.conv("conv5", w, 2, 1)))
+    sum_ = net.add(z, z, w)
+    model = net.build(view, flat, net.concat(sum_, view), y)
+    params, buffers = model.init(rng=0)
+    predict = model.prepare(params, buffers)
+    x = rng.standard_normal((2, 2, 4, 4)).astype(np.float32)
+    for _ in range(3):
+        for got, want in zip(predict(x), model.apply(params, buffers, x)[0], strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    first = predict(x)
+    kept = [a.copy() for a in first]
+    predict(x + 1)
+    for a, b in zip(first, kept):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_prepared_networks_in_threads(rng):
+    model = tiny()
+    params, buffers = trained(model, rng)
+    predict = model.prepare(params, buffers)
+    xs = [rng.standard_normal((2, 2, 4, 4)).astype(np.float32) for _ in range(8)]
+    wanted = [predict(x) for x in xs]
+    with ThreadPoolExecutor(4) as pool:
+        for got, want in zip(pool.map(predict, xs * 8), wanted * 8):
+            np.testing.assert_array_equal(got, want)

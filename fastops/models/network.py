@@ -26,6 +26,7 @@ import numpy as np
 from fastops.models import layers, weights
 from fastops.models.layers import Entry, Field, Initial, Layer, Run, Shape, pair
 from fastops.models.prepare import Prepared
+from fastops.models.summary import Summary, summary
 
 Arrays = dict[str, Any]
 Integers = int | tuple[int, int]
@@ -358,6 +359,20 @@ class Network:
             if len(shape) != len(wanted) or any(w not in (None, n) for w, n in zip(wanted, shape)):
                 raise ValueError(f"{self.name}: {name} must have samples of shape {wanted}, got {tuple(shape)}")
         return [tuple(shape) for shape in given]
+
+    def summary(self, *input_shapes: Shape) -> Summary:
+        """The network as a table, layer by layer: output shape, receptive field, parameters, multiply-adds; and totals.
+
+        Args:
+            input_shapes: of a sample of each input, such as ``(3, 224, 224)``; may be left out where the network knows them.
+
+        Returns:
+            A record whose text is the table; ``rows``, ``parameters``, ``buffers`` and ``multiply_adds`` have the numbers.
+
+        Raises:
+            ValueError: the shape of an input is not known, or does not fit.
+        """
+        return summary(self, *input_shapes)
 
     def fields(self, *input_shapes: Shape) -> list[Field]:
         """What an element of every value sees of the image, by number: for each axis (extent, step); None: all of it."""

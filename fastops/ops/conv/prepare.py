@@ -64,8 +64,7 @@ class PreparedConv2d:
     def __call__(self, input: Any, bias: Any = None, *, activation: str | None = None, out: Array | None = None) -> Array:
         """The convolution of ``input``; arguments and result as for :func:`conv2d`."""
         if (
-            out is None
-            and type(input) is ndarray and input.flags.carray
+            type(input) is ndarray and input.flags.carray
             and (bias is None or (type(bias) is ndarray and bias.flags.carray))
         ):  # fmt: skip
             try:
@@ -73,12 +72,13 @@ class PreparedConv2d:
             except (KeyError, TypeError):
                 pass
             else:
-                y: Array = empty(ready.shape, ready.dtype)
-                ready.run(
-                    input.reshape(ready.input_shape), self._weight_view, ready.no_bias if bias is None else bias,
-                    y.reshape(ready.result_shape), prepared,
-                )  # fmt: skip
-                return y
+                y: Any = empty(ready.shape, ready.dtype) if out is None else out
+                if out is None or (type(out) is ndarray and out.shape == ready.shape and _check.takes_result(out, ready.dtype, input, bias)):
+                    ready.run(
+                        input.reshape(ready.input_shape), self._weight_view, ready.no_bias if bias is None else bias,
+                        y.reshape(ready.result_shape), prepared,
+                    )  # fmt: skip
+                    return y
         # The weights take part in the check of dtypes as the user gave them: float16 ones are kept as float32.
         weight = self._weight if self._dtype == self._weight.dtype else self.weight
         arrays, dtype = _check.as_arrays("conv2d", input=input, weight=weight, bias=bias, optional="bias")
