@@ -1,7 +1,7 @@
 """Scratch memory that is kept between calls.
 
 Fresh memory costs more than most kernels: every page is zeroed by the system at its first touch (64 MB: 7 ms reused,
-14 ms fresh). Each Python thread keeps one buffer a dtype and hands out its start; it grows up to a limit, and what is
+14 ms fresh). Each Python thread keeps one buffer a dtype and use, and hands out its start; it grows up to a limit, and what is
 asked for beyond that is allocated for the one call.
 """
 
@@ -17,7 +17,7 @@ _LINE = 64
 
 class _Buffers(threading.local):
     def __init__(self) -> None:
-        self.by_dtype: dict[str, np.ndarray] = {}
+        self.held: dict[tuple[str, str], np.ndarray] = {}
 
 
 _buffers = _Buffers()
@@ -30,12 +30,15 @@ def _aligned(count: int, dtype: str) -> np.ndarray:
     return raw[start : start + count * itemsize].view(dtype)
 
 
-def scratch(count: int, dtype: str) -> np.ndarray:
-    """At least ``count`` elements, aligned to a cache line, contents undefined; valid until this thread's next call."""
-    held = _buffers.by_dtype.get(dtype)
+def scratch(count: int, dtype: str, use: str = "") -> np.ndarray:
+    """At least ``count`` elements, aligned to a cache line, contents undefined; valid until this thread's next call for that use.
+
+    Whoever holds a buffer while calling others that take one names a ``use`` of its own.
+    """
+    held = _buffers.held.get((dtype, use))
     if held is not None and held.size >= count:
         return held
     fresh = _aligned(count, dtype)
     if fresh.nbytes <= _KEEP_BYTES:
-        _buffers.by_dtype[dtype] = fresh
+        _buffers.held[dtype, use] = fresh
     return fresh

@@ -22,6 +22,7 @@ from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 from fastops.simd.blocking import CYCLES_PER_NS, LANES, panel_width
 from fastops.simd.gemm import gemm_strided, gemm_workspace
 from fastops.simd.pack import copy_run
+from fastops.simd.workspace import scratch
 
 # Images are joined when they have fewer pixels than this, or leave more than a tenth of their last columns idle.
 _FEW_PIXELS = 128
@@ -79,11 +80,11 @@ class _Products:
                 strides = (ins_all * self.pixels, self.pixels, 1), (outs_all * self.pixels, self.pixels)
                 gemm_strided(self.batch, outs, self.pixels, ins, a, (0, row, col), b, strides[0], c, strides[1], bias=shift, bias_axis=0, activation=activation)
 
-    def _join(self, array: np.ndarray, n: int, images: int, channels: int, all_channels: int) -> np.ndarray:
-        """(channels, images, pixels) of images n, n + 1, ..., flat."""
+    def _join(self, use: str, array: np.ndarray, n: int, images: int, channels: int, all_channels: int) -> np.ndarray:
+        """(channels, images, pixels) of images n, n + 1, ..., flat, in scratch memory for that use."""
         p = self.pixels
-        joined = np.empty(channels * images * p, array.dtype)
-        threads = _threads.threads_for(joined.nbytes * _NS_PER_BYTE)
+        joined = scratch(channels * images * p, array.dtype.name, use)
+        threads = _threads.threads_for(channels * images * p * array.itemsize * _NS_PER_BYTE)
         _swap(threads, channels, images, p, array[n * all_channels * p :], p, all_channels * p, joined, images * p, p)
         return joined
 
@@ -95,10 +96,10 @@ class _Products:
         for n in range(0, self.batch, self.joined):
             images = min(self.joined, self.batch - n)
             cols = images * p
-            b = self._join(x, n, images, ins, ins_all)
-            c = np.empty(outs * cols, y.dtype)
+            b = self._join("joined", x, n, images, ins, ins_all)
+            c = scratch(outs * cols, y.dtype.name, "product")
             gemm_strided(1, outs, cols, ins, w, (0, *w_strides), b, (0, cols, 1), c, (0, cols), bias=bias, bias_axis=0, activation=activation)
-            threads = _threads.threads_for(c.nbytes * _NS_PER_BYTE)
+            threads = _threads.threads_for(outs * cols * y.itemsize * _NS_PER_BYTE)
             _swap(threads, outs, images, p, c, cols, p, y[n * outs_all * p :], p, outs_all * p)
 
     def grad_weight(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:
@@ -113,7 +114,8 @@ class _Products:
                 for n in range(0, self.batch, self.joined):
                     images = min(self.joined, self.batch - n)
                     cols = images * self.pixels
-                    side_a, side_b = self._join(a, n, images, self.k, self.y_all), self._join(b, n, images, self.c, self.x_all)
+                    side_a = self._join("dy", a, n, images, self.k, self.y_all)
+                    side_b = self._join("joined", b, n, images, self.c, self.x_all)
                     gemm_strided(1, self.k, self.c, cols, side_a, (0, cols, 1), side_b, (0, 1, cols), c, (0, self.c), accumulate=n > 0)
                 continue
             for n in range(self.batch):
