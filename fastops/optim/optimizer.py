@@ -108,17 +108,17 @@ class Optimizer:
         values, flat = _values(params)
         gradients = _along(params, flat, grads, f"{self.name}: grads")
         kept = [_along(params, flat, state[key], f"{self.name}: state[{key!r}]") for key in self._keeps]
-        step, counts = int(state["step"]), np.array(state["steps"], np.int64)
-        if counts.shape != (len(values),):
-            raise ValueError(f"{self.name}: state['steps'] must have shape ({len(values)},), got {counts.shape}")
+        step, before = int(state["step"]), np.asarray(state["steps"], np.int64)
+        if before.shape != (len(values),):
+            raise ValueError(f"{self.name}: state['steps'] must have shape ({len(values)},), got {before.shape}")
         rate = self.lr(step) if lr is None else _check.real(self.name, "lr", lr)
+        # All is checked before anything is changed.
+        work = [
+            None if gradient is None else self._prepared(params, index, value, gradient, [tree[index] for tree in kept], inplace)
+            for index, (value, gradient) in enumerate(zip(values, gradients))
+        ]
+        counts = before + [given is not None for given in work]
         numbers: dict[tuple[int, str], Array] = {}
-        work = []
-        for index, (value, gradient, count) in enumerate(zip(values, gradients, counts.tolist())):
-            # All is checked before anything is changed.
-            work.append(None if gradient is None else self._prepared(params, index, value, gradient, [tree[index] for tree in kept], inplace))
-            if gradient is not None:
-                counts[index] = count + 1
         changed: list[Any] = list(values)
         new = [list(tree) for tree in kept]
         for index, (given, count) in enumerate(zip(work, counts.tolist())):
@@ -144,15 +144,14 @@ class Optimizer:
 
     def _prepared(self, params: Any, index: int, value: Any, gradient: Any, state: list[Any], inplace: bool) -> Work:
         """A parameter, its gradient and its state, checked and as kernels take them."""
-        dtype = value.dtype if type(value) is np.ndarray else None
-        if type(gradient) is np.ndarray and gradient.dtype == dtype and dtype.char in "fd" and gradient.shape == value.shape:
-            shape = value.shape
-            if (
-                value.flags.carray
-                and gradient.flags.carray
-                and all(type(s) is np.ndarray and s.dtype == dtype and s.shape == shape and s.flags.carray for s in state)
-            ):
-                return Work(value, gradient, state)  # the usual case
+        if type(value) is np.ndarray and type(gradient) is np.ndarray:
+            dtype, shape = value.dtype, value.shape
+            if dtype.char in "fd" and gradient.dtype == dtype and gradient.shape == shape and value.flags.carray and gradient.flags.carray:
+                for s in state:
+                    if type(s) is not np.ndarray or s.dtype != dtype or s.shape != shape or not s.flags.carray:
+                        break
+                else:
+                    return Work(value, gradient, state)  # the usual case
         path = [path for path, _ in leaves(params)][index]
         op = self.name
         if inplace:
@@ -172,7 +171,8 @@ class Optimizer:
             if inplace and not array.flags.carray:
                 raise ValueError(f"{op}: {name} must be contiguous and writeable where inplace is True")
             arrays.append(_check.as_array(op, name, array))
-        return Work(_check.as_array(op, "params", p.astype(computed)), _check.as_array(op, "grads", g.astype(computed)), arrays)
+        ready = (_check.as_array(op, "", array.astype(computed, copy=False)) for array in (p, g))
+        return Work(*ready, arrays)
 
     def _one(self, given: Work, value: Any, numbers: Array, inplace: bool) -> Any:
         """Update one parameter; its state ends up in ``given``."""
