@@ -23,7 +23,6 @@ import fastops.functional as F
 from fastops.models.layers import Entry, Field, Initial, Layer, Run, Shape, normal, ones, size, uniform, zeros
 from fastops.models.network import Builder, Network, Value
 
-
 _STANDARD, _SMALL = normal(1.0), normal(0.02)  # PyTorch's for an embedding, and GPT-2's for all
 
 
