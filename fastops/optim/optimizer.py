@@ -171,8 +171,8 @@ class Optimizer:
             if inplace and not array.flags.carray:
                 raise ValueError(f"{op}: {name} must be contiguous and writeable where inplace is True")
             arrays.append(_check.as_array(op, name, array))
-        ready = (_check.as_array(op, "", array.astype(computed, copy=False)) for array in (p, g))
-        return Work(*ready, arrays)
+        p, g = (_check.as_array(op, "", array.astype(computed, copy=False)) for array in (p, g))
+        return Work(p, g, arrays)
 
     def _one(self, given: Work, value: Any, numbers: Array, inplace: bool) -> Any:
         """Update one parameter; its state ends up in ``given``."""
