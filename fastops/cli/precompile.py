@@ -106,7 +106,32 @@ def _run_small(family: str, op: str, dtype: str) -> None:
             run_call(op, make, dtype)
 
 
-FAMILIES: dict[str, Callable[[], Iterator[Work]]] = {"conv": _conv, **{family: partial(_small_calls, family) for family in CALLS}}
+def _optim() -> Iterator[Work]:
+    for dtype in ("float32", "float64"):
+        yield f"optim {dtype}", partial(_run_optim, dtype)
+
+
+def _run_optim(dtype: str) -> None:
+    import numpy as np
+
+    from fastops import optim
+
+    params = {"w": np.ones((40, 24), dtype)}
+    optimizers = [getattr(optim, name)() for name in ("sgd", "adagrad", "adadelta", "adam", "adamax", "lion", "muon")]
+    optimizers += [optim.sgd(momentum=0.9), optim.adam(amsgrad=True)]
+    optimizers += [optim.rmsprop(momentum=momentum, centered=centered) for momentum in (0.0, 0.9) for centered in (False, True)]
+    for optimizer in optimizers:
+        for inplace in (False, True):
+            optimizer.update(params, params, optimizer.init(params), inplace=inplace)
+    optim.clip_grad_norm(params, 1.0)
+    optim.clip_grad_value(params, 1.0)
+
+
+FAMILIES: dict[str, Callable[[], Iterator[Work]]] = {
+    "conv": _conv,
+    **{family: partial(_small_calls, family) for family in CALLS},
+    "optim": _optim,
+}
 
 
 def _family(name: str) -> str:

@@ -245,10 +245,11 @@ def _idx_images(place: Path) -> list[Path]:
 
 
 def _idx_pair(images: Path) -> tuple[Array, Array]:
+    content = _idx(images)
     name = images.name.replace("images", "labels").replace("idx3", "idx1")
     for labels in (images.with_name(name), images.with_name(name.removesuffix(".gz")), images.with_name(f"{name}.gz")):
         if labels != images and labels.exists():
-            return _idx(images), _idx(labels)
+            return content, _idx(labels)
     raise Refused(f"--data {images}: there is no file of labels beside it ({name})")
 
 
