@@ -59,6 +59,19 @@ def as_arrays(op: str, *, optional: str | tuple[str, ...] = (), **values: Any) -
     TypeError: add: other must have the dtype of input, float32, got float64
     """
     absent = (optional,) if isinstance(optional, str) else optional
+    ready, kind = [], None
+    for name, value in values.items():  # the usual case: 0.25 us an array instead of 0.45
+        if type(value) is np.ndarray:
+            dtype = value.dtype
+            if not ((dtype is kind or (kind is None and dtype in _COMPILED)) and value.flags.carray):
+                break
+            kind = dtype
+        elif value is not None or name not in absent:
+            break
+        ready.append(value)
+    else:
+        if kind is not None:
+            return ready, kind
     arrays = [None if value is None and name in absent else as_array(op, name, value) for name, value in values.items()]
     first: tuple[str, np.dtype[Any]] | None = None
     for name, array in zip(values, arrays):

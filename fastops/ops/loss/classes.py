@@ -43,6 +43,8 @@ _any_order = njit(**REDUCTION_FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=T
 # Elements, and rows that lie side by side (columns), that one thread takes at a time.
 _BLOCK = 1 << 14
 _COLUMNS = 256
+# Up to so many rows of which each is one number are not worth a second launch.
+_FEW = 1 << 12
 _NS_PER_ELEMENT = 0.7
 
 
@@ -64,6 +66,31 @@ def _scan(threads, target, classes, ignore_index, weight):
                 return i, total
             total += weight[target[i]] if weight.size > 0 else 1
     return -1, total
+
+
+@launcher
+def _nll(threads, x, classes, length, target, ignore_index, losses, out, mean):
+    """nll_loss of a few rows in one go: ``losses`` of each row, or their sum or mean in ``out``; one of the two is empty.
+
+    Where the first target is that is no class, else -1.
+    """
+    number, each = x.dtype.type, losses.size > 0
+    total, counted = 0.0, 0
+    for row in range(target.size):
+        t = target[row]
+        loss = number(0)
+        if t != ignore_index:
+            if t < 0 or t >= classes:
+                return row
+            at = row * classes + t if length == 1 else (row // length * classes + t) * length + row % length
+            loss = -x[np.uintp(at)]
+            counted += 1
+        if each:
+            losses[row] = loss
+        total += loss
+    if out.size > 0:
+        out[0] = total / counted if mean else total
+    return -1
 
 
 # ---- m and s of the rows first <= row < end of x (N, C, L), flat; row n L + l has the elements x[n, :, l]
@@ -553,8 +580,18 @@ def nll_loss(input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = Non
     >>> nll_loss(np.array([[-1.0, -2.0], [-3.0, -4.0]]), np.array([0, 1]), reduction="none")
     array([1., 4.])
     """
-    check_reduction("nll_loss", reduction)
-    c = _prepare("nll_loss", input, target, weight, ignore_index, probable=False)
+    op = "nll_loss"
+    check_reduction(op, reduction)
+    if type(input) is type(target) is np.ndarray and input.ndim and 0 < target.size <= _FEW and weight is None and type(ignore_index) is int:
+        # few rows, each a single number to look up: no time for more than one launch
+        kind, (classes, length, _, outside) = input.dtype, _layout(input.shape)
+        if kind.char in "fd" and input.flags.carray and target.dtype.char == "l" and target.flags.carray and target.shape == outside:
+            out, empty = np.empty(outside if reduction == "none" else (), kind), _EMPTY[kind.char]
+            flat = out.ravel()
+            each, whole = (flat, empty) if reduction == "none" else (empty, flat)
+            if _nll(1, input.ravel(), classes, length, target.ravel(), ignore_index, each, whole, reduction == "mean") < 0:
+                return out
+    c = _prepare(op, input, target, weight, ignore_index, probable=False)
     return _evaluate(c, reduction, 1.0, 0.0, normalised=False)[0]
 
 

@@ -21,6 +21,8 @@ from fastops._jit import function, launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.reduce import maximum, span_dot, span_max, span_sum
+from fastops.simd.vector import lanes as lanes_of
+from fastops.simd.vector import load, splat, store
 from fastops.simd.vmath import exp, log
 
 # Vectors lie side by side in a strip of so many lanes, one a lane; or one vector is cut into pieces as long as the strip.
@@ -111,6 +113,19 @@ def _strip(block, axis, inner):
     return block // strips * axis * inner + first, axis, inner, axis, min(_STRIP, inner - first)
 
 
+@function
+def _scale(x, start, count, factor, y):
+    """y = x factor over a span."""
+    L, by = lanes_of(x), splat(x, factor)
+    end = start + count
+    i = start
+    while end - i >= L:
+        store(y, i, load(x, i) * by)
+        i += L
+    for j in range(i, end):
+        y[j] = x[j] * factor
+
+
 @separate
 def _forward_strips(block, worker, x, axis, inner, strips, together, p, eps, scratch, y):
     """y for some strips; x and y flat, scratch (threads, 4, strip)."""
@@ -121,12 +136,12 @@ def _forward_strips(block, worker, x, axis, inner, strips, together, p, eps, scr
         _norms(x, start, pieces, step, size, lanes, alone, p, norm)
         _inverse(norm[: 1 if alone else lanes], eps, inverse)
         if alone:
-            _fill(inverse, lanes)
+            _scale(x, start, size, inverse[0], y)
+            continue
         for piece in range(pieces):
-            width = min(lanes, size - piece * lanes) if alone else lanes
             at = start + piece * step
-            source, target = x[at : at + width], y[at : at + width]
-            for j in range(width):
+            source, target = x[at : at + lanes], y[at : at + lanes]
+            for j in range(lanes):
                 target[j] = source[j] * inverse[j]
 
 
