@@ -42,8 +42,8 @@ class Recipe:
 RECIPES = {
     "lenet5": Recipe(epochs=60),
     "alexnet_small": Recipe(epochs=8, lr=5e-4),
-    "resnet18_small": Recipe(epochs=6, lr=1e-3),
-    "shufflenet_small": Recipe(epochs=30, lr=4e-3),
+    "resnet18_small": Recipe(epochs=4, lr=1e-3),
+    "shufflenet_small": Recipe(epochs=15, lr=4e-3),
     "lstm": Recipe(task=ROWS, epochs=40, lr=4e-3, clip=1.0),
     "transformer": Recipe(task=ROWS, epochs=60, lr=2e-3, clip=1.0),
     **{name: Recipe(task=GRAPH, epochs=200, batch=1, optimizer="adam", lr=1e-2, weight_decay=5e-4, schedule="cosine") for name in ("gat", "gcn", "graph_sage")},
