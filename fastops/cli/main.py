@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "compare": "measure the convolution strategies on the layers of a network",
+    "draw": "draw a network as a picture",
     "info": "show versions, processor, threads and the kernel cache",
     "precompile": "fill the kernel cache, using all cores",
     "train": "train a network on real data",

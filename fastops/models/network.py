@@ -330,6 +330,27 @@ class Network:
             (buffers if entry.buffer else params)[name] = found[name]
         return params, buffers
 
+    def draw(self, path: str | os.PathLike[str], *input_shapes: Shape, collapse: bool = True) -> None:
+        """A picture of the network: every layer a box, wider with more channels and higher with a larger image.
+
+        A normalisation, an activation and the like are strips under the layer before them, blocks are framed, branches stand
+        side by side, and edges that jump over layers are arcs. Takes matplotlib. In an SVG the boxes have the layers' names
+        as ids.
+
+        Args:
+            path: file to write; its ending decides on the format: svg, png, pdf.
+            input_shapes: the shape of a sample of every input, (3, 224, 224); by default as far as the network knows it.
+            collapse: draw three or more equal blocks in a row as one, and the stages of a network under a pyramid as a box each.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            ValueError: the ending is of no known format, or a shape does not fit.
+            OSError: the file cannot be written.
+        """
+        from fastops.models.drawing import draw
+
+        draw(self, path, *input_shapes, collapse=collapse)
+
     def _check_inputs(self, inputs: Sequence[Any]) -> None:
         if len(inputs) != len(self.inputs):
             wanted = ", ".join(name for name, _ in self.inputs)

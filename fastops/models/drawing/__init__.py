@@ -1,0 +1,4 @@
+"""A network as a picture: :meth:`fastops.models.Network.draw`, with matplotlib."""
+
+from fastops.models.drawing.paint import check as check
+from fastops.models.drawing.paint import draw as draw
