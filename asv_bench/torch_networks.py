@@ -68,7 +68,7 @@ def _function(layer: layers.Layer, inplace: bool) -> Callable[..., Any]:
     if isinstance(layer, layers.Linear):
         return nn.Linear(layer.features, layer.out_features, layer.bias)
     if isinstance(layer, layers.Activation):
-        kinds = {"relu": nn.ReLU, "relu6": nn.ReLU6}
+        kinds = {"relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU}
         return kinds[layer.name](inplace) if layer.name in kinds else getattr(torch, layer.name)
     if isinstance(layer, layers.Pool):
         if layer.mode == "max":

@@ -79,7 +79,7 @@ class Builder:
         self._steps: list[Step] = []
         self._shapes: list[Shape] = []
         self._scopes: list[str] = []
-        self._named: dict[str, dict[str, Shape]] = {}
+        self._named: dict[str, dict[str, tuple[int, ...]]] = {}
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:

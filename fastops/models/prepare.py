@@ -203,7 +203,7 @@ def _conv(layer: layers.Conv, weight: Any, bias: Any, activation: str | None) ->
             return prepared(x, bias, activation=activation)
         shape = shapes.get(x.shape)
         if shape is None:
-            shape = shapes[x.shape] = (x.shape[0], *layer.shape(x.shape[1:]))  # type: ignore[assignment]
+            shape = shapes[x.shape] = (x.shape[0], *(n for n in layer.shape(x.shape[1:]) if n is not None))
         return prepared(x, bias, activation=activation, out=memory.take(shape, x.dtype))
 
     return run
