@@ -32,9 +32,9 @@ from fastops._jit import REDUCTION_FLAGS, call, function, launcher, parallel, se
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.random import bits32, check_seed, seed_of
-from fastops.simd.reduce import maximum, span_sum
-from fastops.simd.rows import fill_row
-from fastops.simd.vector import broadcast, fma, lanes, larger, largest_lane, load, load_part, splat, store, store_part, sum_of_lanes
+from fastops.simd.reduce import greater, maximum, span_sum
+from fastops.simd.rows import copy_row, fill_row
+from fastops.simd.vector import broadcast, fma, lanes, largest_lane, load, load_part, splat, store, store_part, sum_of_lanes
 from fastops.simd.vmath import exp_plain, log, log1p
 
 _NS = 0.6  # an element, one thread, AVX2
@@ -68,14 +68,6 @@ def _exp_into(x, scale, shift, y):
     return total
 
 
-@_any_order
-def _exp_sum(x, scale, shift):
-    total = x.dtype.type(0)
-    for i in range(x.size):
-        total += exp_plain(scale * x[i] - shift)
-    return total
-
-
 @function
 def _scaled_max(x, scale):
     largest = x.dtype.type(-np.inf)
@@ -89,44 +81,98 @@ def _scaled_max(x, scale):
 
 @function
 def _row_max(x, start, axis, scale):
-    """The largest of scale * x[start : start + axis]."""
+    """The largest of scale * x[start : start + axis]. Whether it sees NaN does not matter: the sum of powers will.
+
+    Four chains: NaN and all, ``maximum`` takes seven cycles, as long as the power of a vector.
+    """
     L, factor = lanes(x), splat(x, scale)
     if axis < L:
         return _scaled_max(x[start : start + axis], scale)
-    top = load(x, start + axis - L) * factor  # the last vector overlaps the one before it
-    for i in range(0, axis - L, L):
-        top = larger(top, load(x, start + i) * factor)
-    return largest_lane(top)
+    a = load(x, start + axis - L) * factor  # the last vector overlaps the one before it
+    b, c, d = a, a, a
+    i, end = start, start + axis - L
+    while end - i > 3 * L:
+        a, b = greater(load(x, i) * factor, a), greater(load(x, i + L) * factor, b)
+        c, d = greater(load(x, i + 2 * L) * factor, c), greater(load(x, i + 3 * L) * factor, d)
+        i += 4 * L
+    while i < end:
+        a = greater(load(x, i) * factor, a)
+        i += L
+    return largest_lane(greater(greater(a, b), greater(c, d)))
 
 
 @function
 def _row_sum(x, start, axis):
     L = lanes(x)
-    whole = axis // L * L
-    total = load_part(x, start + whole, axis - whole)
-    for i in range(start, start + whole, L):
-        total = total + load(x, i)
-    return sum_of_lanes(total)
+    end = start + axis
+    i = start + axis // L * L
+    a = load_part(x, i, end - i)
+    b, c, d = splat(x, x.dtype.type(0)), splat(x, x.dtype.type(0)), splat(x, x.dtype.type(0))
+    end, i = i, start
+    while end - i >= 4 * L:
+        a, b = a + load(x, i), b + load(x, i + L)
+        c, d = c + load(x, i + 2 * L), d + load(x, i + 3 * L)
+        i += 4 * L
+    while i < end:
+        a = a + load(x, i)
+        i += L
+    return sum_of_lanes((a + b) + (c + d))
+
+
+@function
+def _scale_row(x, x0, factor, y, y0, count):
+    """y[y0 + i] = factor * x[x0 + i]"""
+    L, by = lanes(x), splat(x, factor)
+    if count < L:
+        for i in range(count):
+            y[y0 + i] = x[x0 + i] * factor
+        return
+    for i in range(0, count - L, L):
+        store(y, y0 + i, load(x, x0 + i) * by)
+    store(y, y0 + count - L, load(x, x0 + count - L) * by)  # overlaps the one before
+
+
+@function
+def _shift_row(x, scale, shift, less, y):
+    """y = (scale * x - shift) - less"""
+    L, factor, first, second = lanes(x), splat(x, scale), splat(x, shift), splat(x, less)
+    count = x.size
+    if count < L:
+        for i in range(count):
+            y[i] = (scale * x[i] - shift) - less
+        return
+    for i in range(0, count - L, L):
+        store(y, i, (load(x, i) * factor - first) - second)
+    store(y, count - L, (load(x, count - L) * factor - first) - second)
 
 
 @separate
-def _softmax_row(x, scale, logarithm, y):
-    """One long row."""
-    number, axis = x.dtype.type, x.size
+def _softmax_row(x, scale, logarithm, part, e, y):
+    """One long row; part and e are scratch. Its end is filled up to whole groups of vectors, so that no loop has a remainder."""
+    number, axis, group = x.dtype.type, x.size, 4 * lanes(x)
     shift, total = _row_max(x, 0, axis, scale), np.float64(0)
-    if logarithm:
-        for start in range(0, axis, _RUN):
-            total += _exp_sum(x[start : min(start + _RUN, axis)], scale, shift)
-        less = log(number(total))
-        for i in range(axis):
-            y[i] = (scale * x[i] - shift) - less
+    last = (axis - 1) // _RUN * _RUN
+    for start in range(0, last, _RUN):
+        if logarithm:
+            total += _exp_into(x[start : start + _RUN], scale, shift, e[:_RUN])
+        else:
+            total += _exp_into(x[start : start + _RUN], scale, shift, y[start : start + _RUN])
+    count = axis - last
+    full = (count + group - 1) // group * group
+    if full == count:
+        _exp_into(x[last:axis], scale, shift, e[:count])
     else:
-        for start in range(0, axis, _RUN):
-            end = min(start + _RUN, axis)
-            total += _exp_into(x[start:end], scale, shift, y[start:end])
+        copy_row(x, last, part, 0, count)
+        part[count:full] = number(0)
+        _exp_into(part[:full], scale, shift, e[:full])
+    total += _row_sum(e, 0, count)
+    if logarithm:
+        _shift_row(x, scale, shift, log(number(total)), y)
+    else:
         over = number(1.0 / total)
-        for i in range(axis):
+        for i in range(last):
             y[i] *= over
+        _scale_row(e, 0, over, y, last, count)
 
 
 @separate
@@ -150,15 +196,24 @@ def _softmax_short_rows(x, axis, scale, logarithm, spread, e, y):
             shift, less = broadcast(spread, start), broadcast(e, row)
             for i in range(start, start + whole, L):
                 store(y, i, (load(x, i) * factor - shift) - less)
-            store_part(y, start + whole, (load_part(x, start + whole, axis - whole) * factor - shift) - less, axis - whole)
+            last = start + axis - L
+            if axis >= L:  # the last vector overlaps the one before it: a masked store would take 20 ns
+                store(y, last, (load(x, last) * factor - shift) - less)
+            else:
+                store_part(y, start, (load_part(x, start, axis) * factor - shift) - less, axis)
     else:
         for i in range(size):
             y[i] = exp_plain(scale * x[i] - spread[i])
         for start in range(0, size, axis):
             over = splat(y, number(1) / _row_sum(y, start, axis))
-            for i in range(start, start + whole, L):
-                store(y, i, load(y, i) * over)
-            store_part(y, start + whole, load_part(y, start + whole, axis - whole) * over, axis - whole)
+            if axis >= L:
+                last = start + axis - L
+                end = load(y, last) * over
+                for i in range(start, start + whole, L):
+                    store(y, i, load(y, i) * over)
+                store(y, last, end)
+            else:
+                store_part(y, start, load_part(y, start, axis) * over, axis)
 
 
 @separate
@@ -168,7 +223,7 @@ def _softmax_rows(block, worker, x, axis, scale, logarithm, each, scratch, y):
     scale = x.dtype.type(scale)
     if axis > _SHORT:
         for start in range(first, end, axis):
-            call(_softmax_row, (x[start : start + axis], scale, logarithm, y[start : start + axis]))
+            call(_softmax_row, (x[start : start + axis], scale, logarithm, scratch[worker, 0], scratch[worker, 1], y[start : start + axis]))
         return
     step = _FLAT // axis * axis
     for start in range(first, end, step):
@@ -182,10 +237,17 @@ def _row_dot(x, y, start, axis):
     for run in range(start, start + axis, _RUN):
         count = min(_RUN, start + axis - run)
         last = run + count // L * L
-        part = load_part(x, last, run + count - last) * load_part(y, last, run + count - last)
-        for i in range(run, last, L):
-            part = fma(load(x, i), load(y, i), part)
-        total += sum_of_lanes(part)
+        a = load_part(x, last, run + count - last) * load_part(y, last, run + count - last)
+        b, c, d = splat(x, x.dtype.type(0)), splat(x, x.dtype.type(0)), splat(x, x.dtype.type(0))
+        i = run
+        while last - i >= 4 * L:
+            a, b = fma(load(x, i), load(y, i), a), fma(load(x, i + L), load(y, i + L), b)
+            c, d = fma(load(x, i + 2 * L), load(y, i + 2 * L), c), fma(load(x, i + 3 * L), load(y, i + 3 * L), d)
+            i += 4 * L
+        while i < last:
+            a = fma(load(x, i), load(y, i), a)
+            i += L
+        total += sum_of_lanes((a + b) + (c + d))
     return total
 
 
@@ -201,8 +263,10 @@ def _gradient_rows(block, worker, dy, y, axis, scale, logarithm, each, scratch, 
             last, end_of_row = start + axis // L * L, start + axis
             for i in range(start, last, L):
                 store(dx, i, load(y, i) * factor * (load(dy, i) - total))
-            g, row = load_part(dy, last, end_of_row - last), load_part(y, last, end_of_row - last)
-            store_part(dx, last, row * factor * (g - total), end_of_row - last)
+            if axis >= L:
+                store(dx, end_of_row - L, load(y, end_of_row - L) * factor * (load(dy, end_of_row - L) - total))
+            else:
+                store_part(dx, start, load_part(y, start, axis) * factor * (load_part(dy, start, axis) - total), axis)
         return
     if axis > _SHORT:
         for start in range(first, end, axis):
@@ -337,7 +401,7 @@ def _forward(x: Array, axis: int, inner: int, scale: float, logarithm: bool, y: 
         return
     threads = 1 if x.size < _BLOCK else threads_for(x.size * _NS)
     if inner == 1:
-        _rows(threads, x.ravel(), axis, scale, logarithm, np.empty((threads, 2, _FLAT if axis <= _SHORT else 0), x.dtype), y.ravel())
+        _rows(threads, x.ravel(), axis, scale, logarithm, np.empty((threads, 2, _FLAT), x.dtype), y.ravel())
     else:
         width = _width(axis)
         scratch, sums = np.empty((threads, 2 * width), x.dtype), np.empty((threads, width))

@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
 from fastops._threads import threads_for
-from fastops.simd.vector import fma, lanes, load, load_part, splat
+from fastops.simd.vector import fma, lanes, larger, largest_lane, load, load_part, splat
 
 # Elements that are added in their own format before float64 takes over.
 BLOCK = 1024
@@ -42,6 +42,16 @@ def maximum(typingctx: Any, a: Any, b: Any) -> Any:
         kind = args[0].type
         called = builder.module.declare_intrinsic("llvm.maximum", [kind], ir.FunctionType(kind, [kind, kind]))
         return builder.call(called, args, fastmath=("nsz",))
+
+    return a(a, a), codegen
+
+
+@intrinsic
+def greater(typingctx: Any, a: Any, b: Any) -> Any:
+    """The larger of each two lanes; b where either is NaN. One instruction of three cycles, where ``maximum`` takes three of seven."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered(">", args[0], args[1]), args[0], args[1])
 
     return a(a, a), codegen
 
@@ -151,11 +161,24 @@ def span_dot(x, x0, y, y0, count):
 @function
 def span_max(x, start, count):
     """The largest of a span; NaN if one is NaN, -inf if it is empty."""
-    part = x[start : start + count]
-    largest = x.dtype.type(-np.inf)
-    for i in range(count):
-        largest = maximum(largest, part[i])
-    return largest
+    L = lanes(x)
+    if count < L:
+        part = x[start : start + count]
+        largest = x.dtype.type(-np.inf)
+        for i in range(count):
+            largest = maximum(largest, part[i])
+        return largest
+    a = load(x, start + count - L)  # the last vector overlaps the one before it
+    b, c, d = a, a, a  # one chain would wait seven cycles for each vector
+    i, end = start, start + count - L
+    while end - i > 3 * L:
+        a, b = larger(load(x, i), a), larger(load(x, i + L), b)
+        c, d = larger(load(x, i + 2 * L), c), larger(load(x, i + 3 * L), d)
+        i += 4 * L
+    while i < end:
+        a = larger(load(x, i), a)
+        i += L
+    return largest_lane(larger(larger(a, b), larger(c, d)))
 
 
 # ---- whole arrays
