@@ -484,6 +484,28 @@ def test_a_second_process_finds_it_and_an_edit_compiles_what_it_can_reach(tree, 
     assert written(second) == {"element"}
 
 
+def test_two_commits_share_a_folder(tree, folder, tmp_path):
+    """As asv does: environments of two commits, which differ in a callee, run in turns, and neither runs the other's code."""
+    other = tmp_path / "other" / "fastops"
+    shutil.copytree(tree, other)
+    (other / "helper.py").write_text(HELPER.replace("3", "5"))
+
+    def results(package: Path) -> str:
+        return run_python(PRINT_RESULTS, root=package.parent, FASTOPS_CACHE_DIR=folder).strip()
+
+    assert results(tree) == "-3 -6 -9 -12 -15"
+    first = state(folder)
+    assert results(other) == "-5 -10 -15 -20 -25"
+    both = state(folder)
+    # What the callee cannot reach was not compiled again; and nothing of the first commit was overwritten.
+    assert {name.partition("-")[0] for name in both.keys() - first.keys()} == {"element", "body", "run"}
+    assert first.items() <= both.items()
+    for _ in range(2):
+        assert results(tree) == "-3 -6 -9 -12 -15"
+        assert results(other) == "-5 -10 -15 -20 -25"
+    assert state(folder) == both
+
+
 def test_processes_at_once(tree, folder):
     """The same and different signatures into one folder, while somebody clears it."""
     everything = ["float32", "float64", "int32", "int64"]
