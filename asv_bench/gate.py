@@ -30,7 +30,7 @@ from asv_bench.worker import ROOT, Died, Worker
 
 FINE, SLOWER, UNMEASURED = 0, 1, 2
 
-# One pair of processes finds what looks slower, up to four more confirm it.
+# One pair of processes finds what looks slower, up to four more confirm it; two are enough where there is no doubt.
 CONFIRMATIONS = 4
 
 # A turn is long enough for hundreds of short calls, and short beside what else may happen on the machine.
@@ -70,8 +70,8 @@ class Comparison:
 
         Once more, too, when the first pair's best times did not come back: then they may be far from what is possible.
         """
-        if self.failed or not self.pairs:
-            return False
+        if self.failed or not self.pairs or (len(self.pairs) >= 3 and self.slower(1 + 1.5 * (factor - 1))):
+            return False  # beyond doubt
         return self.ratio > halved(factor) or (len(self.pairs) == 1 and not self.settled)
 
     def slower(self, factor: float) -> bool:

@@ -152,13 +152,18 @@ class TestGate:
     def test_slower_every_time(self, run_gate, capsys):
         status, figures, started = run_gate({"a": [(1.0, 1.0)], "slow": [(1.0, 1.2)]})
         assert status == SLOWER == 1
-        assert started == [["a", "slow"]] + [["slow"]] * gate.CONFIRMATIONS
+        assert started == [["a", "slow"]] + [["slow"]] * 2
         (slow,) = (b for b in figures["benchmarks"] if b["name"] == "slow")
         assert slow["verdict"] == "slower"
         assert slow["ratio"] == pytest.approx(1.2)
-        assert len(slow["pairs"]) == 1 + gate.CONFIRMATIONS
+        assert len(slow["pairs"]) == 3
         assert figures["status"] == 1
         assert "1.200" in capsys.readouterr().out
+
+    def test_what_is_near_the_factor_is_measured_more_often(self, run_gate):
+        status, _, started = run_gate({"slow": [(1.0, 1.12)]})
+        assert status == SLOWER
+        assert started == [["slow"]] * (1 + gate.CONFIRMATIONS)
 
     def test_slower_once_is_a_false_alarm(self, run_gate):
         status, figures, started = run_gate({"a": [(1.0, 1.5), (1.0, 1.01)]})
