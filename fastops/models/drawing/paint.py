@@ -250,7 +250,7 @@ class _Painter:
 
         path = Curve([(x + self.dx, y + self.dy) for x, y in points], codes)
         style = "-|>,head_length=4,head_width=2.2"
-        ends = {"shrinkA": 0, "shrinkB": 0, "capstyle": "butt", "joinstyle": "round"}
+        ends: Any = {"shrinkA": 0, "shrinkB": 0, "capstyle": "butt", "joinstyle": "round"}
         self.axes.add_patch(FancyArrowPatch(path=path, arrowstyle=style, fc=colour, ec=colour, lw=width, zorder=z, **ends))
 
     def _edge(self, a: Place, b: Place, low: float, high: float) -> None:
