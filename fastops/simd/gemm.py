@@ -364,13 +364,14 @@ def gemm(a, b, *, out=None, alpha=1.0, accumulate=False, bias=None, activation=N
     """
     a, b = _for_kernels(a), _for_kernels(b)
     bias = None if bias is None else _for_kernels(bias)
-    if a.dtype != b.dtype or a.dtype.name not in ("float32", "float64"):
+    if a.dtype != b.dtype or a.dtype.char not in "fd":
         raise TypeError(f"gemm: a and b must both be float32 or both float64, got {a.dtype} and {b.dtype}")
     if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
         raise ValueError(f"gemm: a must be (..., M, K) and b (..., K, N), got {a.shape} and {b.shape}")
     rows, depth, cols = a.shape[-2], a.shape[-1], b.shape[-1]
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) if a.ndim + b.ndim > 4 else ()
-    if out is None:
+    fresh = out is None
+    if fresh:
         out = np.zeros((*lead, rows, cols), a.dtype) if accumulate else np.empty((*lead, rows, cols), a.dtype)
     elif out.shape != (*lead, rows, cols) or out.dtype != a.dtype or not out.flags.c_contiguous or not out.flags.writeable:
         raise ValueError(f"gemm: out must be C-contiguous, writeable, {(*lead, rows, cols)} {a.dtype}, got {out.shape} {out.dtype}")
@@ -382,9 +383,9 @@ def gemm(a, b, *, out=None, alpha=1.0, accumulate=False, bias=None, activation=N
         raise ValueError(f"gemm: bias must be ({cols},) {a.dtype}, got {bias.shape} {bias.dtype}")
     if out.size == 0:
         return out
-    if any(m is not None and np.may_share_memory(out, m) for m in (a, b, bias)):
-        fresh = out.copy() if accumulate else np.empty_like(out)
-        out[...] = gemm(a, b, out=fresh, alpha=alpha, accumulate=accumulate, bias=bias, activation=activation)
+    if not fresh and any(m is not None and np.may_share_memory(out, m) for m in (a, b, bias)):
+        beside = out.copy() if accumulate else np.empty_like(out)
+        out[...] = gemm(a, b, out=beside, alpha=alpha, accumulate=accumulate, bias=bias, activation=activation)
         return out
     (a, a_strides), (b, b_strides) = (_flat(m, lead) for m in (a, b))
     code = ACTIVATIONS[activation] if activation else 0

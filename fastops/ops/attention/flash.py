@@ -546,7 +546,7 @@ class Attention:
 
     @cached_property
     def _name(self) -> str:
-        return str(self.mask.numbers.dtype.name)  # NumPy takes a microsecond for it
+        return "float32" if self.mask.numbers.itemsize == 4 else "float64"
 
     @cached_property
     def _scale(self) -> Any:

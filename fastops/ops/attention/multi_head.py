@@ -11,7 +11,8 @@ are asked for, from these logarithms, and so is the gradient that comes through 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -173,21 +174,26 @@ def _checked(op: str, given: dict[str, Any], seed: int) -> _Call:
     causal = causal and padding is None and not g["need_weights"]
     if padding is not None and not batched:
         padding = np.asarray(padding)[None]
-    mask, tiles = None, no_mask(query.dtype)
+    mask = None
+    p = _check.probability(op, "dropout_p", g["dropout_p"])
+    attention = _attention(N, heads, L, keys, size, "static_k" in arrays, "static_v" in arrays, causal, query.dtype)
     if (attn_mask is not None and not causal) or padding is not None:
         own = lengths[0] - ("bias_k" in arrays)
         mask = _merged_mask(op, padding, attn_mask, N, heads, L, own, keys - own, dtype)
-        tiles = make_mask(mask, (N, heads, L, keys), query.dtype)
-
-    def layout(name: str) -> tuple[int, int, int]:
-        return (heads * keys * size, keys * size, size) if name in arrays else (E, size, N * E)
-
-    p = _check.probability(op, "dropout_p", g["dropout_p"])
-    attention = Attention(
-        N, heads, 1, L, keys, size, size, (E, size, N * E), layout("static_k"), layout("static_v"), (E, size, N * E), tiles, causal,
-        size**-0.5 if size else 1.0, p if g["training"] else 0.0, seed,
-    )  # fmt: skip
+        attention = replace(attention, mask=make_mask(mask, (N, heads, L, keys), query.dtype))
+    if p and g["training"]:
+        attention = replace(attention, dropout_p=p, seed=seed)
     return _Call(given, arrays, dtype, batched, weights, biases, mask, attention)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=256)
+def _attention(N: int, heads: int, L: int, keys: int, size: int, static_k: bool, static_v: bool, causal: bool, dtype: np.dtype[Any]) -> Attention:
+    """Without mask and dropout; what it works out of its extents is kept with it."""
+    E = heads * size
+    projected, static = (E, size, N * E), (heads * keys * size, keys * size, size)
+    k_at, v_at = (static if given else projected for given in (static_k, static_v))
+    scale = size**-0.5 if size else 1.0
+    return Attention(N, heads, 1, L, keys, size, size, projected, k_at, v_at, projected, no_mask(dtype), causal, scale)
 
 
 def _rows(x: Array) -> Array:
