@@ -147,20 +147,20 @@ def gcn(num_classes: int = 2, *, features: int = 34, width: int = 16, layers: in
     return _network("gcn", lambda f, k, last: GCNConv(f, k), num_classes, features, width, layers, dropout, "relu")
 
 
-def graph_sage(num_classes: int = 2, *, features: int = 34, width: int = 16, layers: int = 2, dropout: float = 0.5, aggr: str = "mean") -> Network:
+def graph_sage(num_classes: int = 2, *, features: int = 34, width: int = 16, layers: int = 2, dropout: float = 0.0, aggr: str = "mean") -> Network:
     """GraphSAGE on whole graphs; gives logits of every node.
 
     Args:
-        num_classes, features, width, layers, dropout: as for :func:`gcn`.
+        num_classes, features, width, layers, dropout: as for :func:`gcn`; by default without dropout.
         aggr: how neighbours are put together: "mean", "sum", "max" or "min".
 
     >>> graph_sage()
-    <graph_sage: 4 layers, 1,170 parameters>
+    <graph_sage: 3 layers, 1,170 parameters>
     """
     return _network("graph_sage", lambda f, k, last: SAGEConv(f, k, aggr), num_classes, features, width, layers, dropout, "relu")
 
 
-def gat(num_classes: int = 2, *, features: int = 34, width: int = 8, heads: int = 4, layers: int = 2, dropout: float = 0.5) -> Network:
+def gat(num_classes: int = 2, *, features: int = 34, width: int = 8, heads: int = 8, layers: int = 2, dropout: float = 0.6) -> Network:
     """A graph attention network; gives logits of every node.
 
     Args:
@@ -169,7 +169,7 @@ def gat(num_classes: int = 2, *, features: int = 34, width: int = 8, heads: int 
         heads: of each layer but the last, which has one.
 
     >>> gat()
-    <gat: 4 layers, 1,254 parameters>
+    <gat: 4 layers, 2,502 parameters>
     """
 
     def make(features: int, width: int, last: bool) -> GraphLayer:
