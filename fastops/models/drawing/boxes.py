@@ -62,8 +62,8 @@ def boxes_of(model: Network, shapes: Sequence[Shape]) -> list[Box]:
     for step in model.steps:
         before = step.inputs[0]
         near = boxes[place[before]]
-        # A normalisation of another scope, as behind the last of several blocks, is no part of the box.
-        own = not step.layer.entries() or step.name.count(".") >= near.name.count(".")
+        # A normalisation behind the last of several blocks is no part of that block's sum.
+        own = not step.layer.entries() or near.kind not in ("add", "concat") or step.name.count(".") >= near.name.count(".")
         if step.layer.kind in TAILS and len(step.inputs) == 1 and uses[before] == 1 and near.steps and own:
             near.steps.append(step)
             near.shape = shapes[step.output]

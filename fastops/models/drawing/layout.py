@@ -7,154 +7,32 @@ way down stands at the left and the way up at the right, boxes of one extent bes
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from fastops.models.drawing.boxes import Box, Region, decompose
+from fastops.models.drawing.sizes import (
+    ARC,
+    GAP,
+    HEAD,
+    MARK,
+    PAD,
+    SHEETS,
+    SIDE,
+    Frame,
+    Item,
+    Picture,
+    Place,
+    Width,
+    local_name,
+    shape_words,
+    size_of,
+    stack,
+)  # fmt: skip
 
-GAP, SIDE, ARC = 13.0, 20.0, 16.0  # between boxes, between branches, room for an arc
-HEAD, PAD = 15.0, 8.0  # of a frame: its title, and what is left free around its boxes
 COLUMN = 42.0  # between columns
-STRIP = 12.0
-SHEETS = 8.0  # what shows of the sheets behind a repeated block
-MARK = 17.0  # height of a sum, a concatenation or an input
 ASPECT = 1.5  # of width to height that columns are made for
 REPEATS = 3  # so many equal blocks in a row are drawn as one
-
-Width = Callable[[str, float, bool], float]
-
-
-@dataclass
-class Place:
-    """A rectangle: middle in x, top in y, extents."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-    @property
-    def left(self) -> float:
-        return self.x - self.width / 2
-
-    @property
-    def right(self) -> float:
-        return self.x + self.width / 2
-
-    @property
-    def bottom(self) -> float:
-        return self.y + self.height
-
-    @property
-    def middle(self) -> float:
-        return self.y + self.height / 2
-
-
-@dataclass
-class Frame:
-    """A block: items with a common scope."""
-
-    title: str
-    place: Place
-    count: int = 1
-
-
-@dataclass
-class Picture:
-    """What is to be painted.
-
-    Attributes:
-        places: of the boxes that are drawn, by number.
-        frames: around blocks.
-        edges: from box to box; between their two heights the line goes over, above and below it is straight.
-        arcs: edges that jump: source, target and how far right the arc reaches.
-        wires: from the end of a column to the next one's begin.
-        ports: box and place of what comes over from the column before.
-        across: edges to the right: source, target, whether it hands over what the way down saw.
-        folded: title, words and count of what stands for several blocks, by the number of its last box.
-    """
-
-    places: dict[int, Place] = field(default_factory=dict)
-    frames: list[Frame] = field(default_factory=list)
-    edges: list[tuple[Place, Place, float, float]] = field(default_factory=list)
-    arcs: list[tuple[Place, Place, float]] = field(default_factory=list)
-    wires: list[list[tuple[float, float]]] = field(default_factory=list)
-    ports: list[tuple[int, Place]] = field(default_factory=list)
-    across: list[tuple[Place, Place, bool]] = field(default_factory=list)
-    folded: dict[int, tuple[str, str, int]] = field(default_factory=dict)
-
-
-def lines(box: Box) -> tuple[str, str]:
-    """A box's name, empty if it says nothing, and what its layer is."""
-    if not box.steps:
-        return box.name, ""
-    step = box.steps[0]
-    words = step.layer.describe()
-    return (step.name.split(".")[-1] if step.layer.entries() else ""), words
-
-
-def local_name(box: Box, scope: str) -> str:
-    """The name within a frame."""
-    name = lines(box)[0]
-    if not name or not box.steps:
-        return name
-    full = box.name
-    return full[len(scope) + 1 :] if scope and full.startswith(scope + ".") else full
-
-
-def tails(box: Box) -> list[tuple[str, str]]:
-    """Kind and words of the small layers of a box."""
-    found = []
-    for step in box.steps[1:]:
-        layer, name = step.layer, step.name.split(".")[-1]
-        found.append((layer.kind, name if layer.entries() and not name.isdecimal() else layer.describe()))
-    return found
-
-
-def shape_words(shape: Sequence[int | None]) -> str:
-    return "×".join("?" if n is None else str(n) for n in shape)
-
-
-def is_mark(box: Box) -> bool:
-    return box.kind in ("input", "add", "concat")
-
-
-def _size(box: Box, name: str, width: Width) -> tuple[float, float]:
-    """Wider with more channels, higher with a larger image; both by their logarithm, and never too small for the words."""
-    _, words = lines(box)
-    shape = shape_words(box.shape)
-    strip = STRIP if box.steps[1:] else 0.0
-    tail = sum(width(text, 6.5, False) + 10 for _, text in tails(box))
-    if is_mark(box):
-        return max(width(name or words, 8, True) + width(shape, 7, False) + 26, tail), MARK + strip
-    channels = (box.shape[0] if len(box.shape) != 2 else box.shape[1]) or 1 if box.shape else 1
-    side = max(box.extents, default=1)
-    first = width(name or words, 8, True) + width(shape, 7, False) + 24
-    second = width(words, 7, False) + 14 if name else 0
-    return max(84 + 13 * math.log2(channels + 1), first, second, tail), (27 if name else 18) + 2.6 * math.log2(side) + strip
-
-
-# --- trees of things that stand one under the other
-
-
-@dataclass
-class _Item:
-    """A box, a frame, or branches side by side: extents left and right of the line through its middle, and height."""
-
-    left: float
-    right: float
-    height: float
-    box: int | None = None
-    frame: str = ""
-    count: int = 1
-    items: list[_Item] = field(default_factory=list)
-    branches: list[tuple[float, _Item]] = field(default_factory=list)
-    region: Region | None = None
-
-    def boxes(self) -> list[int]:
-        inner = [*self.items, *(b for _, b in self.branches)]
-        return [self.box] if self.box is not None else [i for item in inner for i in item.boxes()]
 
 
 class Layout:
@@ -188,7 +66,7 @@ class Layout:
 
     # --- the tree
 
-    def _tree(self, members: Sequence[int]) -> tuple[list[_Item], Region]:
+    def _tree(self, members: Sequence[int]) -> tuple[list[Item], Region]:
         inside = set(members)
         leaves = inside - {s for t in inside for s in self._sources[t]}
         sources: list[Sequence[int]] = list(self._sources)
@@ -209,7 +87,7 @@ class Layout:
             found.append((_common(scopes), item))
         return found
 
-    def _grouped(self, elements: Sequence[tuple[tuple[str, ...], int | Region]], scope: tuple[str, ...]) -> list[_Item]:
+    def _grouped(self, elements: Sequence[tuple[tuple[str, ...], int | Region]], scope: tuple[str, ...]) -> list[Item]:
         """Frames around the blocks: the outermost scopes that do not hold several blocks themselves."""
         depth = len(scope)
         runs: list[tuple[tuple[str, ...], list[tuple[tuple[str, ...], int | Region]]]] = []
@@ -219,7 +97,7 @@ class Layout:
                 runs[-1][1].append((of, item))
             else:
                 runs.append((key, [(of, item)]))
-        found: list[_Item] = []
+        found: list[Item] = []
         for key, run in runs:
             if key and _count(run) > 1:
                 if self._folds and _blocks(run, len(key)) > 1 and not _stages(run, len(key)):
@@ -232,10 +110,10 @@ class Layout:
                 found += [self._item(item, "") for _, item in run]
         return self._repeated(found)
 
-    def _frame(self, title: str, run: Sequence[tuple[tuple[str, ...], int | Region]]) -> _Item:
+    def _frame(self, title: str, run: Sequence[tuple[tuple[str, ...], int | Region]]) -> Item:
         return self._framed(title, [self._item(item, title) for _, item in run])
 
-    def _fold(self, title: str, run: Sequence[tuple[tuple[str, ...], int | Region]]) -> _Item:
+    def _fold(self, title: str, run: Sequence[tuple[tuple[str, ...], int | Region]]) -> Item:
         """Several blocks as one box."""
         numbers = [i for _, item in run for i in ([item] if isinstance(item, int) else item.boxes())]
         last = numbers[-1]
@@ -244,23 +122,23 @@ class Layout:
         words = f"{sum(len(self.boxes[i].steps) for i in numbers)} layers in {blocks} blocks"
         self.picture.folded[last] = title, words, blocks
         width = self.text(title, 8, True) + self.text(shape_words(self.boxes[last].shape), 7, False) + 50
-        width = max(width, _size(self.boxes[last], title, self.text)[0])
-        return _Item(width / 2, width / 2 + SHEETS, 40 + SHEETS + 2.6 * math.log2(self._extent(last)), box=last)
+        width = max(width, size_of(self.boxes[last], title, self.text)[0])
+        return Item(width / 2, width / 2 + SHEETS, 40 + SHEETS + 2.6 * math.log2(self._extent(last)), box=last)
 
-    def _framed(self, title: str, items: list[_Item], count: int = 1) -> _Item:
-        left, right, height = _stack(items)
+    def _framed(self, title: str, items: list[Item], count: int = 1) -> Item:
+        left, right, height = stack(items)
         inside = {i for item in items for i in item.boxes()}
         right += ARC if any(t in inside for _, t in self._jumps) else 0
         head = self.text(title, 8, True) + (40 if count > 1 else 14)
         right = max(right, head - left) if head > left + right else right
         sheets = SHEETS if count > 1 else 0
-        return _Item(left + PAD, right + PAD + sheets, height + HEAD + PAD + sheets, frame=title, items=items, count=count)
+        return Item(left + PAD, right + PAD + sheets, height + HEAD + PAD + sheets, frame=title, items=items, count=count)
 
-    def _item(self, item: int | Region, scope: str) -> _Item:
+    def _item(self, item: int | Region, scope: str) -> Item:
         if isinstance(item, int):
             self.names[item] = name = local_name(self.boxes[item], scope)
-            width, height = _size(self.boxes[item], name, self.text)
-            return _Item(width / 2, width / 2, height, box=item)
+            width, height = size_of(self.boxes[item], name, self.text)
+            return Item(width / 2, width / 2, height, box=item)
         branches = [self._series(branch, scope) for branch in item.items if isinstance(branch, Region)]
         height = max(b.height for b in branches)
         # One long branch with short ones beside it stays on the line; others are spread evenly.
@@ -277,18 +155,18 @@ class Layout:
             placed = [(at - middle, branch) for at, branch in placed]
         left = max(branch.left - at for at, branch in placed)
         right = max(branch.right + at for at, branch in placed)
-        return _Item(left, right, height + 2 * GAP * (len(branches) > 1), branches=placed)
+        return Item(left, right, height + 2 * GAP * (len(branches) > 1), branches=placed)
 
-    def _series(self, region: Region, scope: str) -> _Item:
+    def _series(self, region: Region, scope: str) -> Item:
         items = [self._item(item, scope) for item in region.items]
-        left, right, height = _stack(items)
-        return _Item(left, right + (ARC if region.arcs else 0), height, items=items, region=region)
+        left, right, height = stack(items)
+        return Item(left, right + (ARC if region.arcs else 0), height, items=items, region=region)
 
-    def _repeated(self, items: list[_Item]) -> list[_Item]:
+    def _repeated(self, items: list[Item]) -> list[Item]:
         """Equal frames in a row as one."""
         if not self._collapse:
             return items
-        found: list[_Item] = []
+        found: list[Item] = []
         i = 0
         while i < len(items):
             j = i + 1
@@ -308,7 +186,7 @@ class Layout:
             i = j
         return found
 
-    def _pattern(self, frame: _Item) -> list[tuple[object, ...]]:
+    def _pattern(self, frame: Item) -> list[tuple[object, ...]]:
         """What makes frames equal: layers, shapes, and how the boxes hang together."""
         numbers = frame.boxes()
         place = {box: i for i, box in enumerate(numbers)}
@@ -328,7 +206,7 @@ class Layout:
 
     # --- placing
 
-    def _put(self, item: _Item, x: float, y: float) -> None:
+    def _put(self, item: Item, x: float, y: float) -> None:
         if item.box is not None:
             sheets = SHEETS if item.box in self.picture.folded else 0
             self.picture.places[item.box] = Place(x, y, item.left + item.right - sheets, item.height - sheets)
@@ -370,13 +248,13 @@ class Layout:
         ports = [port for column, (of, port) in enumerate(self.picture.ports, 1) if of == source and column == self._column[target]]
         return ports[0] if ports else self.picture.places[source]
 
-    def _columns(self, tree: tuple[list[_Item], Region]) -> None:
+    def _columns(self, tree: tuple[list[Item], Region]) -> None:
         items, region = tree
         columns = self._divided(self._breakable(items))
         x = 0.0
         last: int | None = None
         for self._at, column in enumerate(columns):
-            left, right, _ = _stack(column)
+            left, right, _ = stack(column)
             port = MARK + GAP if last is not None else 0.0
             middle = x + left
             y = port
@@ -397,13 +275,13 @@ class Layout:
         self._arcs(region.arcs, list(self.picture.places))
         self._edges()
 
-    def _breakable(self, items: list[_Item]) -> list[_Item]:
+    def _breakable(self, items: list[Item]) -> list[Item]:
         """Frames that are long in themselves, a box at a time."""
         total = sum(item.height + GAP for item in items)
-        found: list[_Item] = []
+        found: list[Item] = []
         for item in items:
             if item.frame and item.count == 1 and len(item.items) > 7 and item.height > 0.3 * total:
-                pieces: list[list[_Item]] = [[]]
+                pieces: list[list[Item]] = [[]]
                 for inner in item.items:
                     before = pieces[-1][-1].box if pieces[-1] else None
                     if before is not None and len(pieces[-1]) > 1 and self._shrinks(before):
@@ -417,13 +295,13 @@ class Layout:
     def _shrinks(self, box: int) -> bool:
         return any(self.boxes[s].extents > self.boxes[box].extents for s in self._sources[box])
 
-    def _divided(self, items: list[_Item]) -> list[list[_Item]]:
+    def _divided(self, items: list[Item]) -> list[list[Item]]:
         """Columns of about equal height, so many that the picture is a little wider than high."""
-        best: tuple[float, list[list[_Item]]] | None = None
+        best: tuple[float, list[list[Item]]] | None = None
         for count in range(1, 9):
             limit = _lowest(items, count)
             columns = _filled(items, limit)
-            sizes = [_stack(column) for column in columns]
+            sizes = [stack(column) for column in columns]
             width = sum(left + right + COLUMN for left, right, _ in sizes)
             height = max(height for *_, height in sizes) + 40
             filled = sum(h for *_, h in sizes) / len(sizes) / height
@@ -443,7 +321,7 @@ class Layout:
                 continue
             for s in sources:
                 source = self._of(s)
-                if source == target or ((s, t) in self._jumps and target in self.picture.folded):
+                if source == target:
                     continue
                 a, b = self._begin(source, target), places[target]
                 if (id(a), id(b)) not in drawn:
@@ -495,13 +373,13 @@ class Layout:
             extent = self._extent(chain[0])
             needed[extent] = needed.get(extent, 0.0) + sum(row[i] + GAP for i in chain) + (HEAD + 2 * PAD if framed else 0)
         items, region = self._tree(down)
-        if self._collapse and _stack(items)[2] > 1.5 * sum(needed.values()):
+        if self._collapse and stack(items)[2] > 1.5 * sum(needed.values()):
             self._folds = True
             self._stands.clear()
             items, region = self._tree(down)
         # The way down, with room at each extent for what the way up has there.
         self._at = 0
-        left, right, _ = _stack(items)
+        left, right, _ = stack(items)
         y, bands = 0.0, {}
         for extent, group in groupby(items, lambda item: self._extent(item.boxes()[-1])):
             band = list(group)
@@ -613,12 +491,6 @@ class Layout:
         self.width, self.height = max(rights) - self.left, max(bottoms) - self.top
 
 
-def _stack(items: Sequence[_Item]) -> tuple[float, float, float]:
-    left = max((item.left for item in items), default=0.0)
-    right = max((item.right for item in items), default=0.0)
-    return left, right, sum(item.height + GAP for item in items) - GAP
-
-
 def _common(scopes: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     first = scopes[0]
     depth = next((d for d in range(len(first)) if any(scope[: d + 1] != first[: d + 1] for scope in scopes)), len(first))
@@ -651,9 +523,9 @@ def _stages(run: Sequence[tuple[tuple[str, ...], int | Region]], depth: int) -> 
     return any(_blocks(part, depth + 1) > 1 for part in inner.values())
 
 
-def _filled(items: Sequence[_Item], limit: float) -> list[list[_Item]]:
+def _filled(items: Sequence[Item], limit: float) -> list[list[Item]]:
     """Columns no higher than ``limit``, ended only behind a single box, which everything goes through."""
-    columns: list[list[_Item]] = [[]]
+    columns: list[list[Item]] = [[]]
     height = 0.0
     for item in items:
         if columns[-1] and height + item.height > limit and _single_end(columns[-1][-1]):
@@ -664,7 +536,7 @@ def _filled(items: Sequence[_Item], limit: float) -> list[list[_Item]]:
     return columns
 
 
-def _lowest(items: Sequence[_Item], count: int) -> float:
+def _lowest(items: Sequence[Item], count: int) -> float:
     """The least height at which so many columns are enough."""
     low, high = max(item.height for item in items), sum(item.height + GAP for item in items)
     for _ in range(30):
@@ -676,5 +548,5 @@ def _lowest(items: Sequence[_Item], count: int) -> float:
     return high
 
 
-def _single_end(item: _Item) -> bool:
+def _single_end(item: Item) -> bool:
     return item.box is not None or (bool(item.items) and _single_end(item.items[-1]))

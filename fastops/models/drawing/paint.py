@@ -7,9 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fastops.models.drawing import layout
 from fastops.models.drawing.boxes import Box, boxes_of
-from fastops.models.drawing.layout import MARK, STRIP, Layout, Place, shape_words
+from fastops.models.drawing.layout import Layout
+from fastops.models.drawing.sizes import MARK, STRIP, Place, is_mark, lines, shape_words, tails
 from fastops.models.layers import Shape
 from fastops.models.network import Network
 
@@ -115,7 +115,7 @@ Kind = tuple[str, str, str]
 def _legend(boxes: list[Box], found: Layout) -> list[Kind]:
     """The kinds in the picture, in the table's order."""
     drawn = [box for i, box in enumerate(boxes) if i in found.picture.places]
-    used = {box.kind for box in drawn} | {kind for box in drawn for kind, _ in layout.tails(box)}
+    used = {box.kind for box in drawn} | {kind for box in drawn for kind, _ in tails(box)}
     kinds = list(dict.fromkeys(words for kind, words in KINDS.items() if kind in used and kind != "input"))
     by_name = {name: (name, fill, edge) for name, fill, edge in reversed(kinds)}
     return [*dict.fromkeys(by_name[name] for name, _, _ in kinds), *([OTHER] if used - set(KINDS) else [])]
@@ -198,12 +198,12 @@ class _Painter:
 
     def _box(self, box: Box, name: str, place: Place) -> None:
         _, fill, edge = KINDS.get(box.kind, OTHER)
-        words = layout.lines(box)[1]
+        words = lines(box)[1]
         shape = shape_words(box.shape)
-        tails = layout.tails(box)
-        main = Place(place.x, place.y, place.width, place.height - (STRIP if tails else 0))
+        small = tails(box)
+        main = Place(place.x, place.y, place.width, place.height - (STRIP if small else 0))
         gid = box.name if box.steps else None
-        if layout.is_mark(box):
+        if is_mark(box):
             colour = "#222222" if box.kind == "input" else "white"
             sign = {"add": "+", "concat": "concat"}.get(box.kind, box.name)
             self._mark(main, sign, shape, fill, edge, colour, gid)
@@ -216,11 +216,11 @@ class _Painter:
             else:
                 self._text(main.left + 7, main.middle, words, 8, "#1c1c1c")
                 self._text(main.right - 7, main.middle, shape, 7, "#3a3a3a", ha="right")
-        if tails:
-            sizes = [_width(text, 6.5, False) + 10 for _, text in tails]
-            inner = place.width - (2 * 3 if not layout.is_mark(box) else 8)
+        if small:
+            sizes = [_width(text, 6.5, False) + 10 for _, text in small]
+            inner = place.width - (2 * 3 if not is_mark(box) else 8)
             x = place.x - inner / 2
-            for (kind, text), size, step in zip(tails, sizes, box.steps[1:]):
+            for (kind, text), size, step in zip(small, sizes, box.steps[1:]):
                 width = size * inner / sum(sizes)
                 _, fill, edge = KINDS.get(kind, OTHER)
                 self._round(Place(x + width / 2, main.bottom, width, STRIP - 1), fill, edge, 2, 4, 0.6, gid=step.name)
