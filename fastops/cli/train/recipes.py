@@ -43,7 +43,8 @@ RECIPES = {
     "lenet5": Recipe(epochs=60),
     "alexnet_small": Recipe(epochs=8, lr=5e-4),
     "resnet18_small": Recipe(epochs=4, lr=1e-3),
-    "shufflenet_small": Recipe(epochs=15, lr=4e-3),
+    "shufflenet_small": Recipe(epochs=15, lr=4e-3, size=32),
+    **{name: Recipe(size=32) for name in ("factorized_small", "xception_small")},
     "lstm": Recipe(task=ROWS, epochs=40, lr=4e-3, clip=1.0),
     "transformer": Recipe(task=ROWS, epochs=60, lr=2e-3, clip=1.0),
     # Kipf and Welling's, and Veličković et al.'s; GraphSAGE's was chosen with other members labelled.
