@@ -8,12 +8,12 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import select
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,10 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 
 # The folder of the commit comes first, so that its fastops is found; then that of the benchmarks.
 PROGRAM = "import sys; sys.path[:0] = sys.argv[1:]; from asv_bench.worker import serve; serve(sys.argv[1])"
+
+
+# The end of an import that fails since the commit does not have yet (or has no more) what is to be measured.
+LACKS = re.compile(r"(ImportError|ModuleNotFoundError): .*fastops.*\s*$")
 
 
 class Died(Exception):
@@ -123,8 +127,12 @@ def serve(folder: str) -> None:
             return {"labels": list(found), "broken": broken}
         if request["do"] == "setup":
             file = request["label"].partition(".")[0]  # of all files only when they are to be listed: it takes a second
-            chosen, instance = benchmarks(file)[0].get(request["label"]), None
+            found, broken = benchmarks(file)
+            chosen, instance = found.get(request["label"]), None
             common.forget()
+            for error in broken.values():
+                reason = f"benchmarks/{file}.py cannot be imported: {error.strip().splitlines()[-1]}"
+                raise NotImplementedError(reason) if LACKS.search(error) else RuntimeError(reason)
             if chosen is None:
                 raise NotImplementedError("there is no such benchmark")
             instance = chosen.setup()
@@ -144,6 +152,9 @@ def serve(folder: str) -> None:
             reply = answer(json.loads(line))
         except NotImplementedError as e:
             reply = {"refused": str(e)}
+        except (AttributeError, ImportError) as e:
+            # What a commit does not have yet is no failure of it.
+            reply = {"refused" if "fastops" in str(e) else "failed": f"{type(e).__name__}: {e}"}
         except Exception as e:
-            reply = {"failed": f"{type(e).__name__}: {e}", "traceback": traceback.format_exc()}
+            reply = {"failed": f"{type(e).__name__}: {e}"}
         print(json.dumps({**reply, "took": time.perf_counter() - begun}), file=answers, flush=True)
