@@ -23,6 +23,13 @@ def copy_row(x, x0, y, y0, count):
 
 
 @function
+def assign(y, x):
+    """y[:] = x, for flat arrays of one size. Numba's own compiles the text of its error message, for more than a second."""
+    for i in range(y.size):
+        y[i] = x[i]
+
+
+@function
 def fill_row(value, y, y0, count):
     """y[y0 : y0 + count] = value"""
     L, v = lanes(y), splat(y, value)

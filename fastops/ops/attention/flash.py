@@ -37,6 +37,7 @@ from fastops.simd.pack import copy_run, pack_panels
 from fastops.simd.product import block_product
 from fastops.simd.random import bits32
 from fastops.simd.reduce import span_dot, span_sum
+from fastops.simd.rows import assign
 from fastops.simd.vector import lanes, load_square, store_tile, tile_add, transpose
 from fastops.simd.vmath import exp, log
 from fastops.simd.workspace import scratch
@@ -88,7 +89,7 @@ def _mask_row(mask, allowed, start, step, count, out):
             for j in range(count):
                 row[j] = zero if allowed[start + j * step] else never
     elif step == 1:
-        row[:] = mask[start : start + count]
+        assign(row, mask[start : start + count])
     else:
         for j in range(count):
             row[j] = mask[start + j * step]
@@ -102,7 +103,7 @@ def _add_mask(mask, allowed, start, mask_row, mask_col, queries, keys, rows, til
         if mask_row != 0 or i == 0:
             _mask_row(mask, allowed, start + i * mask_row, mask_col, keys, row)
         else:
-            row[:] = rows[:_KEYS]
+            assign(row, rows[:_KEYS])
         if not turned:
             scores = tile[i * _KEYS : (i + 1) * _KEYS]
             for j in range(keys):

@@ -20,6 +20,7 @@ from fastops._check import Array
 from fastops._jit import launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
+from fastops.simd.rows import assign
 
 _NS_PER_ELEMENT = 0.15
 # Elements that make a block of rows.
@@ -44,7 +45,7 @@ def _turn_rows(block, worker, x, cos, sin, starts, length, size, pairs, interlea
                 first, second, turned = from_[i], from_2[i], sign * s[i]
                 to[i] = first * c[i] - second * turned
                 to_2[i] = first * turned + second * c[i]
-        to[2 * pairs :] = from_[2 * pairs :]
+        assign(to[2 * pairs :], from_[2 * pairs :])
 
 
 @launcher

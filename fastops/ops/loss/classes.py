@@ -33,6 +33,7 @@ from fastops.ops.loss.arguments import check_mask, check_reduction, cotangent, n
 from fastops.ops.loss.terms import NAMES
 from fastops.simd.reduce import BLOCK as _RUN
 from fastops.simd.reduce import maximum, span_dot, span_max, span_sum
+from fastops.simd.rows import assign
 from fastops.simd.vmath import exp_plain, log
 from fastops.simd.workspace import scratch
 
@@ -123,7 +124,7 @@ def _normalise_columns(x, classes, length, first, end, largest, log_sum):
     count = end - first
     start = first // length * classes * length + first % length
     m, s = largest[first:end], log_sum[first:end]
-    m[:] = x[start : start + count]
+    assign(m, x[start : start + count])
     s[:] = x.dtype.type(0)
     for c in range(1, classes):
         part = x[start + c * length : start + c * length + count]
@@ -471,7 +472,11 @@ def _classes(op: str, target: Any) -> Array | None:
         target = np.asarray(target)
     if target.dtype.kind not in "iu":
         return None
-    return target if target.dtype == np.int64 and target.flags.carray else np.array(target, np.int64, order="C")
+    return target if _is_ready(target) else np.array(target, np.int64, order="C")
+
+
+def _is_ready(target: Array) -> bool:
+    return target.dtype == np.int64 and target.flags.carray
 
 
 def _prepare(op: str, input: Any, target: Any, weight: Any, ignore_index: int, probable: bool) -> _Call:
@@ -585,7 +590,7 @@ def nll_loss(input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = Non
     if type(input) is type(target) is np.ndarray and input.ndim and 0 < target.size <= _FEW and weight is None and type(ignore_index) is int:
         # few rows, each a single number to look up: no time for more than one launch
         kind, (classes, length, _, outside) = input.dtype, _layout(input.shape)
-        if kind.char in "fd" and input.flags.carray and target.dtype.char == "l" and target.flags.carray and target.shape == outside:
+        if kind.char in "fd" and kind.isnative and input.flags.carray and _is_ready(target) and target.shape == outside:
             out, empty = np.empty(outside if reduction == "none" else (), kind), _EMPTY[kind.char]
             flat = out.ravel()
             each, whole = (flat, empty) if reduction == "none" else (empty, flat)

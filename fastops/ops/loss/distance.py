@@ -31,6 +31,7 @@ from fastops.ops.loss.arguments import broadcast, check_mask, cotangent, finish,
 from fastops.simd.gemm import gemm
 from fastops.simd.reduce import BLOCK as _RUN
 from fastops.simd.reduce import maximum, span_dot, sum_axis
+from fastops.simd.rows import assign
 from fastops.simd.vmath import copysign, exp, log
 
 Gradients = tuple[Array | None, ...]
@@ -332,8 +333,8 @@ def _cdist_gradient_rows(block, worker, a, b, rows, others, width, kind, p, g, d
     """da[batch, i] for one i; the worker has two rows of scratch memory."""
     r, factor = scratch[2 * worker * others : (2 * worker + 1) * others], scratch[(2 * worker + 1) * others : 2 * (worker + 1) * others]
     b0 = block // rows * others * width
-    r[:] = distances[block * others : (block + 1) * others]
-    factor[:] = g[block * others : (block + 1) * others]
+    assign(r, distances[block * others : (block + 1) * others])
+    assign(factor, g[block * others : (block + 1) * others])
     call(_differentiate_row, (a, block * width, b, b0, others, width, kind, p, r, factor, da))
 
 
@@ -353,8 +354,8 @@ def _pdist_gradient_rows(block, worker, a, turned, rows, width, kind, p, g, dist
         at += rows - 2 - j
     factor[block] = r[block] = a.dtype.type(0)
     start = block * (2 * rows - block - 1) // 2
-    factor[block + 1 :] = g[start : start + rows - block - 1]
-    r[block + 1 :] = distances[start : start + rows - block - 1]
+    assign(factor[block + 1 :], g[start : start + rows - block - 1])
+    assign(r[block + 1 :], distances[start : start + rows - block - 1])
     call(_differentiate_row, (a, block * width, turned, 0, rows, width, kind, p, r, factor, da))
 
 

@@ -82,7 +82,8 @@ def _norms(x, start, pieces, step, size, lanes, alone, p, norm):
         return
     if abs(p) == np.inf:
         if p < 0:
-            norm[:lanes] = -norm[:lanes]
+            for j in range(lanes):
+                norm[j] = -norm[j]
         norm[0] = span_max(norm, 0, lanes)
         norm[0] = norm[0] if p > 0 else -norm[0]
     else:

@@ -20,6 +20,7 @@ from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
+from fastops.simd.rows import assign
 from fastops.simd.vmath import exp, log
 
 # A strip of so many positions in all channels stays in L2 (128 x 256 x 4 bytes).
@@ -81,7 +82,7 @@ def _backward_strip(block, worker, dy, x, before, after, scale, beta, k, scratch
     for c in range(C):
         _divisors(image, c, before, after, scale, k, d)
         term = scratch[worker, c, : end - first]
-        term[:] = d
+        assign(term, d)
         _power(term, beta)
         gradient, source, target = dy[n, c, first:end], x[n, c, first:end], dx[n, c, first:end]
         for i in range(d.size):

@@ -26,6 +26,7 @@ from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.pool.run import check_gradient, check_shape, counts, largest, max_backward, weighted_sum, weighted_sum_backward
 from fastops.ops.pool.windows import Integers, Plan, ordinary
+from fastops.simd.rows import assign
 from fastops.simd.vmath import exp, log
 
 _BLOCK = 1 << 13
@@ -53,7 +54,7 @@ def _raise_block(block, worker, x, p, y):
     x, y = x[block * _BLOCK : block * _BLOCK + count], y[block * _BLOCK : block * _BLOCK + count]
     real = y.dtype.type
     if p == 1:
-        y[:] = x
+        assign(y, x)
     elif p == 2:
         for i in range(count):
             y[i] = x[i] * x[i]

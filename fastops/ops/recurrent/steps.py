@@ -32,6 +32,7 @@ from fastops.simd.pack import pack_panels
 from fastops.simd.product import block_product
 from fastops.simd.random import bits32
 from fastops.simd.reduce import sum_axis
+from fastops.simd.rows import assign
 from fastops.simd.vector import lanes
 from fastops.simd.vmath import sigmoid, tanh
 from fastops.simd.workspace import scratch
@@ -86,7 +87,7 @@ def _lstm_rows(block, worker, sizes, rows, reverse, sums, cells, raw, w, w_hr, s
             c, c_next = cell[(n0 + i) * H : (n0 + i + 1) * H], cells[(at + i) * H : (at + i + 1) * H]
             _lstm_gates(sums[(at + i) * 4 * H : (at + i + 1) * 4 * H], H, c, c_next, hidden)
             if t < lengths[n0 + i]:
-                c[:] = c_next
+                assign(c, c_next)
         if w_hr.size:
             call(block_product, (count, P, H, raw, at * H, H, 1, w_hr, 0, width, width * H, out, to, out_row, False))
         _keep_states(out, to, out_row, state, n0, count, P, lengths, t)
@@ -104,7 +105,7 @@ def _gru_rows(block, worker, sizes, rows, reverse, sums, inner, b_hn, w, w_n, st
         for i in range(count):
             row = inner[(at + i) * H : (at + i + 1) * H]
             if b_hn.size:
-                row[:] = b_hn
+                assign(row, b_hn)
             else:
                 row[:] = w.dtype.type(0)
         call(block_product, (count, 2 * H, H, state, n0 * H, H, 1, w, 0, width, width * H, sums, at * 3 * H, 3 * H, True))
@@ -142,7 +143,7 @@ def _keep_states(out, to, out_row, state, n0, count, size, lengths, t):
     for i in range(count):
         row = out[to + i * out_row : to + i * out_row + size]
         if t < lengths[n0 + i]:
-            state[(n0 + i) * size : (n0 + i + 1) * size] = row
+            assign(state[(n0 + i) * size : (n0 + i + 1) * size], row)
         else:
             row[:] = out.dtype.type(0)
 
@@ -188,10 +189,10 @@ def _rnn(threads, sizes, rows, reverse, sums, relu, w_hh, packed, state, lengths
 def _earlier(out, to, out_row, first, h0, n, size, t, N, reverse, kept):
     """kept = the state before step t of row n: an output of the step before, or the initial state."""
     if first:
-        kept[:] = h0[n * size : (n + 1) * size]
+        assign(kept, h0[n * size : (n + 1) * size])
     else:
         before = to + (N if reverse else -N) * out_row
-        kept[:] = out[before : before + size]
+        assign(kept, out[before : before + size])
 
 
 @function
@@ -237,7 +238,7 @@ def _lstm_rows_backward(
             if t < lengths[n0 + i]:
                 _add_row(dh, dout, to + i * out_row)
             if w_hr.size:
-                dhidden[(at + i) * P : (at + i + 1) * P] = dh
+                assign(dhidden[(at + i) * P : (at + i + 1) * P], dh)
         if w_hr.size:
             call(block_product, (count, H, P, dhidden, at * P, P, 1, w_hr, 0, width, width * P, draw, n0 * H, H, False))
         for i in range(count):
