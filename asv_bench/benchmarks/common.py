@@ -45,7 +45,7 @@ class BestClock:
     asv times with whatever clock a benchmark's ``timer`` attribute is, so a sample of it becomes the best of the burst.
     """
 
-    def __init__(self, calls: int = 30, least: float = 0.02, seconds: float = 1.0) -> None:
+    def __init__(self, calls: int = 30, least: float = 0.02, seconds: float = 0.5) -> None:
         self.calls, self.least, self.seconds, self._now = calls, least, seconds, 0.0
 
     def __call__(self) -> float:

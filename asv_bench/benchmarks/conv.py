@@ -74,13 +74,15 @@ class Workspace:
     params = (NAMES[1:], CONV_NAMES)
     unit = "bytes"
 
-    def track_workspace(self, strategy: str, shape: str) -> int:
+    def setup(self, strategy: str, shape: str) -> None:
         layer = Layer(conv_shape(shape))
         offers = [layer.offers(direction, 1)[strategy] for direction in DIRECTIONS]
-        sizes = [o.workspace for o in offers if o.workspace is not None]
-        if not sizes:
+        self.sizes = [o.workspace for o in offers if o.workspace is not None]
+        if not self.sizes:
             raise NotImplementedError("the strategy refuses the shape")
-        return max(sizes)
+
+    def track_workspace(self, strategy: str, shape: str) -> int:
+        return max(self.sizes)
 
 
 class Throughput:

@@ -46,7 +46,7 @@ class Import(Timed):
 
     def time_import(self) -> None:
         with tempfile.TemporaryDirectory(prefix="fastops-bench-") as cache:
-            self.timer.least_of(10, lambda: seconds_in_new_process(IMPORT, cache))
+            self.timer.least_of(5, lambda: seconds_in_new_process(IMPORT, cache))
 
 
 class FirstConv2dWarm(Timed):
@@ -56,7 +56,7 @@ class FirstConv2dWarm(Timed):
         filled_cache()
 
     def time_first_conv2d(self) -> None:
-        self.timer.least_of(5, lambda: seconds_in_new_process(FIRST_CONV2D, filled_cache().name))
+        self.timer.least_of(3, lambda: seconds_in_new_process(FIRST_CONV2D, filled_cache().name))
 
 
 def seconds_with_empty_cache(code: str) -> float:
