@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fastops import functional as functional
-    from fastops import optim as optim
     from fastops import models as models
+    from fastops import optim as optim
     from fastops._threads import get_num_threads as get_num_threads
     from fastops._threads import set_num_threads as set_num_threads
     from fastops._threads import threading_info as threading_info
