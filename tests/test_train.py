@@ -28,6 +28,14 @@ def refused(capsys, *arguments: str) -> str:
     return capsys.readouterr().err
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as a terminal has it: a shell's background, where the suite itself may run, ignores it."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
 @pytest.fixture(scope="module")
 def squares(tmp_path_factory):
     """Two classes that a small network tells apart within an epoch: bright above, bright below."""
@@ -92,7 +100,7 @@ class TestCheckpoints:
         same(whole, parts)
 
     @pytest.mark.parametrize("stop", [1, 5, 12])
-    def test_ctrl_c_leaves_a_run_that_goes_on(self, squares, tmp_path, monkeypatch, capsys, stop):
+    def test_ctrl_c_leaves_a_run_that_goes_on(self, squares, tmp_path, monkeypatch, capsys, ctrl_c, stop):
         """Stopped in the middle of an epoch, at any step, under a schedule that knows the end."""
         common = ("lenet5", "--data", squares[0], "--batch", "8", "--epochs", "2")
         whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
