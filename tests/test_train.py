@@ -249,7 +249,7 @@ class TestData:
         digit = np.zeros((3, 28, 28), np.float32)
         digit[:, 8:20, 8:20] = 1
         photograph = np.full((3, 100, 120), 0.5, np.float32)
-        images, masks = tasks._collage(photograph, digit, 64, 5, np.random.default_rng(0))
+        images, masks = tasks._collage([photograph], digit, 64, 5, np.random.default_rng(0))
         assert masks.any(axis=(1, 2)).all()
         np.testing.assert_array_equal(images[:, :, ~masks.any(axis=0)].min(axis=0).shape[0], 3)
         changed = (images != 0.5).any(axis=1)

