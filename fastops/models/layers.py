@@ -174,6 +174,15 @@ def positions(extent: int | None, kernel: int, stride: int, padding: int, dilati
     return count - 1 if ceil_mode and (count - 1) * stride >= extent + padding else count
 
 
+def weight_and_bias(shape: tuple[int, ...], outs: int, bias: bool, initial: Initial | None) -> dict[str, Entry]:
+    """The entries of a layer that is a product: as PyTorch draws both, or ``initial`` and a bias of zero."""
+    bound = uniform(1 / math.sqrt(math.prod(shape[1:])))
+    found = {"weight": Entry(shape, initial or bound)}
+    if bias:
+        found["bias"] = Entry((outs,), zeros if initial else bound)
+    return found
+
+
 @dataclass(frozen=True)
 class Conv(Layer):
     """Convolution of images, (C, H, W) to (K, P, Q)."""
@@ -192,11 +201,7 @@ class Conv(Layer):
 
     def entries(self) -> dict[str, Entry]:
         shape = (self.out_channels, self.channels // self.groups, *self.kernel_size)
-        bound = uniform(1 / math.sqrt(math.prod(shape[1:])))
-        found = {"weight": Entry(shape, self.initial or bound)}
-        if self.bias:
-            found["bias"] = Entry((self.out_channels,), zeros if self.initial else bound)
-        return found
+        return weight_and_bias(shape, self.out_channels, self.bias, self.initial)
 
     def apply(self, values: Sequence[Any], own: Mapping[str, Any], run: Run) -> Any:
         return F.conv2d(values[0], own["weight"], own.get("bias"), self.stride, self.padding, self.dilation, self.groups)
@@ -256,11 +261,7 @@ class ConvTranspose(Layer):
 
     def entries(self) -> dict[str, Entry]:
         shape = (self.channels, self.out_channels, *self.kernel_size)
-        bound = uniform(1 / math.sqrt(math.prod(shape[1:])))
-        found = {"weight": Entry(shape, self.initial or bound)}
-        if self.bias:
-            found["bias"] = Entry((self.out_channels,), zeros if self.initial else bound)
-        return found
+        return weight_and_bias(shape, self.out_channels, self.bias, self.initial)
 
     def apply(self, values: Sequence[Any], own: Mapping[str, Any], run: Run) -> Any:
         return F.conv_transpose2d(values[0], own["weight"], own.get("bias"), self.stride, self.padding)
@@ -422,11 +423,7 @@ class Linear(Layer):
     kind = "linear"
 
     def entries(self) -> dict[str, Entry]:
-        bound = uniform(1 / math.sqrt(self.features))
-        found = {"weight": Entry((self.out_features, self.features), self.initial or bound)}
-        if self.bias:
-            found["bias"] = Entry((self.out_features,), zeros if self.initial else bound)
-        return found
+        return weight_and_bias((self.out_features, self.features), self.out_features, self.bias, self.initial)
 
     def apply(self, values: Sequence[Any], own: Mapping[str, Any], run: Run) -> Any:
         return F.linear(values[0], own["weight"], own.get("bias"))
