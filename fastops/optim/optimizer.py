@@ -84,7 +84,7 @@ class Optimizer:
             params: arrays in dicts, lists and tuples.
             grads: the same structure, shapes and dtypes; None for a parameter that was not used, which then stays as it is.
             state: what ``init`` or the last update returned.
-            inplace: overwrite the parameters and the state, which takes half the time where they are large; otherwise
+            inplace: overwrite the parameters and the state, which for large ones takes a half to a seventh of the time; otherwise
                 new arrays are returned, and neither is changed.
             lr: a learning rate for this step alone, instead of the optimizer's.
 
