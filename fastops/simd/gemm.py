@@ -234,12 +234,19 @@ def _chunk(depth: int) -> int:
     return max(1, -(-depth // max(1, -(-depth // KC))))
 
 
-def gemm_workspace(rows: int, cols: int, depth: int, dtype: str, threads: int) -> int:
-    """Bytes of scratch memory that a product of these sizes takes."""
-    width = panel_width(dtype)
-    kc = _chunk(depth)
-    mc, _ = _blocks(rows, min(cols, _NC), threads, width)
-    return (kc * -(-min(cols, _NC) // width) * width + threads * mc * kc) * np.dtype(dtype).itemsize
+def _layout(batch: int, rows: int, cols: int, depth: int, threads: int, width: int) -> tuple[int, int, int, int, bool]:
+    """kc, mc and nc of a product, the elements of its panels, and whether each thread packs its own."""
+    kc, nc = _chunk(depth), _own_columns(batch, rows, cols, threads, width)
+    if nc:
+        return kc, min(_MC, rows), nc, threads * kc * nc, True
+    mc, nc = _blocks(rows, min(cols, _NC), threads, width)
+    return kc, mc, nc, kc * -(-min(cols, _NC) // width) * width, False
+
+
+def gemm_workspace(rows: int, cols: int, depth: int, dtype: str, threads: int, batch: int = 1) -> int:
+    """Bytes of scratch memory that products of these sizes take."""
+    kc, mc, _, panel_count, _ = _layout(batch, rows, cols, depth, threads, panel_width(dtype))
+    return (panel_count + threads * mc * kc) * np.dtype(dtype).itemsize
 
 
 def _format(c: np.ndarray) -> str:
@@ -307,14 +314,9 @@ def gemm_strided(batch, rows, cols, depth, a, a_strides, b, b_strides, c, c_stri
             int(bias_axis == 0), int(bias_axis == 1), activation_entry(activation, dtype), scratch(threads * width * depth, dtype),
         )  # fmt: skip
         return
-    kc, nc = _chunk(depth), _own_columns(batch, rows, cols, threads, width)
-    if nc:
-        mc, panel_count, run = min(_MC, rows), threads * kc * nc, _gemm_own
-    else:
-        mc, nc = _blocks(rows, min(cols, _NC), threads, width)
-        panel_count, run = kc * -(-min(cols, _NC) // width) * width, _gemm
+    kc, mc, nc, panel_count, own = _layout(batch, rows, cols, depth, threads, width)
     space = scratch(panel_count + threads * mc * kc, dtype)
-    run(
+    (_gemm_own if own else _gemm)(
         threads, batch, rows, cols, depth, kc, mc, nc, a, *a_strides, b, *b_strides, c, *c_strides,
         c.dtype.type(alpha), accumulate, bias, int(bias_axis == 0), int(bias_axis == 1),
         activation_entry(activation, dtype), space[:panel_count], space[panel_count:],

@@ -166,7 +166,7 @@ def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
         joined = p.joined * p.pixels
         cols, depth = (cols, joined) if direction == "grad_weight" else (joined, depth)
         return gemm_workspace(rows, cols, depth, spec.dtype, threads) + (p.c + p.k) * joined * spec.itemsize
-    return gemm_workspace(rows, cols, depth, spec.dtype, threads)
+    return gemm_workspace(rows, cols, depth, spec.dtype, threads, 1 if direction == "grad_weight" else p.batch)
 
 
 STRATEGY = Strategy(
