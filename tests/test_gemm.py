@@ -268,6 +268,14 @@ def test_any_memory_and_lists(rng):
     assert (gemm(a.tolist(), b.tolist(), bias=[1.0] * 5) == a @ b + 1).all()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_threads_in_chunks_of_different_depth(rng, dtype):
+    a, b = np.asfortranarray(integers(rng, 127, 319, dtype=dtype)), integers(rng, 319, 145, dtype=dtype)
+    expected = a @ b
+    for _ in range(200):  # threads that share memory by mistake collide in one call of ten
+        assert (gemm(a, b) == expected).all()
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_many_sizes(rng, dtype):

@@ -111,6 +111,8 @@ def _own_strip(
     item, j0 = block // strips, block % strips * nc
     n = min(nc, cols - j0)
     own = panels[worker * kc * nc : (worker + 1) * kc * nc]
+    # Workers are in chunks of different depths at one time, so the room of each must not depend on the depth of its chunk.
+    own_copies = copies[worker * mc * kc : (worker + 1) * mc * kc]
     for k0 in range(0, depth, kc):
         k = min(kc, depth - k0)
         b0 = item * b_batch + k0 * b_row + j0 * b_col
@@ -121,9 +123,9 @@ def _own_strip(
             call(
                 _product_block,
                 (
-                    row_block, worker, (rows + mc - 1) // mc, mc, n, rows, n, k, a, a0, a_row, a_col, alpha, own, c,
+                    row_block, 0, (rows + mc - 1) // mc, mc, n, rows, n, k, a, a0, a_row, a_col, alpha, own, c,
                     item * c_batch + j0, c_row, accumulate or k0 > 0, bias, j0 * bias_col, bias_row, bias_col, k0 + k == depth,
-                    activation, copies,
+                    activation, own_copies,
                 ),
             )  # fmt: skip
 
