@@ -4,14 +4,13 @@ Decorators make compiled code out of readable Python; everything compiles at its
 
 ``@function``
     a helper that kernels call: a scalar formula, one row of a tile. LLVM inlines it.
+``@any_order``
+    as ``@function``, where sums may be added in any order.
 ``@formula``
     a helper of one element, which every loop over it takes in whatever its size, so that it becomes packed instructions.
 ``@separate``
     a heavy helper with its own machine code, called through a symbol. LLVM compiles it once instead of again in every
     caller and in every layer of a parallel loop (a Winograd kernel: 9 s inlined, 3 s like this).
-``@kernel``
-    a loop nest over arrays written with ``prange``. It has two compiled forms, a parallel one and a serial twin in
-    which ``prange`` is ``range``. Call it as ``k(threads, *args)``; one thread runs the serial form.
 ``@launcher``
     a function that hands blocks of work to the threads with ``parallel(body, blocks, threads, *args)``, once or several
     times in a row. ``body(block, worker, *args)`` is a ``@separate`` function that computes one block: it writes where no
@@ -33,7 +32,7 @@ from numba import prange, types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
 
-from fastops import _threads
+from fastops import _thread_pool, _threads
 from fastops._cache import Externals, KernelCache
 
 CHECKED = os.environ.get("FASTOPS_CHECKED", "") not in ("", "0")
@@ -49,7 +48,7 @@ _externals = Externals()
 
 def _environment() -> tuple[Any, ...]:
     """What decides about machine code besides sources, versions and options."""
-    return (CHECKED, config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE, config.BOUNDSCHECK, config.DEBUGINFO_DEFAULT)
+    return (CHECKED, _threads.POOL, config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE, config.BOUNDSCHECK, config.DEBUGINFO_DEFAULT)
 
 
 def _compiled(py_func: Callable[..., Any], **options: Any) -> Any:
@@ -68,40 +67,14 @@ def function(py_func: Callable[..., Any]) -> Any:
     return numba.njit(**FLAGS, **_INNER)(py_func)
 
 
+def any_order(py_func: Callable[..., Any]) -> Any:
+    """As ``function``, for a helper whose sums may be added in any order, by vectors."""
+    return numba.njit(**REDUCTION_FLAGS, **_INNER)(py_func)
+
+
 def formula(py_func: Callable[..., Any]) -> Any:
     """A scalar formula that loops call for each element. LLVM alone would leave the longer ones out of line, and the loop scalar."""
     return numba.njit(**FLAGS, **_INNER, forceinline=True)(py_func)
-
-
-class Kernel:
-    """The serial and the parallel form of one Python function."""
-
-    def __init__(self, py_func: Callable[..., Any], flags: dict[str, Any]) -> None:
-        self.__name__ = py_func.__name__
-        self.__doc__ = py_func.__doc__
-        self.__wrapped__ = py_func
-        self.serial = _compiled(py_func, **flags)
-        self.parallel = self.serial if CHECKED else _compiled(py_func, parallel=True, **flags)
-
-    def __call__(self, threads: int, *args: Any) -> Any:
-        if threads == 1:
-            return self.serial(*args)
-        with _threads.region(threads) as allowed:
-            if allowed == 1:
-                return self.serial(*args)
-            mask = numba.get_num_threads()
-            numba.set_num_threads(allowed)
-            try:
-                return self.parallel(*args)
-            finally:
-                numba.set_num_threads(mask)
-
-
-def kernel(py_func: Callable[..., Any] | None = None, *, reduction: bool = False) -> Any:
-    """``@kernel`` for maps, ``@kernel(reduction=True)`` where sums may be reassociated."""
-    if py_func is None:
-        return lambda f: kernel(f, reduction=reduction)
-    return Kernel(py_func, REDUCTION_FLAGS if reduction else FLAGS)
 
 
 class Launcher:
@@ -214,37 +187,29 @@ _BYTES = ir.IntType(8).as_pointer()
 _BLOCK = ir.FunctionType(ir.VoidType(), [_BYTES, _INTP, _INTP])
 
 
-@intrinsic
-def _run_block(typingctx: Any, trampoline: Any, state: Any, block: Any, worker: Any) -> Any:
-    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        callee = builder.inttoptr(values[0], _BLOCK.as_pointer())
-        builder.call(callee, [builder.inttoptr(values[1], _BYTES), values[2], values[3]])
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.intp, types.intp), codegen
-
-
-@intrinsic
-def _take_block(typingctx: Any, counter: Any) -> Any:
-    """The number of the next block that nobody has taken yet."""
-
-    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        pointer = builder.inttoptr(values[0], _INTP.as_pointer())
-        return builder.atomic_rmw("add", pointer, ir.Constant(_INTP, 1), ordering="monotonic")
-
-    return types.intp(types.intp), codegen
-
-
-def _share_blocks(trampoline: int, state: int, counter: int, blocks: int, workers: int) -> None:
+def _share_by_numba(trampoline, state, counter, blocks, workers):
     for worker in prange(workers):
         w = np.intp(worker)
-        block = _take_block(counter)
+        block = _thread_pool.take_block(counter)
         while block < blocks:
-            _run_block(trampoline, state, block, w)
-            block = _take_block(counter)
+            _thread_pool.run_block(trampoline, state, block, w)
+            block = _thread_pool.take_block(counter)
+    return 0
 
 
-_share_blocks = _compiled(_share_blocks, parallel=True, **FLAGS, **_INNER)
+def _share_by_pool(trampoline, state, counter, blocks, workers):
+    """Runs the blocks; for 0 workers nothing. Returns the address of the control block."""
+    pool = _thread_pool.control_block()
+    if workers > 0:
+        _thread_pool.share(pool, trampoline, state, counter, blocks, workers)
+    return pool
+
+
+if _threads.POOL:
+    _share_blocks = _compiled(_share_by_pool, **FLAGS, no_cfunc_wrapper=True)
+    _threads.use_pool(_thread_pool.ThreadPool(_compiled(_thread_pool.attend, **FLAGS, no_cfunc_wrapper=True), lambda: _share_blocks(0, 0, 0, 0, 0)))
+else:
+    _share_blocks = _compiled(_share_by_numba, parallel=True, **FLAGS, **_INNER)
 
 
 @intrinsic
@@ -287,9 +252,9 @@ def _parallel(typingctx: Any, body: Any, blocks: Any, threads: Any, args: Any) -
                 builder.call(trampoline, [raw, loop.index, ir.Constant(_INTP, 0)])
             with shared:
                 workers = builder.select(builder.icmp_signed("<", threads, blocks), threads, blocks)
-                share = _declare(context, builder, _share_blocks, (types.intp,) * 5, types.none)
+                share = _declare(context, builder, _share_blocks, (types.intp,) * 5, types.intp)
                 addresses = [builder.ptrtoint(p, _INTP) for p in (trampoline, raw, member(builder, frame, counter_at))]
-                status, _ = context.call_conv.call_function(builder, share, types.none, (types.intp,) * 5, [*addresses, blocks, workers])
+                status, _ = context.call_conv.call_function(builder, share, types.intp, (types.intp,) * 5, [*addresses, blocks, workers])
                 with cgutils.if_unlikely(builder, status.is_error):
                     context.call_conv.return_status_propagate(builder, status)
         failed = builder.icmp_signed("!=", builder.load(member(builder, frame, failed_at)), ir.Constant(_INTP, 0))

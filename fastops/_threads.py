@@ -1,8 +1,10 @@
 """Threading layer, thread count, fork and lock rules.
 
-TBB is taken where it is installed: it alone is safe under many Python threads, nested parallelism and fork. Next comes
-OpenMP, whose worker threads do not survive a fork: a forked child runs serial. Numba's own workqueue aborts the process
-when two Python threads use it at once, so it is entered behind a lock, and whoever finds it taken runs serial.
+On Linux the work is shared out to threads of our own (``_thread_pool``), elsewhere or where the user asks Numba for a layer
+(``NUMBA_THREADING_LAYER``) to Numba's. Among those, TBB is taken where it is installed: it alone is safe under many Python
+threads, nested parallelism and fork. Next comes OpenMP, whose worker threads do not survive a fork: a forked child runs
+serial. Numba's own workqueue aborts the process when two Python threads use it at once, so it is entered behind a lock, and
+whoever finds it taken runs serial.
 
 A fork waits for the kernel that another thread is compiling: the child would inherit Numba's lock, and wait for it forever.
 """
@@ -19,7 +21,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-# A parallel launch costs 2 to 6 us with the workers awake and 20 to 30 us when they have gone to sleep.
+from numba.core import config
+
+from fastops import _thread_pool
+
+# A parallel launch costs 1 us with the workers awake and 5 us when they have gone to sleep, of which they take 30 to wake.
 _GRAIN_NS = 20_000
 
 _lock = threading.Lock()
@@ -27,6 +33,10 @@ _forking = threading.local()
 _forked = False
 _limit: int | None = None
 _layer: str | None = None
+_ours: _thread_pool.ThreadPool | None = None
+
+# Whether the threads are ours. Read once: kernels are compiled for the one or the other.
+POOL = _thread_pool.SUPPORTED and config.THREADING_LAYER == "default"
 
 
 def _preload_tbb() -> None:
@@ -40,7 +50,8 @@ def _preload_tbb() -> None:
                     return
 
 
-_preload_tbb()
+if not POOL:
+    _preload_tbb()
 
 
 def _before_fork() -> None:
@@ -68,8 +79,6 @@ if hasattr(os, "register_at_fork"):
 
 
 def _available() -> int:
-    from numba.core import config
-
     return int(config.NUMBA_NUM_THREADS)
 
 
@@ -108,8 +117,10 @@ def threads_for(nanoseconds: float) -> int:
 
 
 def layer() -> str:
-    """The threading layer in use ("tbb", "omp" or "workqueue"); starts it if need be."""
+    """The threading layer in use ("pool", or Numba's "tbb", "omp" or "workqueue"); starts it if need be."""
     global _layer
+    if POOL:
+        return "pool"
     if _layer is None:
         from numba.np.ufunc import parallel as numba_parallel
 
@@ -118,6 +129,12 @@ def layer() -> str:
 
         _layer = str(numba.threading_layer())
     return _layer
+
+
+def use_pool(pool: _thread_pool.ThreadPool) -> None:
+    """Have these threads started at the first launch."""
+    global _ours
+    _ours = pool
 
 
 class _Region:
@@ -130,6 +147,10 @@ class _Region:
 
     def __enter__(self) -> int:
         self._held = False
+        if _ours is not None:
+            if not _ours.started:
+                _ours.start(_available() - 1)
+            return self._threads
         kind = _layer or layer()
         if kind == "tbb":
             return self._threads

@@ -18,7 +18,7 @@ import numba
 import numpy as np
 import pytest
 
-from fastops import _cache, _jit
+from fastops import _cache, _jit, _threads
 from tests.processes import ROOT, finish_python, run_python, start_python
 
 ELSEWHERE = "other users can write there.*set FASTOPS_CACHE_DIR"
@@ -270,7 +270,7 @@ class TestWriting:
         def kernel(x):
             pass
 
-        for decorate in (_jit.separate, _jit.launcher, _jit.kernel):
+        for decorate in (_jit.separate, _jit.launcher):
             with pytest.raises(TypeError, match="a kernel made inside a function needs a name of its own"):
                 decorate(kernel)
 
@@ -376,6 +376,7 @@ class TestSources:
             "fastops.simd.vmath",
             "fastops._jit",
             "fastops._cache",
+            "fastops._thread_pool",
             "fastops._threads",
         }
         assert "fastops.ops.conv.winograd" not in reached("fastops.ops.conv.naive")
@@ -423,11 +424,11 @@ def run(threads, x):
 """
 
 UNRELATED = """
-from fastops._jit import kernel, prange
+from fastops._jit import launcher
 
-@kernel
-def negate(x):
-    for i in prange(x.size):
+@launcher
+def negate(threads, x):
+    for i in range(x.size):
         x[i] = -x[i]
 """
 
@@ -449,7 +450,7 @@ def tree(tmp_path):
     """The foundation of fastops with a few small kernels on it."""
     package = tmp_path / "tree" / "fastops"
     package.mkdir(parents=True)
-    for name in ("__init__", "_cache", "_jit", "_threads"):
+    for name in ("__init__", "_cache", "_jit", "_thread_pool", "_threads"):
         shutil.copy(ROOT / "fastops" / f"{name}.py", package)
     for name, text in (("helper", HELPER), ("caller", CALLER), ("unrelated", UNRELATED)):
         (package / f"{name}.py").write_text(text)
@@ -465,7 +466,8 @@ def test_a_second_process_finds_it_and_an_edit_compiles_what_it_can_reach(tree, 
 
     assert results() == "-3 -6 -9 -12 -15"
     first = state(folder)
-    assert {"element", "body", "run", "_share_blocks", "negate"} == written({})
+    sharing = {"_share_by_pool", "attend"} if _threads.POOL else {"_share_by_numba"}
+    assert {"element", "body", "run", *sharing, "negate"} == written({})
     assert results() == "-3 -6 -9 -12 -15"
     assert written(first) == set()
     # a constant in a module that only the module of the kernel names
@@ -523,7 +525,7 @@ def test_processes_at_once(tree, folder):
     code = f"import sys; sys.argv[1:] = {everything}\n{PRINT_RESULTS}"
     run_python(code, root=tree.parent, FASTOPS_CACHE_DIR=folder)
     before = state(folder)
-    assert len(before) == 1 + 4 * 4  # _share_blocks; element, body, run, negate for each type
+    assert len(before) == (2 if _threads.POOL else 1) + 4 * 4  # what shares blocks out; element, body, run, negate for each type
     run_python(code, root=tree.parent, FASTOPS_CACHE_DIR=folder)
     assert state(folder) == before
 

@@ -14,7 +14,7 @@ from numba import types
 
 import fastops
 from fastops import _jit
-from fastops._jit import address_of, call, call_at, function, kernel, launcher, parallel, prange, separate
+from fastops._jit import address_of, call, call_at, launcher, parallel, separate
 from fastops.simd.vector import load, store
 from tests.processes import run_python
 
@@ -183,47 +183,6 @@ def _read_vectors(threads, at, x, out):
 
 
 # ---- the other decorators
-
-
-@function
-def _cube(x):
-    return x * x * x
-
-
-@kernel
-def _cubes(x, y):
-    for i in prange(x.size):
-        y[i] = _cube(x[i])
-
-
-@kernel(reduction=True)
-def _sums(x, y):
-    for i in prange(x.shape[0]):
-        total = x.dtype.type(0)
-        for j in range(x.shape[1]):
-            total += x[i, j]
-        y[i] = total
-
-
-def test_kernels_in_both_forms():
-    x = np.arange(1000.0)
-    squares = x.reshape(20, 50)
-    for threads in (1, 2):
-        y, z = np.empty_like(x), np.empty(20)
-        _cubes(threads, x, y)
-        _sums(threads, squares, z)
-        np.testing.assert_array_equal(y, x**3)
-        np.testing.assert_array_equal(z, squares.sum(1))
-    assert _cubes.__name__ == "_cubes"
-
-
-def test_numbas_own_number_of_threads_is_left_as_it_was():
-    before = numba.get_num_threads()
-    x = np.arange(10.0)
-    _cubes(2, x, x.copy())
-    with pytest.raises(Exception):  # noqa: B017 (Numba's own: no such types)
-        _cubes(2, x, "no array")
-    assert numba.get_num_threads() == before
 
 
 @separate

@@ -1,4 +1,4 @@
-"""Threads, nested use and fork under each of Numba's threading layers, in processes that may die of it."""
+"""Threads, nested use and fork with threads of our own and under each of Numba's layers, in processes that may die of it."""
 
 from __future__ import annotations
 
@@ -51,10 +51,15 @@ warnings.filterwarnings("ignore", category=DeprecationWarning)  # fork with thre
 """
 
 
+def asked(layer: str) -> str:
+    """What asks for the threading layer."""
+    return "default" if layer == "pool" else layer
+
+
 @cache
 def loads(layer: str) -> bool:
-    """Whether Numba can load the threading layer here."""
-    process = start_python("import fastops; print(fastops.threading_info()['layer'])", NUMBA_THREADING_LAYER=layer)
+    """Whether the threading layer can be had here."""
+    process = start_python("import fastops; print(fastops.threading_info()['layer'])", NUMBA_THREADING_LAYER=asked(layer))
     out, err = process.communicate(timeout=120)
     if process.returncode == 0:
         return out.strip() == layer
@@ -62,15 +67,15 @@ def loads(layer: str) -> bool:
     return False
 
 
-@pytest.fixture(params=["tbb", "omp", "workqueue"])
+@pytest.fixture(params=["pool", "tbb", "omp", "workqueue"])
 def run(request):
     """Run a script under a threading layer."""
     layer = request.param
     if not loads(layer):
-        pytest.skip(f"Numba cannot load its {layer} layer here")
+        pytest.skip(f"{layer} cannot be had here")
 
     def run(code: str) -> str:
-        return run_python(SCRIPT + code, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS=THREADS)
+        return run_python(SCRIPT + code, NUMBA_THREADING_LAYER=asked(layer), NUMBA_NUM_THREADS=THREADS)
 
     run.layer = layer
     return run
@@ -179,6 +184,7 @@ assert numba.njit(lambda: 2)() == 2
 
 def test_workqueue_serves_one_python_thread_at_a_time(monkeypatch):
     monkeypatch.setattr(_threads, "_layer", "workqueue")
+    monkeypatch.setattr(_threads, "_ours", None)
     with _threads.region(3) as first:
         with _threads.region(3) as second:
             pass
@@ -191,6 +197,7 @@ def test_workqueue_serves_one_python_thread_at_a_time(monkeypatch):
 
 def test_the_lock_is_let_go_when_a_kernel_fails(monkeypatch):
     monkeypatch.setattr(_threads, "_layer", "workqueue")
+    monkeypatch.setattr(_threads, "_ours", None)
     with pytest.raises(ZeroDivisionError), _threads.region(2):
         raise ZeroDivisionError
     assert not _threads._lock.locked()
@@ -271,14 +278,14 @@ def test_threading_info():
     assert info == {
         "layer": info["layer"], "threads": fastops.get_num_threads(), "available": _threads._available(),
     }  # fmt: skip
-    assert info["layer"] in ("tbb", "omp", "workqueue")
+    assert info["layer"] == "pool" if _threads.POOL else info["layer"] in ("tbb", "omp", "workqueue")
     assert _threads.layer() == info["layer"]
 
 
 @pytest.mark.skipif(not os.path.exists(os.path.join(sys.prefix, "lib", "libtbb.so.12")), reason="no libtbb in this environment's lib")
 def test_libtbb_of_the_environment_is_found():
     """The loader does not look there, and neither does Numba."""
-    environment = {"NUMBA_THREADING_LAYER": "default", "LD_LIBRARY_PATH": ""}
+    environment = {"NUMBA_THREADING_LAYER": "tbb", "LD_LIBRARY_PATH": ""}
     assert run_python("import fastops; print(fastops.threading_info()['layer'])", **environment).strip() == "tbb"
 
 
@@ -312,3 +319,80 @@ with ThreadPoolExecutor(4) as pool:
         done.result()
 """
     run_python(SCRIPT + script, NUMBA_NUM_THREADS=THREADS)
+
+
+# ---- threads of our own
+
+ours = pytest.mark.skipif(not _threads.POOL, reason="Numba's threads are in use")
+
+# What a test sees of the control block.
+WORDS = """
+import ctypes
+from fastops import _jit, _thread_pool
+
+def word(number):
+    return ctypes.c_int64.from_address(_jit._share_blocks(0, 0, 0, 0, 0) + 8 * number).value
+
+def wait_for(condition):
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("waited for 10 s")
+"""
+
+
+@ours
+def test_threads_without_work_sleep_and_wake():
+    script = """
+for _ in range(3):
+    check(20)
+    wait_for(lambda: word(_thread_pool._ASLEEP) == 3)
+    assert word(_thread_pool._ALIVE) == 3
+"""
+    run_python(SCRIPT + WORDS + script, NUMBA_THREADING_LAYER="default", NUMBA_NUM_THREADS=THREADS)
+
+
+@ours
+def test_more_callers_than_slots():
+    """Some find all slots taken, and do their work alone."""
+    script = """
+slots = [_thread_pool._SLOT + i * _thread_pool._SLOT_WORDS for i in range(_thread_pool._SLOTS)]
+check()
+address = _jit._share_blocks(0, 0, 0, 0, 0)
+for slot in slots:  # as if somebody were at work in each
+    ctypes.c_int64.from_address(address + 8 * (slot + _thread_pool._LOCK)).value = 1
+turns = word(_thread_pool._TURN)
+check()
+assert word(_thread_pool._TURN) == turns
+for slot in slots:
+    ctypes.c_int64.from_address(address + 8 * (slot + _thread_pool._LOCK)).value = 0
+with ThreadPoolExecutor(9) as pool:
+    for done in [pool.submit(check, 100) for _ in range(9)]:
+        done.result()
+assert word(_thread_pool._TURN) > turns
+for slot in slots:
+    assert word(slot + _thread_pool._LOCK) == 0
+    wait_for(lambda: word(slot + _thread_pool._GATE) == _thread_pool._CLOSED)
+"""
+    run_python(SCRIPT + WORDS + script, NUMBA_THREADING_LAYER="default", NUMBA_NUM_THREADS=THREADS)
+
+
+@ours
+def test_no_threads_to_be_had():
+    script = """
+def refuse(thread):
+    raise RuntimeError("can't start new thread")
+threading.Thread.start = refuse
+check()
+assert word(_thread_pool._ALIVE) == 0
+"""
+    run_python(SCRIPT + WORDS + script, NUMBA_THREADING_LAYER="default", NUMBA_NUM_THREADS=THREADS)
+
+
+@ours
+def test_calls_while_the_process_ends():
+    """The threads have ended then; the caller works alone."""
+    before = "import atexit\nlater = []\natexit.register(lambda: [call() for call in later])\n"  # the last of what is called at exit
+    script = "check()\nlater.append(lambda: (check(), print('done')))"
+    assert run_python(before + SCRIPT + script, NUMBA_THREADING_LAYER="default", NUMBA_NUM_THREADS=THREADS).strip() == "done"

@@ -23,12 +23,11 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastops import _check
 from fastops._check import Array, deliver, target
-from fastops._jit import REDUCTION_FLAGS, call, function, launcher, parallel, separate
+from fastops._jit import any_order, call, function, launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.random import bits32, check_seed, seed_of
@@ -51,13 +50,11 @@ _COLUMNS = 256
 _RUN = 1024
 _RUN_ROWS = 64
 
-_any_order = njit(**REDUCTION_FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-
 
 # ---- rows: the axis is the last one
 
 
-@_any_order
+@any_order
 def _exp_into(x, scale, shift, y):
     """y = e^(scale x - shift), and its sum."""
     total = x.dtype.type(0)

@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import Array, deliver, target
-from fastops._jit import address_of, call_at, launcher, parallel, separate
+from fastops._jit import address_of, call_at, function, launcher, parallel, separate
 from fastops._threads import threads_for
 
 # Elements of a block: 64 KB of float32, far more work than taking a block costs.
@@ -35,6 +35,8 @@ _BLOCK = 1 << 14
 _CHUNK = 1 << 11
 # Below so many elements no formula is worth a second thread.
 _SMALL = 1 << 13
+# Bytes of a cache line.
+_LINE = 64
 
 _ELEMENTS = {"f": types.float32, "d": types.float64}
 
@@ -82,10 +84,18 @@ def _loop(module: str, formula: Any, operands: int) -> Any:
     return separate(loop, name=f"{formula.__name__}_loop")
 
 
+@function
+def _bounds(block, y):
+    """Where a block of a flat array starts and how many elements it has; all but the first start on a cache line."""
+    lead = (-y.ctypes.data % _LINE) // y.itemsize
+    start = block * _BLOCK + (lead if block > 0 else 0)
+    return start, max(0, min((block + 1) * _BLOCK + lead, y.size) - start)
+
+
 @separate
 def _block_of_one(block, worker, address, x, y, a, b):
-    start = block * _BLOCK
-    call_at(address, (x, start, y, start, min(_BLOCK, x.size - start), a, b))
+    start, count = _bounds(block, y)
+    call_at(address, (x, start, y, start, count, a, b))
 
 
 @launcher
@@ -110,8 +120,8 @@ def _map_in_place(threads, address, x, beside, a, b):
 
 @separate
 def _block_of_two(block, worker, address, x, z, y, a, b):
-    start = block * _BLOCK
-    call_at(address, (x, z, start, y, min(_BLOCK, x.size - start), a, b))
+    start, count = _bounds(block, y)
+    call_at(address, (x, z, start, y, count, a, b))
 
 
 @launcher

@@ -1,6 +1,6 @@
 """Elementary functions for float32 and float64 that LLVM vectorises inside a plain loop.
 
-Call them from a ``@function`` or a ``@kernel``, one element at a time::
+Call them from a ``@function`` or a ``@separate`` one, one element at a time::
 
     for i in range(y.size):
         y[i] = exp(x[i])

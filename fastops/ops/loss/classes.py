@@ -21,12 +21,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import Array
-from fastops._jit import REDUCTION_FLAGS, call, function, launcher, parallel, separate
+from fastops._jit import any_order, call, function, launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.loss.arguments import check_mask, check_reduction, cotangent, number, to_dtype
@@ -38,8 +37,6 @@ from fastops.simd.vmath import exp_plain, log
 from fastops.simd.workspace import scratch
 
 Gradients = tuple[Array | None, ...]
-
-_any_order = njit(**REDUCTION_FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 # Elements, and rows that lie side by side (columns), that one thread takes at a time.
 _BLOCK = 1 << 14
@@ -97,7 +94,7 @@ def _nll(threads, x, classes, length, target, ignore_index, losses, out, mean):
 # ---- m and s of the rows first <= row < end of x (N, C, L), flat; row n L + l has the elements x[n, :, l]
 
 
-@_any_order
+@any_order
 def _sum_of_powers(x, m):
     total = x.dtype.type(0)
     for i in range(x.size):

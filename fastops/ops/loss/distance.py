@@ -19,12 +19,11 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import Array
-from fastops._jit import REDUCTION_FLAGS, call, function, launcher, parallel, separate
+from fastops._jit import any_order, call, function, launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.loss.arguments import broadcast, check_mask, cotangent, finish, floats, number, same_shape, to_dtype
@@ -35,8 +34,6 @@ from fastops.simd.rows import assign
 from fastops.simd.vmath import copysign, exp, log
 
 Gradients = tuple[Array | None, ...]
-
-_any_order = njit(**REDUCTION_FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 # Elements that one thread takes at a time; columns of them that lie side by side.
 _BLOCK = 1 << 13
@@ -59,7 +56,7 @@ def _difference(a, b, eps):
     return (a - b) + eps
 
 
-@_any_order
+@any_order
 def _measure(a, b, eps, kind, p):
     """The sum of the powers of a - b + eps, or the largest or smallest of the sizes."""
     number = a.dtype.type
@@ -241,7 +238,7 @@ def _measure_row(a, a0, b, b0, others, first, width, kind, p, out, out0):
             total[j] = exp(log(total[j]) / number(p))
 
 
-@_any_order
+@any_order
 def _weigh(x, u, r, factor, kind, power):
     """The sum of factor times the derivative of each distance by x."""
     zero = u.dtype.type(0)
@@ -264,7 +261,7 @@ def _weigh(x, u, r, factor, kind, power):
     return total
 
 
-@_any_order
+@any_order
 def _weigh_four(x0, x1, x2, x3, u0, u1, u2, u3, factor, kind):
     """As ``_weigh``, of four columns at once, for which the factors are loaded once."""
     zero = factor.dtype.type(0)

@@ -30,10 +30,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from fastops._check import Array
-from fastops._jit import REDUCTION_FLAGS, function, launcher, parallel, separate
+from fastops._jit import function, launcher, parallel, separate
 from fastops._threads import threads_for
 from fastops.simd.reduce import BLOCK, lane_sum, span_moments, span_sum
 from fastops.simd.vector import fma, lanes, load, load_part, splat, store
@@ -45,8 +44,6 @@ _COLUMNS = 64
 _ROWS = 128
 
 NS_FORWARD, NS_BACKWARD = 0.3, 0.5
-
-any_order = njit(**REDUCTION_FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 class Groups(NamedTuple):

@@ -20,11 +20,11 @@ from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import Array
-from fastops._jit import function, launcher, parallel, separate
+from fastops._jit import any_order, function, launcher, parallel, separate
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.norm.arguments import Mask, check_eps, check_shape, given, pick
-from fastops.ops.norm.core import BUNDLE, NS_BACKWARD, NS_FORWARD, any_order, statistics
+from fastops.ops.norm.core import BUNDLE, NS_BACKWARD, NS_FORWARD, statistics
 from fastops.simd.reduce import BLOCK, span_dot, sum_axis
 
 # Rows whose gradients of weight and bias are added in their own format.
