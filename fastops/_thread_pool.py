@@ -4,7 +4,8 @@ A kernel of 0.1 ms gains nothing from a second thread that takes 30 us to wake, 
 work is done. So a thread that has worked stays awake for a moment, as OpenMP's do, and a launch never waits for a thread that
 has not come: the caller opens a gate, takes blocks itself, and closes the gate when there are none left; only those that came
 through before are waited for. A launch takes 1 us of the caller, 2.6 with TBB by way of Numba; relu of 8x64x56x56 on two
-threads 0.09 ms instead of 0.12.
+threads 0.09 ms instead of 0.12. And it keeps off the processor that last launched: woken there, it would wait until the caller
+is done (linear 32x784x256 on two threads, 0.09 ms: one burst of calls in four took 0.16).
 
 Several Python threads may launch at once, each in a slot of its own. A thread that finds no more blocks in one slot looks
 into the others; a caller who finds all slots taken does its work alone. Threads do not survive a fork: the child starts new
@@ -15,6 +16,7 @@ The words of the control block, in cache lines of their own so that waiting thre
     TURN      counts launches; threads sleep on its lower half
     ASLEEP    how many threads sleep, or are about to
     ALIVE     how many threads there are
+    CALLER    the processor that last launched
     STOP      1 when threads are to end
 
 and for each slot
@@ -36,12 +38,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, register_jitable
 
 _LINE = 8  # words
-_TURN, _ASLEEP, _ALIVE, _STOP, _SLOT = (_LINE * i for i in range(5))
+_TURN, _ASLEEP, _ALIVE, _CALLER, _STOP, _SLOT = (_LINE * i for i in range(6))
 _LOCK, _GATE, _JOB = (_LINE * i for i in range(3))  # from the start of a slot
 _SLOTS, _SLOT_WORDS = 4, 3 * _LINE
 _WORDS = _SLOT + _SLOTS * _SLOT_WORDS
@@ -61,6 +64,10 @@ _FUTEX_WAIT_PRIVATE, _FUTEX_WAKE_PRIVATE = 128, 129
 
 _syscall = types.ExternalFunction("syscall", types.intp(*[types.intp] * 5))
 _sched_yield = types.ExternalFunction("sched_yield", types.intc())
+_sched_getcpu = types.ExternalFunction("sched_getcpu", types.intc())
+_sched_setaffinity = types.ExternalFunction("sched_setaffinity", types.intc(types.intc, types.intp, types.intp))
+# Words of a set of processors.
+_CPU_WORDS = 16
 
 _WORD = ir.IntType(64)
 
@@ -171,9 +178,20 @@ def _take_blocks(pool, job, worker):
     return done
 
 
-def attend(pool):
-    """What a thread of the pool does until the process ends."""
-    seen, looks = 0, 0
+@register_jitable
+def _keep_off(cpus, cpu):
+    """Moves this thread off a processor, and keeps it off."""
+    if 0 <= cpu < 64 * _CPU_WORDS:
+        word, bit = cpu // 64, np.int64(1) << np.int64(cpu % 64)
+        if cpus[word] & bit:
+            cpus[word] ^= bit
+            _sched_setaffinity(0, 8 * _CPU_WORDS, cpus.ctypes.data)  # fails where it leaves no processor
+            cpus[word] ^= bit
+
+
+def attend(pool, cpus):
+    """What a thread of the pool does until the process ends. ``cpus`` is the set of processors that it may run on."""
+    seen, looks, off = 0, 0, -1
     _add(pool, _ALIVE, 1)
     while True:
         turn = _read(pool, _TURN)
@@ -182,6 +200,9 @@ def attend(pool):
                 looks += 1
                 _pause()
                 continue
+            if off != _read(pool, _CALLER):
+                off = _read(pool, _CALLER)
+                _keep_off(cpus, off)
             _add(pool, _ASLEEP, 1)
             # A launch changes TURN first and then looks who sleeps, so one of the two notices the other.
             if _read(pool, _TURN) == seen:
@@ -192,6 +213,9 @@ def attend(pool):
         seen = turn
         if _read(pool, _STOP) != 0:
             return
+        if off != _read(pool, _CALLER) and _sched_getcpu() == _read(pool, _CALLER):
+            off = _read(pool, _CALLER)
+            _keep_off(cpus, off)
         slot, idle = 0, 0
         while idle < _SLOTS:
             at = _SLOT + slot * _SLOT_WORDS
@@ -216,6 +240,9 @@ def share(pool, trampoline, state, counter, blocks, workers):
             if block >= blocks:
                 return
             run_block(trampoline, state, block, 0)
+    cpu = _sched_getcpu()
+    if _read(pool, _CALLER) != cpu:
+        _write(pool, _CALLER, cpu)
     at = _SLOT + slot * _SLOT_WORDS
     job = at + _JOB
     _write(pool, job, 0)
@@ -245,7 +272,7 @@ def share(pool, trampoline, state, counter, blocks, workers):
 class ThreadPool:
     """The threads. They are started at the first launch, and in a forked child at its first."""
 
-    def __init__(self, attend: Callable[[int], None], address: Callable[[], int]) -> None:
+    def __init__(self, attend: Callable[[int, Any], None], address: Callable[[], int]) -> None:
         self._attend, self._address = attend, address
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -260,7 +287,13 @@ class ThreadPool:
                 return
             self.started = True
             pool = self._address()
-            self._threads = [threading.Thread(target=self._attend, args=(pool,), name=f"fastops-{i + 1}", daemon=True) for i in range(count)]
+            cpus = np.zeros(_CPU_WORDS, np.int64)
+            for cpu in os.sched_getaffinity(0):
+                if cpu < 64 * _CPU_WORDS:
+                    cpus.view(np.uint64)[cpu // 64] |= np.uint64(1 << cpu % 64)
+            self._threads = [
+                threading.Thread(target=self._attend, args=(pool, cpus.copy()), name=f"fastops-{i + 1}", daemon=True) for i in range(count)
+            ]
             with contextlib.suppress(RuntimeError):  # no more threads to be had: callers do with fewer
                 for thread in self._threads:
                     thread.start()

@@ -26,7 +26,7 @@ from numba.core import config
 from fastops import _thread_pool
 
 # A parallel launch costs 1 us with the workers awake and 5 us when they have gone to sleep, of which they take 30 to wake.
-_GRAIN_NS = 20_000
+_GRAIN_NS = 8_000
 
 _lock = threading.Lock()
 _forking = threading.local()
