@@ -58,7 +58,7 @@ def torch_calls(case: common.Case, dtype: str) -> tuple[Callable[[], Any], Calla
     function = (lambda F, tensors, options: getattr(F, case.op)(**tensors, **options)) if case.torch == "same" else case.torch
     assert callable(function)
     plain, followed = ({name: tensor(value) for name, value in arrays.items()} for _ in range(2))
-    flat = [t for value in followed.values() for t in (value if isinstance(value, list) else [value])]
+    flat = [t for name, value in followed.items() if name not in case.data for t in (value if isinstance(value, list) else [value])]
     leaves = [t.requires_grad_(True) for t in flat if torch.is_tensor(t) and t.dtype.is_floating_point]
     ones: list[Any] = []
 

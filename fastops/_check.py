@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastops._memory import empty
 from fastops._shapes import LARGEST_INDEX, byte_count
 
 Array = NDArray[Any]
@@ -166,7 +167,7 @@ def target(op: str, out: Array | None, shape: tuple[int, ...], dtype: np.dtype[A
         check_out(op, out, shape, dtype)
         if takes_result(out, computed, *inputs):
             return out
-    return np.empty(shape, computed)
+    return empty(shape, computed)
 
 
 def deliver(y: Array, out: Array | None, dtype: np.dtype[Any]) -> Array:

@@ -291,9 +291,7 @@ class ThreadPool:
             for cpu in os.sched_getaffinity(0):
                 if cpu < 64 * _CPU_WORDS:
                     cpus.view(np.uint64)[cpu // 64] |= np.uint64(1 << cpu % 64)
-            self._threads = [
-                threading.Thread(target=self._attend, args=(pool, cpus.copy()), name=f"fastops-{i + 1}", daemon=True) for i in range(count)
-            ]
+            self._threads = [threading.Thread(target=self._attend, args=(pool, cpus.copy()), name=f"fastops-{i + 1}", daemon=True) for i in range(count)]
             with contextlib.suppress(RuntimeError):  # no more threads to be had: callers do with fewer
                 for thread in self._threads:
                     thread.start()

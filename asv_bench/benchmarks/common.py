@@ -110,6 +110,7 @@ class Case:
         tiny: what replaces entries of ``arrays`` and ``options`` in the smoke run; None cuts every extent down to 16.
         torch: the same call in PyTorch for ``python -m asv_bench.beside``: ``torch(F, tensors, options)``; by default
             ``getattr(F, op)(**tensors, **options)``; None where PyTorch has no such operation.
+        data: array arguments of which no gradient is wanted, as of a network's input.
     """
 
     op: str
@@ -117,6 +118,7 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     tiny: Mapping[str, Any] | None = None
     torch: Callable[..., Any] | str | None = "same"
+    data: tuple[str, ...] = ()
 
     def arguments(self, dtype: str = "float32") -> tuple[dict[str, Any], dict[str, Any]]:
         """Arrays and options."""
@@ -158,6 +160,8 @@ def calls(case: Case, dtype: str = "float32") -> tuple[Callable[[], Any], Callab
 
     grad_output, backward = cotangent(output), op.backward
     given = {**arrays, **options, **kept}
+    if case.data:
+        given["output_mask"] = tuple(name not in case.data for name in arrays)
     return (lambda: forward(**arrays, **options)), (lambda: backward(grad_output, **given))
 
 

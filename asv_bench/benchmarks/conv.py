@@ -10,9 +10,10 @@ import numpy as np
 
 import fastops
 from fastops.cli._layers import DIRECTIONS, FORWARD, GRADIENTS, Layer
+from fastops.cli.shapes import SHAPES
 from fastops.ops.conv.strategies import STRATEGIES
 
-from .common import TINY, Timed, memo, one_thread
+from .common import TINY, Case, Timed, memo, one_thread
 from .shapes import CONV_NAMES, SEPARABLE_NAMES, WINDOW_NAMES, conv_shape
 
 NAMES = ("auto", *(s.name for s in STRATEGIES))
@@ -41,6 +42,59 @@ def warm(strategy: str, name: str, directions: tuple[str, ...]) -> Callable[[], 
 
     run()
     return run
+
+
+def layer_case(name: str, batch: int) -> Case:
+    """A layer of a network with its bias; the first one needs no gradient of the picture."""
+    s = SHAPES[name]
+    options = {"stride": s.stride, "padding": s.padding, "groups": s.groups}
+    arrays = {"input": (batch, s.channels, *s.size), "weight": s.weight_shape, "bias": (s.out_channels,)}
+    return Case("conv_transpose2d" if s.transposed else "conv2d", arrays, options, data=("input",) if s.channels == 3 else ())
+
+
+def case(op: str, input: tuple[int, ...], weight: tuple[int, ...], **options: Any) -> Case:
+    return Case(op, {"input": input, "weight": weight}, options)
+
+
+def is_plain(name: str) -> bool:
+    return SHAPES[name].kernel == (3, 3) and SHAPES[name].stride == (1, 1) and SHAPES[name].groups == 1
+
+
+# What ``python -m asv_bench.beside conv`` measures. First 3x3 with stride 1, then all the other kinds.
+CASES = {
+    **{f"3x3.{n}.batch{b}": layer_case(n, b) for n in SHAPES if n.startswith(("resnet18.", "vgg16.")) and is_plain(n) for b in (1, 8)},
+    **{
+        f"kinds.{n}.batch{b}": layer_case(n, b)
+        for n in (
+            "resnet18.conv1", "resnet18.layer2.strided", "resnet18.layer3.strided", "resnet18.layer4.strided", "resnet18.layer2.shortcut",
+            "resnet18.layer4.shortcut", "alexnet.conv1", "alexnet.conv2", "resnet50.layer1.first", "resnet50.layer1.expand", "resnet50.layer1.reduce",
+            "resnet50.layer2.expand", "resnet50.layer3.reduce", "resnet50.layer3.expand", "resnet50.layer4.expand", "resnet50.layer4.reduce",
+            "mobilenet_v2.conv0", "mobilenet_v2.d1", "mobilenet_v2.d2", "mobilenet_v2.d3", "mobilenet_v2.d8", "mobilenet_v2.d15", "mobilenet_v2.e3",
+            "mobilenet_v2.p3", "mobilenet_v2.e8", "mobilenet_v2.last", "unet.up4", "unet.up3", "unet.last",
+        )
+        for b in (1, 8)
+    },
+    "kinds.5x5.4x64x28x28": case("conv2d", (4, 64, 28, 28), (64, 64, 5, 5), padding=2),
+    "kinds.7x7.4x64x28x28": case("conv2d", (4, 64, 28, 28), (64, 64, 7, 7), padding=3),
+    "kinds.11x11.4x32x28x28": case("conv2d", (4, 32, 28, 28), (32, 32, 11, 11), padding=5),
+    "kinds.1x7.4x128x17x17": case("conv2d", (4, 128, 17, 17), (128, 128, 1, 7), padding=(0, 3)),
+    "kinds.7x1.4x128x17x17": case("conv2d", (4, 128, 17, 17), (128, 128, 7, 1), padding=(3, 0)),
+    "kinds.1x3.4x256x14x14": case("conv2d", (4, 256, 14, 14), (256, 256, 1, 3), padding=(0, 1)),
+    "kinds.dilation2.2x128x28x28": case("conv2d", (2, 128, 28, 28), (128, 128, 3, 3), padding=2, dilation=2),
+    "kinds.dilation4.2x256x28x28": case("conv2d", (2, 256, 28, 28), (256, 256, 3, 3), padding=4, dilation=4),
+    "kinds.groups32.2x128x56x56": case("conv2d", (2, 128, 56, 56), (128, 4, 3, 3), padding=1, groups=32),
+    "kinds.groups8.2x256x28x28": case("conv2d", (2, 256, 28, 28), (256, 32, 3, 3), padding=1, groups=8),
+    "kinds.depthwise5x5.4x240x28x28": case("conv2d", (4, 240, 28, 28), (240, 1, 5, 5), padding=2, groups=240),
+    "kinds.transposed3x3.2x128x28x28": case("conv_transpose2d", (2, 128, 28, 28), (128, 64, 3, 3), stride=2, padding=1, output_padding=1),
+    "kinds.transposed4x4.2x128x16x16": case("conv_transpose2d", (2, 128, 16, 16), (128, 64, 4, 4), stride=2, padding=1),
+    "kinds.1d.8x128x512": case("conv1d", (8, 128, 512), (128, 128, 3), padding=1),
+    "kinds.1d_strided.8x64x1024": case("conv1d", (8, 64, 1024), (128, 64, 5), stride=2, padding=2),
+    "kinds.1d_dilated.4x64x4096": case("conv1d", (4, 64, 4096), (64, 64, 3), padding=8, dilation=8),
+    "kinds.3d.1x32x16x28x28": case("conv3d", (1, 32, 16, 28, 28), (64, 32, 3, 3, 3), padding=1),
+    "kinds.3d_strided.1x32x16x28x28": case("conv3d", (1, 32, 16, 28, 28), (64, 32, 3, 3, 3), stride=2, padding=1),
+    "kinds.3d_1x1.1x64x8x28x28": case("conv3d", (1, 64, 8, 28, 28), (128, 64, 1, 1, 1)),
+    "small.1x8x8x8": case("conv2d", (1, 8, 8, 8), (8, 8, 3, 3), padding=1),
+}  # fmt: skip
 
 
 class Forward(Timed):

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import launcher, parallel, separate
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.rows import add_row, copy_row, fill_row
@@ -266,7 +267,7 @@ def pad(input: ArrayLike, pad: Sequence[int], mode: str = "constant", value: flo
     value = x.dtype.type(_fill_value("pad", mode, value))
     y = x.ravel()
     for step in steps:
-        x, y = y, np.empty(step.size, x.dtype)
+        x, y = y, empty(step.size, x.dtype)
         if y.size:
             _pad_all(threads_for(y.nbytes * _NS_PER_BYTE), x, step.sources, step.dims, value, y)
     return y.reshape(shape).astype(dtype, copy=False)
@@ -287,7 +288,7 @@ def pad_backward(grad_output: ArrayLike, input: ArrayLike, pad: Sequence[int], m
         raise ValueError(f"{op}: grad_output must have the shape of the output, {result}, got {dy.shape}")
     dx = dy.ravel()
     for step in reversed(steps):
-        dy, dx = dx, np.empty(step.back_size, dy.dtype)
+        dy, dx = dx, empty(step.back_size, dy.dtype)
         if dx.size:
             _pad_gradient(threads_for(dx.nbytes * _NS_PER_BYTE), dy, step.copies, step.back_dims, dx)
     return dx.reshape(shape).astype(dtype, copy=False)
@@ -333,7 +334,7 @@ def one_hot(tensor: ArrayLike, num_classes: int = -1) -> Array:
     if x.size == 0:
         if classes < 1:
             raise ValueError(f"one_hot: num_classes must be given for a tensor without elements, got {classes}")
-        return np.empty((*x.shape, classes), np.int64)
+        return empty((*x.shape, classes), np.int64)
     smallest, largest = int(x.min()), int(x.max())
     if smallest < 0:
         raise ValueError(f"one_hot: tensor must have class numbers of at least 0, got {smallest}")
@@ -342,7 +343,7 @@ def one_hot(tensor: ArrayLike, num_classes: int = -1) -> Array:
     elif largest >= classes:
         raise ValueError(f"one_hot: tensor must have class numbers below num_classes, {classes}, got {largest}")
     _check.fits("one_hot", "num_classes", "the result", (*x.shape, classes), 8)
-    y = np.empty((*x.shape, classes), np.int64)
+    y = empty((*x.shape, classes), np.int64)
     rows = max(1, _BLOCK // classes)
     _one_hot_all(threads_for(y.nbytes * _NS_PER_BYTE), np.require(x, np.int64, ("C", "W")).ravel(), rows, y.reshape(-1, classes))
     return y

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import Array
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.epilogue import ACTIVATIONS
@@ -132,7 +133,7 @@ def linear(
         and (b is None or (b.dtype is x.dtype and b.shape == w_shape[:1]))
     ):  # fmt: skip
         # the single example, of which each microsecond counts
-        y = np.empty((x_shape[0], w_shape[0]), x.dtype)
+        y = empty((x_shape[0], w_shape[0]), x.dtype)
         rows_by_rows(threads_for(y.size * x_shape[1] * _NS_PER_PRODUCT), x, w, nothing if b is None else b, 0, 0, y)
         return y
     return _linear(x, w, b, activation, out)
@@ -178,11 +179,11 @@ def linear_backward(
     gradient = dy.reshape(rows, outs)
     dx = dw = db = None
     if output_mask[0]:
-        dx = np.empty(x.shape, x.dtype)
+        dx = empty(x.shape, x.dtype)
         _matrix_product(gradient, w.reshape(outs, ins), dx.reshape(rows, ins))
         dx = dx.astype(dtype, copy=False)
     if output_mask[1]:
-        dw = np.empty(w.shape, x.dtype)
+        dw = empty(w.shape, x.dtype)
         _matrix_product(gradient, x.reshape(rows, ins), dw.reshape(outs, ins), a_turned=True)
         dw = dw.astype(dtype, copy=False)
     if output_mask[2] and bias_shape is not None:
@@ -230,10 +231,10 @@ class _Pair:
         batch, rows, cols = self.c_shape
         da = db = None
         if wants[0]:
-            da = _product(dy, self.b, np.empty((batch, rows, self.a.shape[2]), dy.dtype), b_turned=True, alpha=alpha)
+            da = _product(dy, self.b, empty((batch, rows, self.a.shape[2]), dy.dtype), b_turned=True, alpha=alpha)
             da = sum_to(da.reshape(self.full_a), self._matrix(self.a_shape, -2)).reshape(self.a_shape)
         if wants[1]:
-            db = _product(self.a, dy, np.empty((batch, self.b.shape[1], cols), dy.dtype), a_turned=True, alpha=alpha)
+            db = _product(self.a, dy, empty((batch, self.b.shape[1], cols), dy.dtype), a_turned=True, alpha=alpha)
             db = db if batch == 1 else sum_to(db.reshape(self.full_b), self._matrix(self.b_shape, -1))
             db = db.reshape(self.b_shape)
         return da, db
@@ -278,11 +279,11 @@ def matmul(input: ArrayLike, other: ArrayLike, *, out: Array | None = None) -> A
     if nothing is not None and a.dtype is b.dtype and len(left) == 2 and left[1:] == right[:1] and a.size and b.size and out is None:
         # the usual case, whose small matrices leave no time for more
         if len(right) == 2:
-            y = np.empty((left[0], right[1]), a.dtype)
+            y = empty((left[0], right[1]), a.dtype)
             multiply(a, b, y)
             return y
         if len(right) == 1:
-            column = np.empty(left[0], a.dtype)
+            column = empty(left[0], a.dtype)
             rows_by_rows(threads_for(a.size * _NS_PER_PRODUCT), b.reshape(1, -1), a, nothing, 0, 0, column.reshape(1, -1))
             return column
     (a, b), dtype = _check.as_arrays(op, input=a, other=b)
@@ -493,11 +494,11 @@ def bilinear(input1: ArrayLike, input2: ArrayLike, weight: ArrayLike, bias: Arra
     shape = _bilinear_shape(op, x1.shape, x2.shape, w.shape, None if b is None else b.shape)
     outs, first, second = w.shape
     rows = prod(shape[:-1])
-    y = np.empty(shape, x1.dtype)
+    y = empty(shape, x1.dtype)
     if second == 0 or first == 0:
         y[...] = 0 if b is None else b
     elif y.size:
-        stack = _product(x1.reshape(1, rows, first), w, np.empty((outs, rows, second), x1.dtype))
+        stack = _product(x1.reshape(1, rows, first), w, empty((outs, rows, second), x1.dtype))
         _contract(x2, stack, y, False, b)
     return y.astype(dtype, copy=False)
 
@@ -525,9 +526,9 @@ def bilinear_backward(
     dx1, dx2, dw = (np.zeros(a.shape, dy.dtype) if wanted else None for a, wanted in zip((x1, x2, w), output_mask))
     if gradient.size and first and second:
         if dx1 is not None:
-            _contract(gradient, _product(right, w, np.empty((outs, rows, first), dy.dtype), b_turned=True), dx1, True)
+            _contract(gradient, _product(right, w, empty((outs, rows, first), dy.dtype), b_turned=True), dx1, True)
         if dx2 is not None:
-            _contract(gradient, _product(left, w, np.empty((outs, rows, second), dy.dtype)), dx2, True)
+            _contract(gradient, _product(left, w, empty((outs, rows, second), dy.dtype)), dx2, True)
         if dw is not None:
             _product(gradient.T[:, :, None] * left, right, dw, a_turned=True)
     db = sum_axis(gradient.reshape(1, rows, outs)).reshape(outs) if output_mask[3] and bias_shape is not None else None

@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from fastops import _check
 from fastops._check import Array, deliver, target
 from fastops._jit import any_order, call, function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.random import bits32, check_seed, seed_of
@@ -398,24 +399,24 @@ def _forward(x: Array, axis: int, inner: int, scale: float, logarithm: bool, y: 
         return
     threads = 1 if x.size < _BLOCK else threads_for(x.size * _NS)
     if inner == 1:
-        _rows(threads, x.ravel(), axis, scale, logarithm, np.empty((threads, 2, _FLAT), x.dtype), y.ravel())
+        _rows(threads, x.ravel(), axis, scale, logarithm, empty((threads, 2, _FLAT), x.dtype), y.ravel())
     else:
         width = _width(axis)
-        scratch, sums = np.empty((threads, 2 * width), x.dtype), np.empty((threads, width))
+        scratch, sums = empty((threads, 2 * width), x.dtype), empty((threads, width))
         _columns(threads, x.ravel(), axis, inner, scale, logarithm, width, scratch, sums, y.ravel())
 
 
 def _gradient(dy: Array, y: Array, axis: int, inner: int, scale: float, logarithm: bool) -> Array:
-    dx = np.empty(y.shape, y.dtype)
+    dx = empty(y.shape, y.dtype)
     if y.size == 0:
         return dx
     threads = 1 if y.size < _BLOCK else threads_for(y.size * _NS)
     if inner == 1:
-        scratch = np.empty((threads, 2, _FLAT if axis <= _SHORT else 0), y.dtype)
+        scratch = empty((threads, 2, _FLAT if axis <= _SHORT else 0), y.dtype)
         _rows_gradient(threads, dy.ravel(), y.ravel(), axis, scale, logarithm, scratch, dx.ravel())
     else:
         width = _width(axis)
-        scratch, sums = np.empty((threads, width), y.dtype), np.empty((threads, width))
+        scratch, sums = empty((threads, width), y.dtype), empty((threads, width))
         _columns_gradient(threads, dy.ravel(), y.ravel(), axis, inner, scale, logarithm, width, scratch, sums, dx.ravel())
     return dx
 
@@ -634,7 +635,7 @@ def _gumbel(op: str, logits: ArrayLike, tau: float, dim: int, seed: int) -> tupl
     (x,), dtype = _check.as_arrays(op, logits=logits)
     temperature = _temperature(op, tau)
     axis, inner = _extents(op, x.shape, _check.integer(op, "dim", dim, -(1 << 63)))
-    z, y = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+    z, y = empty(x.shape, x.dtype), empty(x.shape, x.dtype)
     _noisy(threads_for(x.size * _NS_GUMBEL), seed, x.ravel(), z.ravel())
     _forward(z, axis, inner, 1 / temperature, False, y)
     return y, dtype, axis, inner
@@ -645,7 +646,7 @@ def _record_gumbel(logits: ArrayLike, tau: float = 1, hard: bool = False, eps: f
     y, dtype, axis, inner = _gumbel("gumbel_softmax", logits, tau, dim, seed)
     result = y
     if hard:
-        result = np.empty(y.shape, y.dtype)
+        result = empty(y.shape, y.dtype)
         if y.size:
             _one_hot(threads_for(y.size), y.ravel(), axis, inner, result.ravel())
     return result.astype(dtype, copy=False), {"output": y, "rng": seed}

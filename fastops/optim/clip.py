@@ -9,6 +9,7 @@ import numpy as np
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import formula, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._threads import threads_for
 from fastops.autodiff.trees import leaves, rebuilt
 from fastops.simd.maps import Map
@@ -48,7 +49,7 @@ def _norm(x: Array, order: float) -> float:
         return 0.0
     if order == 2:
         x = x.astype(np.float32) if x.dtype == np.float16 else x
-        partial = np.empty(-(-x.size // _BLOCK))
+        partial = empty(-(-x.size // _BLOCK))
         _squares(threads_for(x.size * 0.1), x.ravel(), partial)
         return float(np.sqrt(partial.sum()))
     return float(np.linalg.norm(x.ravel().astype(np.float64), order))

@@ -18,6 +18,7 @@ import numpy as np
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import formula
+from fastops._memory import empty
 from fastops.optim.optimizer import Optimizer, Schedule, Work, returned
 from fastops.optim.rules import at_least_zero, learning_rate
 from fastops.optim.update import Rule
@@ -65,7 +66,7 @@ class _Muon(Optimizer):
         if p.size == 0:
             return value
         momentum = state[0] if inplace else state[0].copy()
-        direction = np.empty(p.size, p.dtype)
+        direction = empty(p.size, p.dtype)
         _ACCUMULATE.apply(direction, g.ravel(), [momentum.ravel()], numbers)
         state[0] = momentum
         o = self.options

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numba import types
 
 from fastops._check import Array
 from fastops._jit import address_of, call_at, formula, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._threads import threads_for
 
 COEFFICIENTS = 10
@@ -142,7 +142,7 @@ class Rule:
         """The parameter and its state after the update, in new arrays."""
         char = p.dtype.char
         address = self._addresses.get(char) or self._address(char)
-        new_p, new = np.empty(p.shape, p.dtype), [np.empty(p.shape, p.dtype) for _ in state]
+        new_p, new = empty(p.shape, p.dtype), [empty(p.shape, p.dtype) for _ in state]
         x, y, z = (*state, p, p, p)[:3]
         new_x, new_y, new_z = (*new, new_p, new_p, new_p)[:3]
         threads = 1 if g.size < _SMALL else threads_for(g.size * self._ns)

@@ -16,6 +16,7 @@ import numpy as np
 
 from fastops import _threads
 from fastops._jit import call, launcher, parallel, separate
+from fastops._memory import empty, empty_like
 from fastops.simd.blocking import KC, NV, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activation_entry, finish_rows
@@ -376,7 +377,7 @@ def gemm(a, b, *, out=None, alpha=1.0, accumulate=False, bias=None, activation=N
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) if a.ndim + b.ndim > 4 else ()
     fresh = out is None
     if fresh:
-        out = np.zeros((*lead, rows, cols), a.dtype) if accumulate else np.empty((*lead, rows, cols), a.dtype)
+        out = np.zeros((*lead, rows, cols), a.dtype) if accumulate else empty((*lead, rows, cols), a.dtype)
     elif out.shape != (*lead, rows, cols) or out.dtype != a.dtype or not out.flags.c_contiguous or not out.flags.writeable:
         raise ValueError(f"gemm: out must be C-contiguous, writeable, {(*lead, rows, cols)} {a.dtype}, got {out.shape} {out.dtype}")
     elif not out.flags.aligned:
@@ -388,7 +389,7 @@ def gemm(a, b, *, out=None, alpha=1.0, accumulate=False, bias=None, activation=N
     if out.size == 0:
         return out
     if not fresh and any(m is not None and np.may_share_memory(out, m) for m in (a, b, bias)):
-        beside = out.copy() if accumulate else np.empty_like(out)
+        beside = out.copy() if accumulate else empty_like(out)
         out[...] = gemm(a, b, out=beside, alpha=alpha, accumulate=accumulate, bias=bias, activation=activation)
         return out
     (a, a_strides), (b, b_strides) = (_flat(m, lead) for m in (a, b))

@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array, deliver, target
 from fastops._jit import address_of, call_at, function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._threads import threads_for
 
 # Elements of a block: 64 KB of float32, far more work than taking a block costs.
@@ -176,7 +177,7 @@ class Map(_Compiled):
         address = self._addresses.get(x.dtype.char)
         if address is None or inplace or out is not None:
             return self._elsewhere(op, input, x, a, b, inplace, out)
-        y = np.empty(x.shape, x.dtype)
+        y = empty(x.shape, x.dtype)
         _map_one(self._threads(x.size), address, x.ravel(), y.ravel(), a, b)
         return y
 
@@ -189,7 +190,7 @@ class Map(_Compiled):
         address = self._addresses.get(char) or self._compile(char)
         threads = self._threads(x.size)
         if out is x:
-            _map_in_place(threads, address, x.ravel(), np.empty((threads, _CHUNK), x.dtype), a, b)
+            _map_in_place(threads, address, x.ravel(), empty((threads, _CHUNK), x.dtype), a, b)
             return out
         y = target(op, out, x.shape, dtype, x)
         _map_one(threads, address, x.ravel(), y.ravel(), a, b)
@@ -229,6 +230,6 @@ class GradientMap(_Compiled):
             if char == "e":
                 return self.of(op, dy.astype(np.float32), z.astype(np.float32, copy=False), a, b, name).astype(np.float16)
             address = self._compile(char)
-        dx = np.empty(dy.shape, dy.dtype)
+        dx = empty(dy.shape, dy.dtype)
         _map_two(self._threads(dy.size), address, dy.ravel(), z.ravel(), dx.ravel(), a, b)
         return dx

@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 
 from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._threads import threads_for
 from fastops.simd.vector import fma, lanes, larger, largest_lane, load, load_part, splat
 
@@ -265,7 +266,7 @@ def sum_axis(x: Array, out: Array | None = None) -> Array:
     """
     outer, axis, inner = x.shape
     if out is None:
-        out = np.empty((outer, inner), x.dtype)
+        out = empty((outer, inner), x.dtype)
     if x.size == 0:
         out[...] = 0
         return out
@@ -274,7 +275,7 @@ def sum_axis(x: Array, out: Array | None = None) -> Array:
         return out
     pieces = -(-axis // (_SPAN if inner == 1 else _ROWS))
     together = max(1, _SPAN // (axis * inner))
-    partial = np.empty(outer * pieces * inner)
+    partial = empty(outer * pieces * inner)
     _sum(threads_for(x.size * _NS_PER_ELEMENT), x.reshape(-1), axis, inner, pieces, together, partial, out.reshape(-1))
     return out
 
@@ -308,7 +309,7 @@ def max_axis(x: Array, out: Array | None = None) -> Array:
     """
     outer, axis, inner = x.shape
     if out is None:
-        out = np.empty((outer, inner), x.dtype)
+        out = empty((outer, inner), x.dtype)
     if x.size:
         together = max(1, _SPAN // (axis * inner))
         _max(threads_for(x.size * _NS_PER_ELEMENT), x.reshape(-1), axis, inner, together, out.reshape(-1))

@@ -23,6 +23,7 @@ import numpy as np
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
+from fastops._memory import empty, empty_like
 from fastops._threads import threads_for
 from fastops.simd.reduce import maximum
 from fastops.simd.vector import (
@@ -184,7 +185,7 @@ def _threads(elements: int, rows: int) -> int:
 def gather(x: Array, index: Array, scale: Array | None = None) -> Array:
     """Rows of x (J, F) by a checked index (E,): (E, F); ``scale`` (J,) multiplies them."""
     F = x.shape[1]
-    y = np.empty((index.size, F), x.dtype)
+    y = empty((index.size, F), x.dtype)
     if y.size:
         rows = max(1, _BLOCK_ELEMENTS // F)
         _gather(_threads(y.size, index.size), rows, x.nbytes > _FAR_BYTES, index, x.ravel()[:0] if scale is None else scale, x, y)
@@ -364,9 +365,9 @@ def scatter(kind: int, to: Array, destinations: int, x: Array, source: Array | N
     bounds, order = np.array([0, to.size]), NOTHING
     # dealt edges no longer read x from front to back: where they did, fewer than four threads gain nothing
     if threads > (1 if source is not None else 3) and F * x.itemsize >= _LINE_BYTES:
-        bounds, order = np.empty(threads + 1, INDEX), np.empty(to.size, INDEX)
+        bounds, order = empty(threads + 1, INDEX), empty(to.size, INDEX)
         _deal(1, to, destinations, order, bounds)
-    wide = np.empty((threads, _RUN * F + _LINE_BYTES), x.dtype) if heads > 1 else y[:0]
+    wide = empty((threads, _RUN * F + _LINE_BYTES), x.dtype) if heads > 1 else y[:0]
     far_x = x.nbytes > _FAR_BYTES and (source is not None or order.size > 0)
     far_y = y.nbytes > _FAR_BYTES
     source = NOTHING if source is None else source
@@ -472,7 +473,7 @@ def _product_backward(threads, blocks, columns, to, x, run, dy, dx):
 
 def product_backward(to: Array, x: Array, dy: Array) -> Array:
     """The gradient of x (E, F) where y = scatter(MUL, to, ...)."""
-    dx = np.empty_like(x)
+    dx = empty_like(x)
     if dx.size:
         F = x.shape[1]
         threads = _threads(4 * x.size, to.size)
@@ -520,7 +521,7 @@ def _divide(threads, rows, to, total, y):
 
 def softmax(to: Array, destinations: int, x: Array) -> Array:
     """exp(x[e]) over its sum for all rows with the same destination, column by column: (E, F)."""
-    y = np.empty_like(x)
+    y = empty_like(x)
     if y.size:
         rows, threads = max(1, _BLOCK_ELEMENTS // x.shape[1]), _threads(4 * x.size, to.size)
         _exp(threads, rows, to, x, scatter(MAX, to, destinations, x), y)
@@ -561,7 +562,7 @@ def _softmax_backward(threads, blocks, columns, rows, to, y, dy, total, dx):
 
 def softmax_backward(to: Array, destinations: int, y: Array, dy: Array) -> Array:
     """The gradient of x where y = softmax(to, destinations, x)."""
-    dx = np.empty_like(y)
+    dx = empty_like(y)
     if dx.size:
         F = y.shape[1]
         threads = _threads(2 * y.size, to.size)

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array, deliver, target
 from fastops._jit import launcher, parallel, separate
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.activation.piecewise import LEAKY_RELU, LEAKY_RELU_GRADIENT
@@ -171,12 +172,12 @@ def prelu_backward(
     w, length, blocks, each = _prelu_plan(op, x, w)
     if dy.shape != x.shape:
         raise ValueError(f"{op}: grad_output must have the shape of the output, {x.shape}, got {dy.shape}")
-    dx = np.empty(x.shape, x.dtype)
+    dx = empty(x.shape, x.dtype)
     # The gradient of the weight comes out of the same pass; without it the pass would take as long.
     partial = np.zeros((blocks, 1 if length > 1 else w.size))
     if x.size:
         threads = threads_for(x.size * 2 * _NS)
-        products = np.empty((threads, _BLOCK if length > 1 else 0), x.dtype)
+        products = empty((threads, _BLOCK if length > 1 else 0), x.dtype)
         _prelu_gradient(threads, dy.ravel(), x.ravel(), w, length, blocks, each, products, dx.ravel(), partial.ravel())
     dw = None
     if output_mask[1]:
@@ -293,7 +294,7 @@ def rrelu_backward(
     if dy.shape != x.shape:
         raise ValueError(f"{op}: grad_output must have the shape of input, {x.shape}, got {dy.shape}")
     seed = check_seed(op, rng)
-    dx = np.empty(x.shape, x.dtype)
+    dx = empty(x.shape, x.dtype)
     _rrelu_gradient(threads_for(x.size * _NS_RANDOM), seed, dy.ravel(), x.ravel(), low, high - low, dx.ravel())
     return dx.astype(dtype, copy=False)
 
@@ -395,7 +396,7 @@ def glu_backward(grad_output: ArrayLike, input: ArrayLike, dim: int = -1) -> Arr
     inner, shape = _halves(op, x.shape, dim)
     if dy.shape != shape:
         raise ValueError(f"{op}: grad_output must have the shape of the output, {shape}, got {dy.shape}")
-    dx = np.empty(x.shape, x.dtype)
+    dx = empty(x.shape, x.dtype)
     if dy.size:
         _glu_gradient(threads_for(dy.size * _NS_EXP), dy.ravel(), x.ravel(), inner, dx.ravel())
     return dx.astype(dtype, copy=False)

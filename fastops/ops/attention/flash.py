@@ -31,6 +31,7 @@ from numba import types
 
 from fastops._check import Array
 from fastops._jit import address_of, call, call_at, function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._threads import threads_for
 from fastops.simd.blocking import panel_width
 from fastops.simd.pack import copy_run, pack_panels
@@ -489,7 +490,7 @@ _NO_STARTS = np.empty(0, np.intp)
 @cache
 def no_mask(dtype: np.dtype[Any]) -> Mask:
     """The mask that masks nothing."""
-    return Mask(np.empty(0, dtype), _NOT_BOOLEAN, _NO_STARTS)
+    return Mask(empty(0, dtype), _NOT_BOOLEAN, _NO_STARTS)
 
 
 def make_mask(mask: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Mask:
@@ -501,7 +502,7 @@ def make_mask(mask: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Mask
         starts += (np.arange(count) * step).reshape(-1, *[1] * (starts.ndim - axis - 1))
     boolean = mask.dtype == np.bool_
     flat = mask.reshape(-1)
-    numbers, allowed = (np.empty(0, dtype), flat.view(np.uint8)) if boolean else (flat, _NOT_BOOLEAN)
+    numbers, allowed = (empty(0, dtype), flat.view(np.uint8)) if boolean else (flat, _NOT_BOOLEAN)
     return Mask(numbers, allowed, starts.reshape(-1), steps[-2], steps[-1])
 
 
@@ -585,7 +586,7 @@ class Attention:
 
     def run(self, q: Array, k: Array, v: Array, out: Array) -> Array:
         """Writes ``out``; all arrays are flat. Returns the logarithm of the sum of exponentials of each row."""
-        lse = np.empty(self.batch * self.heads * self.queries, q.dtype)
+        lse = empty(self.batch * self.heads * self.queries, q.dtype)
         if self.keys == 0:
             out[...], lse[...] = 0, np.inf
         if self.keys == 0 or lse.size == 0:
@@ -601,7 +602,7 @@ class Attention:
     def weights(self, q: Array, k: Array, lse: Array, average: bool, extra: Array | None = None, extra_at: tuple[int, int, int] = (0, 0, 0)) -> Array:
         """The probabilities, flat: of each head, or their average over the heads; given ``extra``, the sums of its products with them."""
         dtype = q.dtype
-        none, count = np.empty(0, dtype), self.queries * self.keys
+        none, count = empty(0, dtype), self.queries * self.keys
         weights = np.zeros(0 if extra is not None else self.batch * (1 if average else self.heads) * count, dtype)
         delta = np.zeros(lse.size if extra is not None else 0, dtype)
         if self.keys and lse.size:
@@ -626,7 +627,7 @@ class Attention:
         results = [np.zeros(x.size, dtype) if want else None for x, want in zip((q, k, v, self.mask.numbers), wanted)]
         if self.keys == 0 or lse.size == 0 or not any(wanted):
             return results
-        none = np.empty(0, dtype)
+        none = empty(0, dtype)
         delta = np.zeros(lse.size, dtype) if delta is None else delta
         if self.keys > _KEYS:
             _inner(threads_for(out.size * 0.3), self.batch, out, dout, self.out_at, self.sizes, delta)

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import FLOAT16, FLOAT32, Array
+from fastops._memory import empty_like
 from fastops._op import operation, register
 from fastops.ops.attention.flash import Attention, make_mask, no_mask
 from fastops.ops.attention.sdpa import as_mask, summed
@@ -219,7 +220,7 @@ def _attend(call: _Call) -> _Kept:
     arrays, a = call.arrays, call.attention
     q = gemm(_rows(arrays["query"]), call.weights[0].T, bias=call.biases[0])
     k, v = _keys_or_values(call, 1), _keys_or_values(call, 2)
-    heads = np.empty_like(q)
+    heads = empty_like(q)
     return _Kept(q, k, v, heads, a.run(q.reshape(-1), k, v, heads.reshape(-1)))
 
 

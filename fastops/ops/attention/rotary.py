@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import launcher, parallel, separate
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.rows import assign
@@ -72,7 +73,7 @@ def _turned(op: str, name: str, input: Any, cos: Any, sin: Any, interleaved: Any
             raise ValueError(f"{op}: cos must broadcast to {(*lead, length, pairs)}, got {c.shape}")
         if have > 1:
             starts += (np.arange(need) * prod(padded[i + 1 :])).reshape(-1, *[1] * (len(lead) - i - 1))
-    y = np.empty(x.shape, x.dtype)
+    y = empty(x.shape, x.dtype)
     if x.size:
         threads, rows = threads_for(x.size * _NS_PER_ELEMENT), max(1, _BLOCK // size)
         flat = x.reshape(-1), c.reshape(-1), s.reshape(-1), starts.reshape(-1)

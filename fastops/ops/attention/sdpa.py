@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import FLOAT16, FLOAT32, Array
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops.ops.attention.flash import Attention, make_mask, no_mask
 from fastops.simd.random import check_seed, seed_of
@@ -124,7 +125,7 @@ def _record(
     op = "scaled_dot_product_attention"
     ready = _ready(op, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, rng)
     q, k, v = ready.arrays
-    out = np.empty(ready.shape, q.dtype)
+    out = empty(ready.shape, q.dtype)
     lse = ready.attention.run(q.reshape(-1), k.reshape(-1), v.reshape(-1), out.reshape(-1))
     kept: dict[str, Any] = {"output": out, "lse": lse}
     if dropout_p:
@@ -206,7 +207,7 @@ def scaled_dot_product_attention_backward(
         )
     q, k, v = (x.reshape(-1) for x in ready.arrays)
     if output is None or lse is None:
-        out = np.empty(prod(ready.shape), q.dtype)
+        out = empty(prod(ready.shape), q.dtype)
         lse = ready.attention.run(q, k, v, out)
     else:
         out = np.ascontiguousarray(output, q.dtype).reshape(-1)

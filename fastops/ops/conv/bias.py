@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastops._check import Array
+from fastops._memory import empty
 from fastops.simd.reduce import sum_axis
 
 
@@ -15,5 +16,5 @@ def grad_bias(grad_output: Array, channels_last: bool) -> Array:
         return np.zeros(channels, grad_output.dtype)
     if channels_last:
         return sum_axis(grad_output.reshape(1, -1, channels)).reshape(channels)
-    planes = sum_axis(grad_output.reshape(batch * channels, -1, 1), np.empty((batch * channels, 1)))
+    planes = sum_axis(grad_output.reshape(batch * channels, -1, 1), empty((batch * channels, 1)))
     return planes.reshape(batch, channels).sum(axis=0).astype(grad_output.dtype)

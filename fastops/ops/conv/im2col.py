@@ -20,6 +20,7 @@ import numpy as np
 
 from fastops import _threads
 from fastops._jit import call, function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops.ops.conv.layout import side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 from fastops.simd.blocking import CYCLES_PER_NS, KC, LANES, NV, panel_width
@@ -268,7 +269,7 @@ class _Windows:
                     yield n, group, j, min(self.pixels, j + self.block)
 
     def _matrix(self) -> np.ndarray:
-        return np.empty(self.rows * self.row, self.dtype)
+        return empty(self.rows * self.row, self.dtype)
 
     def _own(self, threads: int) -> tuple[int, int, int, int, int]:
         """Forward: pixels of a block, all such blocks, output channels of a task, the matrix's row, scratch of a thread."""

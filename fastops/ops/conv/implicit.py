@@ -32,6 +32,7 @@ import numpy as np
 
 from fastops import _threads
 from fastops._jit import call, function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops.ops.conv.layout import side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 from fastops.simd.blocking import CYCLES_PER_NS, KC, LANES, MR, NV, panel_width
@@ -668,7 +669,7 @@ class _Convolution:
     def transform(self, w: np.ndarray) -> list[np.ndarray]:
         """Packed weights, an array for each part."""
         threads = _threads.threads_for(w.size)
-        space = np.empty(threads * self.pack_space, self.dtype)
+        space = empty(threads * self.pack_space, self.dtype)
         made = []
         for group, k0, outs in self._parts():
             made.append(np.zeros(self.weights, self.dtype))

@@ -23,6 +23,7 @@ import numpy as np
 
 from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._threads import threads_for
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 from fastops.simd.finish import activate, activation_entry
@@ -200,7 +201,7 @@ def _with_layout(spec: ConvSpec, compute: Callable[..., None], activation: int) 
     geometry, time = _geometry(spec), _serial_time(spec)
 
     def run(x: Array, weight: Array, bias: Array, y: Array, prepared: object = None) -> None:
-        result = np.empty((y.shape[0], y.shape[-1], *y.shape[1:-1]), y.dtype) if spec.channels_last else y
+        result = empty((y.shape[0], y.shape[-1], *y.shape[1:-1]), y.dtype) if spec.channels_last else y
         compute(threads_for(time), _first(spec, x), weight, bias, *geometry, result)
         if spec.channels_last:
             y[...] = np.moveaxis(result, 1, -1)
@@ -223,7 +224,7 @@ def _plan_grad_weight(spec: ConvSpec) -> Callable[[Array, Array, Array], None]:
 
     def run(x: Array, dy: Array, dw: Array) -> None:
         threads = threads_for(time)
-        rows = np.empty((threads, spec.out_size[2]), dw.dtype)
+        rows = empty((threads, spec.out_size[2]), dw.dtype)
         _grad_weight(threads, _first(spec, x), _first(spec, dy), *geometry, rows, dw)
 
     return run

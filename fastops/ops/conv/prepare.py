@@ -7,8 +7,9 @@ from typing import Any
 
 from fastops import _check
 from fastops._check import Array
+from fastops._memory import empty
 from fastops._shapes import effective_kernel
-from fastops.ops.conv.ready import KINDS, Forward, check_problem, empty, finish, make_forward, ndarray, remembered
+from fastops.ops.conv.ready import KINDS, Forward, check_problem, finish, make_forward, ndarray, remembered
 from fastops.ops.conv.spec import Options
 from fastops.ops.conv.strategies import STRATEGIES
 

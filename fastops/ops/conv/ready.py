@@ -15,6 +15,7 @@ import numpy as np
 
 from fastops import _check
 from fastops._check import Array
+from fastops._memory import empty
 from fastops.ops.conv import strategies
 from fastops.ops.conv.bias import grad_bias
 from fastops.ops.conv.spec import ConvSpec, Options, Plan, check_bias, forward_spec, transposed_spec, user_shape
@@ -34,7 +35,7 @@ DATA_FORMATS = {
 
 _MOST_READY = 4096
 
-ndarray, empty = np.ndarray, np.empty
+ndarray = np.ndarray
 
 
 @dataclass(frozen=True)

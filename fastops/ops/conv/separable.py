@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import Array
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops.ops.conv import strategies
 from fastops.ops.conv.ready import (
@@ -155,7 +156,7 @@ def separable_conv2d_backward(
     if mask[second_weight]:
         middle = convolve(name, x, first.weight, None, *first.attributes, *options, None, None)
     else:
-        middle = np.empty(first.problem.shape, x.dtype)
+        middle = empty(first.problem.shape, x.dtype)
     d_middle, d_second, db = differentiate(name, dy, middle, second.weight, b, *second.attributes, (before_middle, mask[second_weight], mask[3]), *options)
     dx = d_first = None
     if before_middle:

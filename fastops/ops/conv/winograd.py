@@ -39,6 +39,7 @@ import numpy as np
 
 from fastops import _threads
 from fastops._jit import call, function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops.ops.conv import implicit
 from fastops.ops.conv.layout import Side, side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
@@ -736,7 +737,7 @@ class _Convolution:
         g = self.geometry
         threads = _threads.threads_for(w.size)
         u = np.zeros((self.groups, g.weights_count), self.dtype)
-        space = np.empty(threads * g.weights_space(), self.dtype)
+        space = empty(threads * g.weights_space(), self.dtype)
         for group in range(self.groups):
             self._transform(threads, w.reshape(-1), group, u[group], space)
         return u

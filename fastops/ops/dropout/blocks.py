@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array, deliver, target
 from fastops._jit import launcher, parallel, separate
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.maps import place
@@ -90,9 +91,9 @@ def _without_blocks(op: str, given: Any, x: Array, p: float, block_size: int, in
         if len(spatial) == 2:
             spatial, size, corners = (1, *spatial), (1, *size), (1, *corners)
         planes = x.shape[0] * x.shape[1]
-        mask, kept = np.empty((planes, *spatial), np.uint8), np.empty(planes, np.int64)
+        mask, kept = empty((planes, *spatial), np.uint8), empty(planes, np.int64)
         threads = threads_for(x.size * _NS)
-        _mark(threads, seed, round(gamma * (1 << 32)), corners, size, np.empty((threads, corners[2]), np.uint8), mask, kept)
+        _mark(threads, seed, round(gamma * (1 << 32)), corners, size, empty((threads, corners[2]), np.uint8), mask, kept)
         _keep(threads, x.ravel(), mask.ravel(), x.size / (eps + int(kept.sum())), y.ravel())
     return deliver(y, out, dtype)
 

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import launcher, parallel, separate
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.graph.arguments import as_arrays, axes, edges, given, output_gradient, shaped
@@ -97,7 +98,7 @@ def _attention(h: Array, att_src: Array, att_dst: Array) -> tuple[Array, Array]:
 
 def _alpha(h: Array, att_src: Array, att_dst: Array, ends: tuple[Array, Array], negative_slope: float) -> Array:
     """The attention that every edge gets, (E, heads)."""
-    s = np.empty((ends[0].size, att_src.shape[0]), h.dtype)
+    s = empty((ends[0].size, att_src.shape[0]), h.dtype)
     _score(ends, *_attention(h, att_src, att_dst), negative_slope, False, s)
     return segments.softmax(ends[1], h.shape[0], s)
 

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import launcher
+from fastops._memory import empty, empty_like
 from fastops._op import operation, register
 from fastops.ops.graph.arguments import edges, output_gradient, shaped
 from fastops.simd import segments
@@ -106,8 +107,8 @@ def normalised(sources: Array, targets: Array, weight: Array | None, nodes: int,
     count = sources.size
     raw = np.ones(count, dtype) if weight is None else weight
     if add_self_loops:
-        s, t, origin = np.empty((3, count + nodes), INDEX)
-        w = np.empty(count + nodes, raw.dtype)
+        s, t, origin = empty((3, count + nodes), INDEX)
+        w = empty(count + nodes, raw.dtype)
         n = _complete(1, sources, targets, raw, raw.dtype.type(fill), np.full(nodes, -1, INDEX), s, t, w, origin)
         sources, targets, raw, origin = s[:n], t[:n], w[:n], origin[:n]
     else:
@@ -116,7 +117,7 @@ def normalised(sources: Array, targets: Array, weight: Array | None, nodes: int,
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = 1 / np.sqrt(degree)
     scale[np.isinf(scale)] = 0
-    scaled = np.empty_like(raw)
+    scaled = empty_like(raw)
     _scaled(1, sources, targets, raw, scale, scaled)
     return Edges(sources, targets, scaled, count, origin, raw, scale)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastops import _check
 from fastops._check import FLOAT16, FLOAT32, Array
+from fastops._memory import empty
 from fastops.simd.reduce import sum_axis, sum_to
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -74,7 +75,7 @@ def same_shape(op: str, name: str, array: Array, like: str, shape: tuple[int, ..
 
 def total(array: Array) -> float:
     """The sum of all elements."""
-    out = np.empty((1, 1))
+    out = empty((1, 1))
     return float(sum_axis(array.reshape(1, -1, 1), out)[0, 0])
 
 

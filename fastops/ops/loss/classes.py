@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import any_order, call, function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.loss.arguments import check_mask, check_reduction, cotangent, number, to_dtype
@@ -532,13 +533,13 @@ def _smoothing(op: str, label_smoothing: float, call: _Call) -> tuple[float, flo
 def _evaluate(c: _Call, reduction: str, keep: float, share: float, normalised: bool) -> tuple[Array, Array]:
     """The loss, and the normaliser (2, N L), which is empty for nll_loss."""
     kind = c.x.dtype
-    out = np.empty(() if reduction != "none" else c.output_shape, kind)
-    stats = np.empty((2, c.rows), kind) if normalised else _NO_STATS[kind.char]
+    out = empty(() if reduction != "none" else c.output_shape, kind)
+    stats = empty((2, c.rows), kind) if normalised else _NO_STATS[kind.char]
     none = reduction == "none"
     if c.x.size == 0:
         out[...] = 0.0 if c.rows or reduction == "sum" or none else math.nan
         return to_dtype(out, c.dtype), stats
-    losses = out.ravel() if none else np.empty(c.rows, kind)
+    losses = out.ravel() if none else empty(c.rows, kind)
     blocks, together = c.blocks()
     threads = threads_for(c.x.size * _NS_PER_ELEMENT if normalised else c.rows * 4.0)
     _forward(
@@ -588,9 +589,9 @@ def nll_loss(input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = Non
         # few rows, each a single number to look up: no time for more than one launch
         kind, (classes, length, _, outside) = input.dtype, _layout(input.shape)
         if kind.char in "fd" and kind.isnative and input.flags.carray and _is_ready(target) and target.shape == outside:
-            out, empty = np.empty(outside if reduction == "none" else (), kind), _EMPTY[kind.char]
+            out, nothing = empty(outside if reduction == "none" else (), kind), _EMPTY[kind.char]
             flat = out.ravel()
-            each, whole = (flat, empty) if reduction == "none" else (empty, flat)
+            each, whole = (flat, nothing) if reduction == "none" else (nothing, flat)
             if _nll(1, input.ravel(), classes, length, target.ravel(), ignore_index, each, whole, reduction == "mean") < 0:
                 return out
     c = _prepare(op, input, target, weight, ignore_index, probable=False)
@@ -674,18 +675,18 @@ def cross_entropy_backward(
     kind, shape = c.x.dtype, np.shape(input)
     if normalizer is not None and (normalizer.shape, normalizer.dtype) != ((2, c.rows), kind):
         raise ValueError(f"{op}: normalizer must have shape {(2, c.rows)} and dtype {kind}, got {normalizer.shape} and {normalizer.dtype}")
-    stats = np.empty((2, c.rows), kind) if normalizer is None else normalizer
-    empty = _EMPTY[kind.char]
+    stats = empty((2, c.rows), kind) if normalizer is None else normalizer
+    nothing = _EMPTY[kind.char]
     weighted = weight is not None and output_mask[2]
-    dx = np.empty(shape, kind) if output_mask[0] else None
-    dq = np.empty(shape, kind) if c.probable and output_mask[1] else None
+    dx = empty(shape, kind) if output_mask[0] else None
+    dq = empty(shape, kind) if c.probable and output_mask[1] else None
     if c.x.size and (dx is not None or dq is not None or weighted):
         blocks, together = c.blocks()
         threads = threads_for(c.x.size * _NS_PER_ELEMENT)
         _backward(
             threads, blocks, c.x, c.classes, c.length, together, c.target, c.ignore_index, c.probabilities, c.weight,
             keep, share, scratch(threads * _RUN, NAMES[kind.char]), stats[0], stats[1], normalizer is not None, scale,
-            g, empty if dx is None else dx.ravel(), empty if dq is None else dq.ravel(),
+            g, nothing if dx is None else dx.ravel(), nothing if dq is None else dq.ravel(),
         )  # fmt: skip
     dw = _weight_gradient(c, reduction, keep, share, scale, g, stats) if weighted else None
     return to_dtype(dx, c.dtype), to_dtype(dq, c.dtype), to_dtype(dw, c.dtype)

@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.loss.arguments import check_reduction, cotangent, to_dtype
@@ -262,10 +263,10 @@ def _run(c: _Call, keep: bool) -> tuple[Array, Array]:
     """The loss of each sequence, and alpha (N, T, width) if it is kept."""
     batch, _, times = c.sizes
     threads = threads_for(c.work)
-    loss = np.empty(batch, c.x.dtype)
-    alpha = np.empty((batch, times, c.width) if keep else (threads, 2, c.width), c.x.dtype)
+    loss = empty(batch, c.x.dtype)
+    alpha = empty((batch, times, c.width) if keep else (threads, 2, c.width), c.x.dtype)
     if batch:
-        scratch = np.empty(2 * threads * c.width, c.x.dtype)
+        scratch = empty(2 * threads * c.width, c.x.dtype)
         _losses(threads, c.x.ravel(), *c.sizes, *c.labels, keep, alpha.ravel(), scratch, loss)
     return loss, alpha
 
@@ -350,12 +351,12 @@ def ctc_loss_backward(
     if reduction == "mean":
         g = g / (np.maximum(c.lengths, 1) * max(batch, 1))
     g = np.array(np.broadcast_to(g, (batch,)), kind)
-    dx = np.empty(c.shape, kind)
+    dx = empty(c.shape, kind)
     if dx.size:
         threads = threads_for(2 * c.work)
         _gradients(
             threads, c.x.ravel(), *c.sizes, *c.labels, log_alpha.ravel(), losses, g, bool(zero_infinity),
-            np.empty(5 * threads * c.width, kind), dx.ravel(),
+            empty(5 * threads * c.width, kind), dx.ravel(),
         )  # fmt: skip
     return to_dtype(dx, c.dtype)
 

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import any_order, call, function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.loss.arguments import broadcast, check_mask, cotangent, finish, floats, number, same_shape, to_dtype
@@ -170,7 +171,7 @@ def _gradients(threads, a, b, width, together, eps, kind, p, g, da):
 
 def row_distances(a: Array, b: Array, p: float, eps: float) -> Array:
     """The distances of the rows (last axis) of two arrays of one shape."""
-    out = np.empty(a.shape[:-1], a.dtype)
+    out = empty(a.shape[:-1], a.dtype)
     if out.size:
         width = a.shape[-1]
         _distances(threads_for(a.size * 0.3), a.ravel(), b.ravel(), width, max(1, _BLOCK // max(width, 1)), eps, kind_of(p), p, out.ravel())
@@ -179,7 +180,7 @@ def row_distances(a: Array, b: Array, p: float, eps: float) -> Array:
 
 def row_gradient(a: Array, b: Array, p: float, eps: float, g: Array) -> Array:
     """The gradient of :func:`row_distances` with respect to a; that with respect to b is its negative. g has a number a row."""
-    da = np.empty(a.shape, a.dtype)
+    da = empty(a.shape, a.dtype)
     if a.size:
         width = a.shape[-1]
         _gradients(threads_for(a.size * 0.6), a.ravel(), b.ravel(), width, max(1, _BLOCK // width), eps, kind_of(p), p, g.ravel(), da.ravel())
@@ -398,7 +399,7 @@ def _finish(threads, squares_a, squares_b, rows, others, out):
 
 def _squares(a: Array) -> Array:
     """The squared length of each row."""
-    out = np.empty((3, math.prod(a.shape[:-1])))
+    out = empty((3, math.prod(a.shape[:-1])))
     _dot_rows(a, a, out)
     return out[0].astype(a.dtype)
 
@@ -481,16 +482,16 @@ def _dot_rows(a: Array, b: Array, out: Array, inner: int = 1) -> None:
 def dots(a: Array, b: Array, axis: int) -> Array:
     """a.a, b.b and a.b along an axis, (3, ...) in float64, for arrays of one shape."""
     rest = (*a.shape[:axis], *a.shape[axis + 1 :])
-    out = np.empty((3, math.prod(rest)))
+    out = empty((3, math.prod(rest)))
     _dot_rows(a, b, out, math.prod(a.shape[axis + 1 :]))
     return out.reshape(3, *rest)
 
 
 def blend(a: Array, b: Array, axis: int, plus: Array, minus: Array) -> Array:
     """plus b - minus a, where the factors (float64) have the shape of the arrays without an axis."""
-    out = np.empty(a.shape, a.dtype)
+    out = empty(a.shape, a.dtype)
     if out.size:
-        factors = np.empty((2, plus.size))
+        factors = empty((2, plus.size))
         factors[0], factors[1] = plus.ravel(), minus.ravel()
         together = max(1, _BLOCK // a.shape[axis])
         _blend(threads_for(a.size * 0.3), a.ravel(), b.ravel(), a.shape[axis], math.prod(a.shape[axis + 1 :]), together, factors, out.ravel())
@@ -687,7 +688,7 @@ def cdist(x1: ArrayLike, x2: ArrayLike, p: float = 2.0, compute_mode: str = "use
 
 def _all_distances(a: Array, b: Array, p: float, product: bool) -> Array:
     rows, others, width = a.shape[-2], b.shape[-2], a.shape[-1]
-    out = np.empty((*a.shape[:-1], others), a.dtype)
+    out = empty((*a.shape[:-1], others), a.dtype)
     if out.size == 0:
         return out
     if product:
@@ -741,7 +742,7 @@ def cdist_backward(
                 across, distances = (each.ravel() if i == 0 else _turned(each) for each in (g, r))
                 _cdist_gradient(
                     threads, mine.ravel(), _turned(other), batch, m, n, width, kind_of(p), p, across, distances,
-                    np.empty(2 * threads * n, a.dtype), gradient.ravel(),
+                    empty(2 * threads * n, a.dtype), gradient.ravel(),
                 )  # fmt: skip
     return finish(found, shapes, dtype)
 
@@ -784,7 +785,7 @@ def pdist(input: ArrayLike, p: float = 2) -> Array:
 
 def _condensed(x: Array, p: float) -> Array:
     rows, width = x.shape
-    out = np.empty(rows * (rows - 1) // 2, x.dtype)
+    out = empty(rows * (rows - 1) // 2, x.dtype)
     if out.size:
         _pdist(threads_for(_cdist_work(x, x) / 2), x.ravel(), _turned(x), rows, width, kind_of(p), p, out)
     return out
@@ -813,7 +814,7 @@ def pdist_backward(grad_output: ArrayLike, input: ArrayLike, p: float = 2, *, ou
         r = _condensed(x, p) if output is None else np.ascontiguousarray(output, x.dtype)
         same_shape(op, "output", r, "grad_output", g.shape)
         threads = threads_for(_cdist_work(x, x))
-        _pdist_gradient(threads, x.ravel(), _turned(x), rows, width, kind_of(p), p, g, r, np.empty(2 * threads * rows, x.dtype), dx.ravel())
+        _pdist_gradient(threads, x.ravel(), _turned(x), rows, width, kind_of(p), p, g, r, empty(2 * threads * rows, x.dtype), dx.ravel())
     return to_dtype(dx, dtype)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import launcher, parallel, separate
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.loss.arguments import check_reduction, cotangent, number, to_dtype
@@ -235,7 +236,7 @@ def multi_margin_loss(
     check_reduction(op, reduction)
     arguments, _, rows, output_shape, dtype = _multi_arguments(op, input, target, p, margin, weight)
     x = arguments[0]
-    losses = np.empty(rows, x.dtype)
+    losses = empty(rows, x.dtype)
     if rows:
         threads = threads_for(x.size * 0.4)
         _multi_margin(threads, *arguments, scratch(threads * _RUN, NAMES[x.dtype.char]), losses)
@@ -261,7 +262,7 @@ def multi_margin_loss_backward(
     arguments, shape, rows, output_shape, dtype = _multi_arguments(op, input, target, p, margin, weight)
     x = arguments[0]
     scale, g = _scale(op, grad_output, reduction, output_shape, rows, dtype, x)
-    dx = np.empty(shape, x.dtype)
+    dx = empty(shape, x.dtype)
     if rows:
         _multi_margin_gradient(threads_for(x.size * 0.4), *arguments, scale, g, dx.ravel())
     return to_dtype(dx, dtype)
@@ -292,10 +293,10 @@ def multilabel_margin_loss(input: ArrayLike, target: ArrayLike, reduction: str =
     check_reduction(op, reduction)
     arguments, _, rows, output_shape, dtype = _multilabel_arguments(op, input, target)
     x, classes = arguments[:2]
-    losses = np.empty(rows, x.dtype)
+    losses = empty(rows, x.dtype)
     if rows:
         threads = threads_for(x.size * 4)
-        _multilabel(threads, *arguments, np.empty(threads * classes, x.dtype), losses)
+        _multilabel(threads, *arguments, empty(threads * classes, x.dtype), losses)
     return _reduced(losses, reduction, output_shape, dtype)
 
 
@@ -311,10 +312,10 @@ def multilabel_margin_loss_backward(grad_output: ArrayLike, input: ArrayLike, ta
     arguments, shape, rows, output_shape, dtype = _multilabel_arguments(op, input, target)
     x, classes = arguments[:2]
     scale, g = _scale(op, grad_output, reduction, output_shape, rows, dtype, x)
-    dx = np.empty(shape, x.dtype)
+    dx = empty(shape, x.dtype)
     if rows:
         threads = threads_for(x.size * 4)
-        _multilabel_gradient(threads, *arguments, np.empty(threads * classes, x.dtype), scale, g, dx.ravel())
+        _multilabel_gradient(threads, *arguments, empty(threads * classes, x.dtype), scale, g, dx.ravel())
     return to_dtype(dx, dtype)
 
 

@@ -22,6 +22,7 @@ from numba import types
 
 from fastops._check import Array
 from fastops._jit import address_of, call_at, formula, function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._threads import threads_for
 from fastops.simd.reduce import BLOCK as _RUN
 from fastops.simd.reduce import span_sum
@@ -195,12 +196,12 @@ def inside(x: Array, low: float, high: float) -> bool:
     """Whether all elements lie between two numbers, which NaN does not."""
     if x.size == 0:
         return True
-    return bool(_inside(threads_for(x.size * 0.1), x.ravel(), low, high, np.empty(-(-x.size // _BLOCK), np.int64)))
+    return bool(_inside(threads_for(x.size * 0.1), x.ravel(), low, high, empty(-(-x.size // _BLOCK), np.int64)))
 
 
 @cache
 def _empty(dtype: str) -> Array:
-    return np.empty(0, dtype)
+    return empty(0, dtype)
 
 
 def evaluate(
@@ -220,20 +221,20 @@ def evaluate(
     threads = threads_for(size * term.ns)
     loop = term.address(False, dtype)
     if reduction == "none" and divisor is None:
-        out = np.empty(x.shape, x.dtype)
+        out = empty(x.shape, x.dtype)
         if size:
             _map(threads, loop, a, b, c, w, p, q, out.ravel())
         return out
     if reduction == "none":
-        out, length, blocks = np.empty(x.shape[:-1], x.dtype), x.shape[-1], prod(x.shape[:-1])
+        out, length, blocks = empty(x.shape[:-1], x.dtype), x.shape[-1], prod(x.shape[:-1])
     else:
-        out, length, blocks = np.empty((), x.dtype), _BLOCK, -(-size // _BLOCK)
+        out, length, blocks = empty((), x.dtype), _BLOCK, -(-size // _BLOCK)
     if divisor is None:
         divisor = 1.0 if reduction == "sum" else float(size)
     if out.size == 0:
         return out
     values = scratch(threads * _RUN, dtype)
-    _sum(threads, loop, a, b, c, w, p, q, length, values, np.empty(blocks), float(divisor), out.ravel())
+    _sum(threads, loop, a, b, c, w, p, q, length, values, empty(blocks), float(divisor), out.ravel())
     return out
 
 
@@ -244,14 +245,14 @@ def differentiate(
     """The gradients with respect to the arrays: g, one for all or for each ``repeat`` elements, times the derivatives."""
     x = arrays[0]
     dtype = NAMES[x.dtype.char]
-    empty = _empty(dtype)
-    found = [np.empty(x.shape, x.dtype) if want else None for want in wanted]
+    nothing = _empty(dtype)
+    found = [empty(x.shape, x.dtype) if want else None for want in wanted]
     if x.size and any(wanted):
         a, b = x.ravel(), arrays[1].ravel()
         c = arrays[2].ravel() if len(arrays) > 2 else a
-        w = empty if weight is None else weight.ravel()
-        scale, each, repeat = (1.0, g.ravel(), repeat) if isinstance(g, np.ndarray) else (g, empty, 0)
-        outs = [empty if d is None else d.ravel() for d in found] + [empty] * (3 - len(found))
+        w = nothing if weight is None else weight.ravel()
+        scale, each, repeat = (1.0, g.ravel(), repeat) if isinstance(g, np.ndarray) else (g, nothing, 0)
+        outs = [nothing if d is None else d.ravel() for d in found] + [nothing] * (3 - len(found))
         threads = threads_for(x.size * term.ns * sum(wanted))
         _differentiate(threads, term.address(True, dtype), a, b, c, w, p, q, scale, each, repeat, *outs)
     return found

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import Array
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops.ops.norm import core
 from fastops.ops.norm.arguments import Mask, check_eps, check_shape, given, pick, running
@@ -49,8 +50,8 @@ class _Call:
         self.eps = float(eps)
 
     def forward(self, groups: Groups, statistics: tuple[Array, Array] | None, only_statistics: bool = False) -> tuple[Array, Array, Array]:
-        y = np.empty(0 if only_statistics else self.x.shape, self.x.dtype)
-        mean, var = np.empty((2, groups.groups)) if statistics is None else statistics
+        y = empty(0 if only_statistics else self.x.shape, self.x.dtype)
+        mean, var = empty((2, groups.groups)) if statistics is None else statistics
         if self.x.size:
             core.forward(self.x, groups, self.eps, self.weight, self.bias, mean, var, statistics is not None, y)
         return y.astype(self.dtype, copy=False), mean, var

@@ -33,6 +33,7 @@ import numpy as np
 
 from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._threads import threads_for
 from fastops.simd.reduce import BLOCK, lane_sum, span_moments, span_sum
 from fastops.simd.vector import fma, lanes, load, load_part, splat, store
@@ -384,10 +385,10 @@ def forward(
 ) -> None:  # fmt: skip
     """Write y, and unless they are given ``mean`` and ``var`` (float64, one a group). An empty y asks for those alone."""
     threads = threads_for(x.size * NS_FORWARD)
-    weight = np.empty(0, x.dtype) if weight is None else weight
-    bias = np.empty(0, x.dtype) if bias is None else bias
+    weight = empty(0, x.dtype) if weight is None else weight
+    bias = empty(0, x.dtype) if bias is None else bias
     if _is_matrix(shape):
-        scratch = np.empty((threads, 4, _COLUMNS), x.dtype)
+        scratch = empty((threads, 4, _COLUMNS), x.dtype)
         x = x.reshape(shape.parts, shape.groups)
         _forward_matrix(threads, x, given, eps, weight, bias, mean, var, scratch, y.reshape(x.shape) if y.size else y.reshape(0, 0))
     else:
@@ -399,12 +400,12 @@ def backward(
 ) -> tuple[Array | None, Array, Array]:  # fmt: skip
     """dx or None; dweight and dbias in float64, one for each group or, where weights go with parts, for each part."""
     threads = threads_for(x.size * NS_BACKWARD)
-    dx = np.empty(x.shape if wants_dx else 0, x.dtype)
-    dw, db = np.empty((2, shape.groups * (shape.parts if shape.affine_part else 1)))
+    dx = empty(x.shape if wants_dx else 0, x.dtype)
+    dw, db = empty((2, shape.groups * (shape.parts if shape.affine_part else 1)))
     if weight is None:
-        weight = np.empty(0, x.dtype)
+        weight = empty(0, x.dtype)
     if _is_matrix(shape):
-        scratch = np.empty((threads, 4, _COLUMNS), x.dtype)
+        scratch = empty((threads, 4, _COLUMNS), x.dtype)
         matrix = shape.parts, shape.groups
         _backward_matrix(
             threads, dy.reshape(matrix), x.reshape(matrix), given, eps, weight, mean, var, scratch,

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.reduce import maximum, span_dot, span_max, span_sum
@@ -258,7 +259,7 @@ def _run(kernel: Any, arrays: tuple[Array, ...], axes: tuple[int, ...], p: Any, 
         order = [a for a in range(len(shape)) if a not in axes] + list(axes)
         turned = tuple(np.ascontiguousarray(a.transpose(order)) for a in arrays)
         last = tuple(range(len(shape) - len(axes), len(shape)))
-        result = _run(kernel, turned, last, p, eps, np.empty(turned[0].shape, out.dtype), ns)
+        result = _run(kernel, turned, last, p, eps, empty(turned[0].shape, out.dtype), ns)
         np.copyto(out.transpose(order), result)
         return out
     axis, inner = prod(shape[axes[0] : axes[-1] + 1]), prod(shape[axes[-1] + 1 :])
@@ -266,7 +267,7 @@ def _run(kernel: Any, arrays: tuple[Array, ...], axes: tuple[int, ...], p: Any, 
     strips = outer * -(-inner // _STRIP)
     together = max(1, _BUNDLE // (axis * min(inner, _STRIP)))
     threads = threads_for(out.size * ns)
-    scratch = np.empty((threads, 4, _STRIP), out.dtype)
+    scratch = empty((threads, 4, _STRIP), out.dtype)
     kernel(threads, *(a.reshape(-1) for a in arrays), axis, inner, strips, together, p, eps, scratch, out.reshape(-1))
     return out
 
@@ -314,7 +315,7 @@ def normalize_backward(
     (dy, x), dtype = _check.as_arrays(op, grad_output=grad_output, input=input)
     if dy.shape != x.shape:
         raise ValueError(f"{op}: grad_output must have the shape of input, {x.shape}, got {dy.shape}")
-    dx = _run(_backward, (dy, x), _axes(op, x.ndim, dim), *_attributes(op, x.dtype, p, eps), np.empty(x.shape, x.dtype), _NS_BACKWARD)
+    dx = _run(_backward, (dy, x), _axes(op, x.ndim, dim), *_attributes(op, x.dtype, p, eps), empty(x.shape, x.dtype), _NS_BACKWARD)
     return dx.astype(dtype, copy=False)
 
 

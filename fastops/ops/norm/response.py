@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.rows import assign
@@ -148,10 +149,10 @@ def local_response_norm(input: ArrayLike, size: int, alpha: float = 1e-4, beta: 
     op = "local_response_norm"
     (x,), dtype = _check.as_arrays(op, input=input)
     shape, attributes = _planes(op, x, size, alpha, beta, k)
-    y = np.empty(x.shape, x.dtype)
+    y = empty(x.shape, x.dtype)
     if x.size:
         threads = threads_for(x.size * _NS_FORWARD)
-        _forward(threads, x.reshape(shape), *attributes, np.empty((threads, 1, _STRIP), x.dtype), y.reshape(shape))
+        _forward(threads, x.reshape(shape), *attributes, empty((threads, 1, _STRIP), x.dtype), y.reshape(shape))
     return y.astype(dtype, copy=False)
 
 
@@ -169,10 +170,10 @@ def local_response_norm_backward(
     if dy.shape != x.shape:
         raise ValueError(f"{op}: grad_output must have the shape of input, {x.shape}, got {dy.shape}")
     shape, attributes = _planes(op, x, size, alpha, beta, k)
-    dx = np.empty(x.shape, x.dtype)
+    dx = empty(x.shape, x.dtype)
     if x.size:
         threads = threads_for(x.size * _NS_BACKWARD)
-        scratch = np.empty((threads, shape[1] + 1, _STRIP), x.dtype)
+        scratch = empty((threads, shape[1] + 1, _STRIP), x.dtype)
         _backward(threads, dy.reshape(shape), x.reshape(shape), *attributes, scratch, dx.reshape(shape))
     return dx.astype(dtype, copy=False)
 

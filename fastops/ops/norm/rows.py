@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import any_order, function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.norm.arguments import Mask, check_eps, check_shape, given, pick
@@ -149,12 +150,12 @@ def _normalise(
     x: Array, D: int, centred: bool, eps: float, weight: Array | None, bias: Array | None, only_statistics: bool = False,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     rows = x.size // D if D else 0
-    y = np.empty(0 if only_statistics else x.shape, x.dtype)
-    mean, var = np.empty((2, rows))
+    y = empty(0 if only_statistics else x.shape, x.dtype)
+    mean, var = empty((2, rows))
     if x.size:
         if weight is None:
-            weight = np.ones(D, x.dtype) if bias is not None else np.empty(0, x.dtype)
-        bias = np.empty(0, x.dtype) if bias is None else bias
+            weight = np.ones(D, x.dtype) if bias is not None else empty(0, x.dtype)
+        bias = empty(0, x.dtype) if bias is None else bias
         _forward(
             threads_for(x.size * NS_FORWARD), _matrix(x, rows, D), centred, eps, weight if weight.ndim == 1 else weight.reshape(-1),
             bias if bias.ndim == 1 else bias.reshape(-1), max(1, BUNDLE // D), mean, var, _matrix(y, 0 if only_statistics else rows, D),
@@ -167,14 +168,14 @@ def _gradients(
 ) -> tuple[Array | None, Array, Array]:  # fmt: skip
     """dx or None, dweight and dbias, flat."""
     rows = x.size // D if D else 0
-    dx = np.empty(x.shape if wants[0] else 0, x.dtype)
+    dx = empty(x.shape if wants[0] else 0, x.dtype)
     if not x.size:
         return dx, np.zeros(D, x.dtype), np.zeros(D, x.dtype)
     affine = wants[1] or wants[2]
     if weight is None:
-        weight = np.empty(0, x.dtype)
+        weight = empty(0, x.dtype)
     together = min(_ROWS, max(1, rows // 8))
-    partial = np.empty((-(-rows // together) if weight.size else 0, 2, D), x.dtype)
+    partial = empty((-(-rows // together) if weight.size else 0, 2, D), x.dtype)
     _backward(
         threads_for(x.size * NS_BACKWARD), _matrix(dy, rows, D), _matrix(x, rows, D), centred, eps, weight.reshape(-1), together, *statistics,
         _matrix(dx, rows if wants[0] else 0, D), partial,

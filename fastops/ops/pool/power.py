@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import formula, launcher, parallel, separate
+from fastops._memory import empty_like
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.pool.run import check_gradient, check_shape, counts, largest, max_backward, weighted_sum, weighted_sum_backward
@@ -145,11 +146,11 @@ def _lp_pool(op: str, ndim: int, input: Any, norm_type: Any, kernel_size: Any, s
         return np.abs(largest(plan, np.copysign(np.abs(x), p))).astype(dtype, copy=False)
     powers = x
     if p != 1:
-        powers = np.empty_like(x)
+        powers = empty_like(x)
         _raise(threads_for(x.size * _NS_PER_POWER), x.ravel(), p, powers.ravel())
     y = weighted_sum(plan, powers, _factors(op, plan, ndim, kernel_size, x.dtype))
     if p != 1:  # not in place: a loop whose result might overlap its argument would stay scalar
-        sums, y = y, np.empty_like(y)
+        sums, y = y, empty_like(y)
         _raise(threads_for(y.size * _NS_PER_POWER), sums.ravel(), 1 / p, y.ravel())
     return y.astype(dtype, copy=False)
 
@@ -190,7 +191,7 @@ def _lp_pool_backward(
     (y,), _ = _check.as_arrays(op, output=output)
     if y.shape != dy.shape or y.dtype != dy.dtype:
         raise ValueError(f"{op}: output must have shape and dtype of grad_output, {dy.shape} {dtype}, got {y.shape} {y.dtype}")
-    weighed = np.empty_like(dy)
+    weighed = empty_like(dy)
     _weigh(threads_for(dy.size * _NS_PER_POWER), dy.ravel(), y.ravel(), p, weighed.ravel())
     dx = weighted_sum_backward(plan, weighed, _factors(op, plan, ndim, kernel_size, x.dtype))
     _chain(threads_for(x.size * _NS_PER_POWER), x.ravel(), p, dx.ravel())

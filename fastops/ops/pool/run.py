@@ -8,6 +8,7 @@ import numpy as np
 
 from fastops import _check
 from fastops._check import Array
+from fastops._memory import empty
 from fastops._threads import threads_for
 from fastops.ops.pool import walk
 from fastops.ops.pool.windows import BUFFERS, Axis, Plan
@@ -30,7 +31,7 @@ def _room(plan: Plan, x: Array, threads: int) -> Array:
 
 def largest(plan: Plan, x: Array) -> Array:
     """The largest element of each window."""
-    y = np.empty(plan.shape, x.dtype)
+    y = empty(plan.shape, x.dtype)
     if plan.count:
         threads = threads_for(plan.cost)
         walk.maxima(threads, x.ravel(), plan.table, _room(plan, x, threads), y.ravel())
@@ -44,8 +45,8 @@ def largest_and_places(plan: Plan, x: Array, wide: bool = False) -> tuple[Array,
         return y.astype(x.dtype), places
     if plan.plane >= _LARGEST_PLANE:
         raise ValueError(f"max pooling: input must have planes of fewer than {_LARGEST_PLANE} elements for indices, got {plan.size}")
-    y = np.empty(plan.shape, x.dtype)
-    places = np.empty(plan.shape, np.int64 if wide else np.int32)
+    y = empty(plan.shape, x.dtype)
+    places = empty(plan.shape, np.int64 if wide else np.int32)
     if plan.count:
         threads = threads_for(2 * plan.cost)
         steps = plan.row("steps", lambda: np.arange(plan.size[2]), x.dtype)
@@ -56,7 +57,7 @@ def largest_and_places(plan: Plan, x: Array, wide: bool = False) -> tuple[Array,
 
 def send_back(plan: Plan, dy: Array, places: Array) -> Array:
     """The gradient of a maximum: every dy goes where the largest element of its window stands."""
-    dx = np.empty(plan.input_shape, dy.dtype)
+    dx = empty(plan.input_shape, dy.dtype)
     if not plan.count:
         dx[...] = 0
         return dx
@@ -134,7 +135,7 @@ def max_backward(op: str, plan_of: Any, grad_output: Any, input: Any, indices: A
 
 def weighted_sum(plan: Plan, x: Array, factors: Array) -> Array:
     """The sum of each window times the factors of its place along the three axes."""
-    y = np.empty(plan.shape, x.dtype)
+    y = empty(plan.shape, x.dtype)
     if plan.count:
         threads = threads_for(plan.cost)
         walk.sums(threads, x.ravel(), plan.table, factors, _room(plan, x, threads), y.ravel())
@@ -143,7 +144,7 @@ def weighted_sum(plan: Plan, x: Array, factors: Array) -> Array:
 
 def weighted_sum_backward(plan: Plan, dy: Array, factors: Array) -> Array:
     """The gradient of ``weighted_sum``."""
-    dx = np.empty(plan.input_shape, dy.dtype)
+    dx = empty(plan.input_shape, dy.dtype)
     if not plan.count:
         dx[...] = 0
         return dx

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import Array
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.pool import walk
@@ -54,7 +55,7 @@ def _unpool(op: str, ndim: int, input: Any, indices: Any, *window: Any) -> Array
     shape = _output_shape(op, ndim, x.shape, x.itemsize, *window)
     planes, plane = prod(shape[:-ndim]), prod(shape[-ndim:])
     places = check_places(op, "indices", indices, x.shape, plane, np.int64)
-    y = np.empty(shape, x.dtype)
+    y = empty(shape, x.dtype)
     if y.size:
         threads = threads_for((x.size + y.size * 0.2) * _NS_PER_ELEMENT)
         walk.place(threads, x.reshape(planes, -1), places.reshape(planes, -1), y.reshape(planes, -1))
@@ -69,7 +70,7 @@ def _unpool_backward(op: str, ndim: int, grad_output: Any, input: Any, indices: 
         raise ValueError(f"{op}: grad_output must have the shape of the output, {shape}, got {dy.shape}")
     planes, plane = prod(shape[:-ndim]), prod(shape[-ndim:])
     places = check_places(op, "indices", indices, x_shape, plane, np.int64)
-    dx = np.empty(x_shape, dy.dtype)
+    dx = empty(x_shape, dy.dtype)
     if dx.size:
         threads = threads_for(dx.size * _NS_PER_ELEMENT)
         walk.pick(threads, dy.reshape(planes, -1), places.reshape(planes, -1), dx.reshape(planes, -1))

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import FLOAT16, FLOAT32, Array
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops.ops.recurrent.steps import GATES, Kept, Weights, backward, dropped, forward
 from fastops.simd.random import check_seed, seed_of
@@ -187,7 +188,7 @@ def run(network: Network) -> tuple[Array, Array, Array, _Memory]:
     memory = _Memory([], [])
     for layer, directions in enumerate(network.weights):
         x = network.below(layer, memory.outputs)
-        out = np.empty((T, N, len(directions) * h.shape[2]), x.dtype)
+        out = empty((T, N, len(directions) * h.shape[2]), x.dtype)
         own = []
         for direction, w in enumerate(directions):
             at = layer * len(directions) + direction
@@ -226,7 +227,7 @@ def gradients(
     dx: Array | None = None
     for layer in reversed(range(len(n.weights))):
         x, directions = n.below(layer, memory.outputs), n.weights[layer]
-        dx = np.empty(x.shape, x.dtype) if layer or want_x else None
+        dx = empty(x.shape, x.dtype) if layer or want_x else None
         found.append([])
         for direction, w in enumerate(directions):
             at = layer * len(directions) + direction

@@ -25,6 +25,7 @@ import numpy as np
 
 from fastops._check import Array
 from fastops._jit import call, function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._threads import threads_for
 from fastops.simd.blocking import panel_width
 from fastops.simd.gemm import gemm
@@ -389,7 +390,7 @@ def _drop(threads, x, start, seed, threshold, factor, y):
 
 def dropped(x: Array, p: float, seed: int, start: int) -> Array:
     """x with elements set to 0 with probability p and the others divided by 1 - p; element i draws number start + i."""
-    y = np.empty(x.shape, x.dtype)
+    y = empty(x.shape, x.dtype)
     factor = 0.0 if p == 1 else 1 / (1 - p)
     threshold = np.uint32(min(round(p * 2**32), 2**32 - 1))
     _drop(threads_for(x.size * 0.8), x.reshape(-1), start, seed, threshold, x.dtype.type(factor), y.reshape(-1))
@@ -443,7 +444,7 @@ def forward(kind: str, x: Array, w: Weights, state: Array, cell: Array, lengths:
     """Writes its share of ``out`` (T, N, directions P); ``state`` and ``cell`` (N, ...) go from the first to the last."""
     T, N, _ = x.shape
     H, P = w.w_hh.shape[0] // GATES[kind], w.w_hh.shape[1]
-    none = np.empty(0, x.dtype)
+    none = empty(0, x.dtype)
     bias, b_hn = None, none
     if w.b_ih is not None and w.b_hh is not None:
         if kind == "gru":
@@ -452,7 +453,7 @@ def forward(kind: str, x: Array, w: Weights, state: Array, cell: Array, lengths:
         else:
             bias = w.b_ih + w.b_hh
     sums = gemm(x.reshape(T * N, x.shape[2]), w.w_ih.T, bias=bias)
-    kept = Kept(sums, np.empty(T * N * H if kind in ("lstm", "gru") else 0, x.dtype), np.empty(T * N * H if w.w_hr is not None else 0, x.dtype))
+    kept = Kept(sums, empty(T * N * H if kind in ("lstm", "gru") else 0, x.dtype), empty(T * N * H if w.w_hr is not None else 0, x.dtype))
     if N == 0:
         return kept
     threads, rows = _launch(T, N, H, P, kind, x.dtype)
@@ -478,19 +479,19 @@ def backward(
     """Gradients of the weights, if wanted; adds to ``dx``; ``dstate`` and ``dcell`` go from the last to the first."""
     T, N, _ = x.shape
     H, P = w.w_hh.shape[0] // GATES[kind], w.w_hh.shape[1]
-    none = np.empty(0, x.dtype)
+    none = empty(0, x.dtype)
     if N == 0:
         return [np.zeros_like(one) for one in w.all()] if want_weights else []
     threads, rows = _launch(T, N, H, P, kind, x.dtype)
     sizes, reverse = (T, N, H, P), direction == 1
-    dsums, earlier = np.empty((T * N, GATES[kind] * H), x.dtype), np.empty((T * N, P), x.dtype)
+    dsums, earlier = empty((T * N, GATES[kind] * H), x.dtype), empty((T * N, P), x.dtype)
     place = h0.reshape(-1), lengths, out.reshape(-1), direction * P, out.shape[2], dout.reshape(-1), dstate.reshape(-1)
     gates, w_hh = kept.gates.reshape(-1), w.w_hh.reshape(-1)
     projected: list[Array] = []
     dn = none
     if kind == "lstm":
         w_hr, packed = none if w.w_hr is None else w.w_hr.reshape(-1), _packed(x.dtype, (4 * H, P), (P, H))
-        dhidden, draw = (np.empty(0 if w.w_hr is None else count, x.dtype) for count in (T * N * P, N * H))
+        dhidden, draw = (empty(0 if w.w_hr is None else count, x.dtype) for count in (T * N * P, N * H))
         _lstm_backward(
             threads, sizes, rows, reverse, gates, kept.more, c0.reshape(-1), w_hh, w_hr, packed, *place, dcell.reshape(-1),
             dsums.reshape(-1), dhidden, draw, earlier.reshape(-1),
@@ -498,7 +499,7 @@ def backward(
         if w.w_hr is not None and want_weights:
             projected = [gemm(dhidden.reshape(-1, P).T, kept.raw.reshape(-1, H))]
     elif kind == "gru":
-        dn = np.empty(T * N * H, x.dtype)
+        dn = empty(T * N * H, x.dtype)
         _gru_backward(
             threads, sizes, rows, reverse, gates, kept.more, w_hh, _packed(x.dtype, (3 * H, H)), *place, dsums.reshape(-1), dn,
             earlier.reshape(-1),

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import launcher, parallel, separate
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 
@@ -147,7 +148,7 @@ def affine_grid(theta: ArrayLike, size: Sequence[int], align_corners: bool | Non
     n, _, *extents = _size("affine_grid", matrix.shape, size)
     shape = (*((1,) * (3 - len(extents))), *extents)
     axes = _axes(shape, bool(align_corners), matrix.dtype.name)
-    grid = np.empty((n, *extents, len(extents)), matrix.dtype)
+    grid = empty((n, *extents, len(extents)), matrix.dtype)
     rows = max(1, _BLOCK // (shape[-1] * len(extents)))
     _affine_all(threads_for(grid.size * _NS_PER_ELEMENT), matrix, axes, shape, rows, grid.ravel())
     return grid.astype(dtype, copy=False)
@@ -170,9 +171,9 @@ def affine_grid_backward(grad_output: ArrayLike, theta: ArrayLike, size: Sequenc
         raise ValueError(f"{op}: grad_output must have the shape of the output, {(n, *extents, ndim)}, got {dy.shape}")
     shape = (*((1,) * (3 - ndim)), *extents)
     axes = _axes(shape, bool(align_corners), dy.dtype.name)
-    dtheta, total = np.empty(given, dy.dtype), n * prod(shape[:2])
+    dtheta, total = empty(given, dy.dtype), n * prod(shape[:2])
     rows = max(1, _BLOCK // (shape[-1] * ndim))
-    sums = np.empty((total, 2 * ndim))
+    sums = empty((total, 2 * ndim))
     threads = threads_for(dy.size * _NS_PER_ELEMENT)
     _affine_gradient(threads, dy.ravel(), axes, (shape[2], ndim, total), shape[:2], rows, sums, dtheta)
     return dtheta.astype(dtype, copy=False)

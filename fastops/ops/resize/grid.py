@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import call, function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.blocking import LANES
@@ -451,7 +452,7 @@ def grid_sample(input: ArrayLike, grid: ArrayLike, mode: str = "bilinear", paddi
     (x, places), dtype = _check.as_arrays("grid_sample", input=input, grid=grid)
     _checked("grid_sample", x.shape, places.shape, mode, padding_mode)
     N, C, *size = x.shape
-    y = np.empty((N, C, *places.shape[1:-1]), x.dtype)
+    y = empty((N, C, *places.shape[1:-1]), x.dtype)
     if y.size:
         ndim, taps, L, HW, PQ = len(size), MODES[mode], LANES[x.dtype.name], prod(size), prod(y.shape[2:])
         total, groups = taps**ndim, -(-C // L)
@@ -489,8 +490,8 @@ def grid_sample_backward(
     groups, total = -(-C // L), taps**ndim
     wants_x, wants_grid = bool(output_mask[0]), bool(output_mask[1])
     slopes = wants_grid and taps > 1  # the nearest element does not change with the place
-    dx = np.empty(x.shape if wants_x else 0, x.dtype)
-    dgrid = np.empty((groups, *places.shape), x.dtype) if slopes and dy.size else np.zeros((1, *places.shape), x.dtype)
+    dx = empty(x.shape if wants_x else 0, x.dtype)
+    dgrid = empty((groups, *places.shape), x.dtype) if slopes and dy.size else np.zeros((1, *places.shape), x.dtype)
     if not dy.size:
         dx[...] = 0
     elif wants_x or slopes:

@@ -14,6 +14,7 @@ import numpy as np
 
 from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._threads import threads_for
 from fastops.ops.resize.tables import Table
 from fastops.simd.blocking import LANES
@@ -218,7 +219,7 @@ def plan(planes: int, size: tuple[int, int, int], tables: tuple[Table, Table, Ta
 
 def resample(x: Array, plan: Plan, shape: tuple[int, ...]) -> Array:
     """The images of ``x`` resampled, as an array of the given shape."""
-    y = np.empty(shape, x.dtype)
+    y = empty(shape, x.dtype)
     if y.size:
         threads = threads_for(max(x.size, y.size) * _NS_PER_ELEMENT)
         memory = scratch(threads * plan.steps[-1], x.dtype.name)

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import Launcher, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.rows import copy_row
@@ -124,7 +125,7 @@ def _grouped(op: str, shape: tuple[int, ...], groups: int) -> int:
 
 def _pixels(kernel: Launcher, x: Array, small: tuple[int, ...], r: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """``small`` is the shape of the side with more channels."""
-    y = np.empty(shape, x.dtype)
+    y = empty(shape, x.dtype)
     if y.size:
         H, W = small[-2:]
         dims = (prod(small[:-2]) // (r * r), r, H, W, max(1, _BLOCK // (W * r * r)))
@@ -134,7 +135,7 @@ def _pixels(kernel: Launcher, x: Array, small: tuple[int, ...], r: int, shape: t
 
 def _channels(x: Array, a: int, b: int, dtype: np.dtype[Any]) -> Array:
     """(N, a, b, ...) with a and b exchanged, in the shape that x has."""
-    y = np.empty(x.shape, x.dtype)
+    y = empty(x.shape, x.dtype)
     if y.size:
         pixels = prod(x.shape[2:])
         dims = (a, b, pixels, max(1, _BLOCK // pixels), x.shape[0] * a * b)

@@ -19,6 +19,7 @@ import numpy as np
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._threads import threads_for
 
 Boxes = Any
@@ -141,10 +142,10 @@ Bands = tuple[Array, Array]
 
 def bilinear(start: Array, size: Array, grid: Array, extent: int, bins: int) -> Bands:
     """Elements and weights of every bin of every box along an axis."""
-    ends = np.empty((start.size, bins, 2), np.int64)
+    ends = empty((start.size, bins, 2), np.int64)
     threads = threads_for(start.size * bins * 50)
     _find_bilinear_ends(threads, start, size, grid, extent, ends)
-    weights = np.empty((start.size, bins, max(1, int((ends[..., 1] - ends[..., 0]).max(initial=0)))), start.dtype)
+    weights = empty((start.size, bins, max(1, int((ends[..., 1] - ends[..., 0]).max(initial=0)))), start.dtype)
     _find_bilinear_weights(threads, start, size, grid, extent, ends, weights)
     return ends, weights
 
@@ -166,7 +167,7 @@ def _work(bands: tuple[Bands, Bands], channels: int) -> float:
 def gather(x: Array, image: Array, by_position: bool, bands: tuple[Bands, Bands], channels: int) -> Array:
     """(K, channels, P, Q) from the features x (N, C, H, W)."""
     (rows, row_weights), (columns, column_weights) = bands
-    y = np.empty((image.size, channels, rows.shape[1], columns.shape[1]), x.dtype)
+    y = empty((image.size, channels, rows.shape[1], columns.shape[1]), x.dtype)
     if y.size:
         _gather(threads_for(_work(bands, channels)), x, image, by_position, rows, row_weights, columns, column_weights, y)
     return y
@@ -175,7 +176,7 @@ def gather(x: Array, image: Array, by_position: bool, bands: tuple[Bands, Bands]
 def spread(dy: Array, image: Array, by_position: bool, bands: tuple[Bands, Bands], shape: tuple[int, ...]) -> Array:
     """The gradient of ``gather`` with respect to x."""
     (rows, row_weights), (columns, column_weights) = bands
-    dx = np.empty(shape, dy.dtype)
+    dx = empty(shape, dy.dtype)
     if dx.size:
         threads = threads_for(_work(bands, dy.shape[1]) + dx.size * 0.1)
         _spread(threads, dy, image, by_position, rows, row_weights, columns, column_weights, dx)
@@ -202,7 +203,7 @@ def boxes_of(op: str, boxes: Boxes, images: int, dtype: np.dtype[Any], limit: in
             if part.ndim != 2 or part.shape[1] != 4:
                 raise ValueError(f"{op}: boxes must hold an array (L, 4) for each image, got shape {part.shape} for image {number}")
         image = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
-        corners = np.concatenate([_of_dtype(op, p, dtype) for p in parts]) if parts else np.empty((0, 4), dtype)
+        corners = np.concatenate([_of_dtype(op, p, dtype) for p in parts]) if parts else empty((0, 4), dtype)
     elif isinstance(boxes, (list, tuple)) and not (boxes and np.ndim(boxes[0]) < 2):
         raise ValueError(f"{op}: boxes must hold an array for each of the {images} images, got {len(boxes)}")
     else:

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from fastops import _check, _shapes
 from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
+from fastops._memory import empty, empty_like
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.gemm import gemm_strided
@@ -215,9 +216,9 @@ class _Samples:
         self.x = x.reshape(p.batch, p.channels, p.plane)
         self.offset = offset.reshape(p.batch, p.offset_groups, p.taps, 2, p.positions)
         self.mask = None if mask is None else mask.reshape(p.batch, p.offset_groups, p.taps, p.positions)
-        self.no_mask = np.empty((0, 0, 0), x.dtype)
-        self.located = np.empty((rows, 4, chunk), np.int64), np.empty((rows, 2, chunk), x.dtype), np.empty((rows, chunk), x.dtype)
-        self.columns = np.empty((p.depth, chunk), x.dtype)
+        self.no_mask = empty((0, 0, 0), x.dtype)
+        self.located = empty((rows, 4, chunk), np.int64), empty((rows, 2, chunk), x.dtype), empty((rows, chunk), x.dtype)
+        self.columns = empty((p.depth, chunk), x.dtype)
 
     def locate(self, n: int, first: int, count: int) -> None:
         p = self.problem
@@ -271,7 +272,7 @@ def deform_conv2d(
     more = [_optional(op, name, value, dtype) for name, value in (("bias", bias), ("mask", mask))]
     b, m = more
     p = _problem(op, x.shape, shifts.shape, w.shape, None if b is None else b.shape, stride, padding, dilation, None if m is None else m.shape)
-    y = np.empty(p.shape, x.dtype)
+    y = empty(p.shape, x.dtype)
     flat, w_flat, samples = y.ravel(), w.ravel(), _Samples(p, x, shifts, m)
     depth, rows = p.depth // p.weight_groups, p.outputs // p.weight_groups
     for n, first, count in samples.chunks():
@@ -323,12 +324,12 @@ def deform_conv2d_backward(
     want_mask = want_mask and m is not None
     dx = np.zeros((p.batch, p.channels, p.plane), x.dtype) if want_x else None
     samples = _Samples(p, x, shifts, m)
-    doffset = np.empty_like(samples.offset)
-    dmask = np.empty_like(samples.mask) if samples.mask is not None else np.empty((p.batch, 0, 0, 0), x.dtype)
+    doffset = empty_like(samples.offset)
+    dmask = empty_like(samples.mask) if samples.mask is not None else empty((p.batch, 0, 0, 0), x.dtype)
     dw = np.zeros(w.size, x.dtype) if want_w else None
     flat, w_flat = dy.ravel(), w.ravel()
     depth, rows = p.depth // p.weight_groups, p.outputs // p.weight_groups
-    dcolumns = np.empty_like(samples.columns)
+    dcolumns = empty_like(samples.columns)
     for n, first, count in samples.chunks():
         samples.locate(n, first, count)
         if dw is not None:

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 
@@ -119,7 +120,7 @@ def box_iou(boxes1: ArrayLike, boxes2: ArrayLike, fmt: Format = "xyxy") -> Array
     if not integers and dtypes[0].newbyteorder("=") != dtypes[1].newbyteorder("="):
         raise TypeError(f"{op}: boxes2 must have the dtype of boxes1, {dtypes[0]}, got {dtypes[1]}")
     a, b = _corners(_boxes(op, "boxes1", boxes1), fmt), _corners(_boxes(op, "boxes2", boxes2), fmt)
-    y = np.empty((a.shape[1], b.shape[1]), a.dtype)
+    y = empty((a.shape[1], b.shape[1]), a.dtype)
     if y.size:
         areas = [(c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)]
         _iou(threads_for(y.size * 1.0), a, b, *areas, y)

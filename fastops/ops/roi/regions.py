@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._jit import launcher, parallel, separate
+from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.roi.bins import Bands, bilinear, boxes_of, even, features, gather, scale_of, spread
@@ -295,8 +296,8 @@ def ps_roi_pool_backward(
 def _pool(op: str, x: Array, dtype: np.dtype[Any], boxes: Any, output_size: Any, spatial_scale: Any) -> tuple[Array, Array]:
     image, corners, size = _problem(op, x.shape, dtype, boxes, output_size, spatial_scale)
     rows, columns = _whole_bins(corners, size, x.shape[2:], inclusive=True)
-    y = np.empty((image.size, x.shape[1], *size), x.dtype)
-    places = np.empty(y.shape, np.int64)
+    y = empty((image.size, x.shape[1], *size), x.dtype)
+    places = empty(y.shape, np.int64)
     if y.size:
         high, wide = ((e[..., 1] - e[..., 0]).sum(1) for e in (rows, columns))
         threads = threads_for(float(np.dot(high, wide)) * x.shape[1])
@@ -355,7 +356,7 @@ def roi_pool_backward(
         if places.shape != dy.shape or (places.size and not -1 <= places.min() <= places.max() < shape[2] * shape[3]):
             raise ValueError(f"{op}: indices must be {dy.shape} numbers from -1 below {shape[2] * shape[3]}, got shape {places.shape}")
         places = np.require(places.astype(np.int64, copy=False), None, ["C", "A", "W"])
-    dx = np.empty(shape, dy.dtype)
+    dx = empty(shape, dy.dtype)
     if dx.size:
         _send_back(threads_for(dy.size * 2.0 + dx.size * 0.1), dy, image, places, dx)
     return dx.astype(dtype, copy=False)
