@@ -269,6 +269,17 @@ def test_any_memory_and_lists(rng):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_few_rows_times_a_transposed_matrix(rng, dtype):
+    """Computed turned: whole panels of rows and nearly whole ones, all remainders of columns, more steps than are packed at once."""
+    for rows, cols, depth in [(32, 64, 70), (31, 129, 300), (64, 71, 257), (128, 200, 100), (125, 145, 40), (32, 33, 9001)]:
+        a, b = integers(rng, rows, depth, dtype=dtype), integers(rng, cols, depth, dtype=dtype)
+        bias, before = integers(rng, cols, dtype=dtype), integers(rng, rows, cols, dtype=dtype)
+        assert (gemm(a, b.T) == a @ b.T).all()
+        assert (gemm(a, b.T, bias=bias, activation="relu") == np.maximum(a @ b.T + bias, 0)).all()
+        assert (gemm(a, b.T, accumulate=True, out=before.copy()) == before + a @ b.T).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_threads_in_chunks_of_different_depth(rng, dtype):
     a, b = np.asfortranarray(integers(rng, 127, 319, dtype=dtype)), integers(rng, 319, 145, dtype=dtype)
     expected = a @ b

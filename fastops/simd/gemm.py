@@ -22,7 +22,7 @@ from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activation_entry, finish_rows
 from fastops.simd.pack import copy_run, pack_panels, scale_run
 from fastops.simd.product import block_product, dot_products, row_combinations
-from fastops.simd.vector import lanes
+from fastops.simd.vector import lanes, load_square, load_square_part, store_square_part, store_tile, tile_add, transpose
 from fastops.simd.workspace import scratch
 
 # A block of A (MC x KC, 128 KB in float32) stays in L2 beside the panels of B that pass by.
@@ -202,6 +202,72 @@ def _direct(
     )  # fmt: skip
 
 
+# Up to so many rows of A, of a product with a transposed B whose columns are more, A is packed and not B, and the product
+# comes out turned: linear 32x784x256 takes 0.12 ms instead of 0.155, of which packing 256 x 784 weights was a third.
+_TURNED_ROWS = 128
+# Columns of C that one thread takes then, and steps of the reduction for which A is packed at a time.
+_TURNED_COLUMNS = 64
+_TURNED_STEPS = 4096
+
+
+@separate
+def _turned_block(block, worker, rows, cols, depth, panels, b, b0, b_col, c, c0, c_row, accumulate, bias, bias_row, bias_col, last, activation, space):
+    """Columns of C as rows of its transpose: B is read where it lies, and broadcast; A^T stands in panels."""
+    count = lanes(c)
+    width = NV * count
+    whole = (rows + width - 1) // width * width
+    j0 = block * _TURNED_COLUMNS
+    n = min(_TURNED_COLUMNS, cols - j0)
+    own = worker * _TURNED_COLUMNS * whole
+    for k0 in range(0, depth, KC):
+        k = min(KC, depth - k0)
+        call(
+            block_product,
+            (n, whole, k, b, b0 + j0 * b_col + k0, b_col, 1, panels, k0 * width, width, width * depth, space, own, whole, k0 > 0),
+        )
+    start = c0 + j0
+    for i in range(0, n, count):
+        for m in range(0, rows, count):
+            t = transpose(load_square(space, own + i * whole + m, whole))
+            to, high, wide = start + m * c_row + i, min(count, rows - m), min(count, n - i)
+            if accumulate:
+                t = tile_add(t, load_square_part(c, to, c_row, high, wide))
+            if high == count and wide == count:
+                store_tile(c, to, c_row, t)
+            else:
+                store_square_part(c, to, c_row, t, high, wide)
+    if last and (bias.size > 0 or activation[1] != 0):
+        call(finish_rows, (c, start, c_row, rows, n, bias, j0 * bias_col, bias_row, bias_col, activation))
+
+
+@launcher
+def _turned(threads, rows, cols, depth, a, a_row, b, b_col, c, c_row, accumulate, bias, bias_row, bias_col, activation, panels, space):
+    width = NV * lanes(c)
+    for k0 in range(0, depth, _TURNED_STEPS):
+        k = min(_TURNED_STEPS, depth - k0)
+        parallel(pack_panels, (rows + width - 1) // width, threads, (a, k0, 1, a_row, k, rows, panels))
+        parallel(
+            _turned_block,
+            (cols + _TURNED_COLUMNS - 1) // _TURNED_COLUMNS,
+            threads,
+            (
+                rows, cols, k, panels, b, k0, b_col, c, 0, c_row, accumulate or k0 > 0, bias, bias_row, bias_col, k0 + k == depth,
+                activation, space,
+            ),
+        )  # fmt: skip
+
+
+def _is_turned(batch: int, rows: int, cols: int, width: int) -> bool:
+    """Whether a product with a transposed matrix is computed turned: where rows fill panels well, 16 or 100 of them being slower."""
+    return batch == 1 and rows <= min(cols, _TURNED_ROWS) and -rows % width * 8 <= rows
+
+
+def _turned_layout(rows: int, depth: int, threads: int, width: int) -> tuple[int, int]:
+    """Elements of the panels of A, and of the threads' blocks, for ``_turned``."""
+    whole = -(-rows // width) * width
+    return whole * min(depth, _TURNED_STEPS), threads * _TURNED_COLUMNS * whole
+
+
 def _reads_in_place(rows: int, cols: int, depth: int, a_col: int, b_row: int, b_col: int) -> bool:
     """Whether both matrices are read where they lie: B by rows, or by columns with the rows of A."""
     if b_col == 1:
@@ -248,8 +314,10 @@ def _layout(batch: int, rows: int, cols: int, depth: int, threads: int, width: i
 
 def gemm_workspace(rows: int, cols: int, depth: int, dtype: str, threads: int, batch: int = 1) -> int:
     """Bytes of scratch memory that products of these sizes take."""
-    kc, mc, _, panel_count, _ = _layout(batch, rows, cols, depth, threads, panel_width(dtype))
-    return (panel_count + threads * mc * kc) * np.dtype(dtype).itemsize
+    width = panel_width(dtype)
+    kc, mc, _, panel_count, _ = _layout(batch, rows, cols, depth, threads, width)
+    turned = sum(_turned_layout(rows, depth, threads, width)) if _is_turned(batch, rows, cols, width) else 0
+    return max(turned, panel_count + threads * mc * kc) * np.dtype(dtype).itemsize
 
 
 def _format(c: np.ndarray) -> str:
@@ -315,6 +383,14 @@ def gemm_strided(batch, rows, cols, depth, a, a_strides, b, b_strides, c, c_stri
         _direct(
             threads, batch, rows, cols, depth, a, *a_strides, b, *b_strides, c, *c_strides, accumulate, bias,
             int(bias_axis == 0), int(bias_axis == 1), activation_entry(activation, dtype), scratch(threads * width * depth, dtype),
+        )  # fmt: skip
+        return
+    if alpha == 1 and a_strides[2] == 1 and b_strides[1] == 1 and _is_turned(batch, rows, cols, width):
+        packed, blocks = _turned_layout(rows, depth, threads, width)
+        space = scratch(packed + blocks, dtype)
+        _turned(
+            threads, rows, cols, depth, a, a_strides[1], b, b_strides[2], c, c_strides[1], accumulate, bias, int(bias_axis == 0),
+            int(bias_axis == 1), activation_entry(activation, dtype), space[:packed], space[packed:],
         )  # fmt: skip
         return
     kc, mc, nc, panel_count, own = _layout(batch, rows, cols, depth, threads, width)
