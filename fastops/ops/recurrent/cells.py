@@ -10,13 +10,39 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._op import operation, register
-from fastops.ops.recurrent.layers import checked_network, gradients, run
+from fastops.ops.recurrent.layers import Network, checked_network, gradients, run
+from fastops.ops.recurrent.steps import GATES, Weights
 
 Mask6 = tuple[bool, bool, bool, bool, bool, bool]
 
 
-def _one_step(op: str, kind: str, input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> tuple[Any, bool]:
-    """The network of one step, and whether there is a batch."""
+def _is(value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+    return type(value) is np.ndarray and value.dtype is dtype and value.shape == shape and value.flags.carray
+
+
+def _usual_step(kind: str, x: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Network | None:
+    """The network of one step where every argument is what it should be, without a copy; None where somebody has to look closer.
+
+    Looking closer takes 20 us, a fifth of rnn_cell of 32x128 and 256.
+    """
+    states: Any = hx if kind == "lstm" else (hx,)
+    if not (type(x) is type(w_hh) is np.ndarray and x.ndim == w_hh.ndim == 2 and type(states) in (tuple, list) and len(states) == (2 if kind == "lstm" else 1)):
+        return None
+    dtype, (N, size), (rows, H) = x.dtype, x.shape, w_hh.shape
+    usual = dtype.char in "fd" and rows == GATES[kind] * H > 0 and _is(x, dtype, (N, size)) and _is(w_hh, dtype, (rows, H))
+    biased = b_ih is not None and _is(b_ih, dtype, (rows,)) and _is(b_hh, dtype, (rows,))
+    if not (usual and _is(w_ih, dtype, (rows, size)) and (biased or (b_ih is None and b_hh is None)) and all(_is(h, dtype, (N, H)) for h in states)):
+        return None
+    c0 = states[1][None] if kind == "lstm" else np.zeros((1, N, 0), dtype)
+    weights = [[Weights(w_ih, w_hh, b_ih, b_hh, None)]]
+    return Network(kind, x[None], states[0][None], c0, weights, np.ones(N, np.intp), dtype, True, False, 0.0, 0)
+
+
+def _one_step(op: str, kind: str, input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Network:
+    """The network of one step."""
+    usual = _usual_step(kind, input, hx, w_ih, w_hh, b_ih, b_hh)
+    if usual is not None:
+        return usual
     (x,), _ = _check.as_arrays(op, input=input)
     if x.ndim not in (1, 2):
         raise ValueError(f"{op}: input must have axes (N, I) or (I,), got shape {x.shape}")
@@ -29,15 +55,14 @@ def _one_step(op: str, kind: str, input: Any, hx: Any, w_ih: Any, w_hh: Any, b_i
         raise TypeError(f"{op}: hx must be None or a pair (h_0, c_0), got {type(hx).__name__}")
     lifted = None if hx is None else tuple(None if s is None else np.asarray(s)[None] for s in states)
     one_step = x.astype(_check.as_array(op, "input", input).dtype, copy=False)[None]
-    network = checked_network(
+    return checked_network(
         op, kind, one_step, lifted if kind == "lstm" else None if lifted is None else lifted[0], list(weights.values()), tuple(weights),
         bias="b_ih" in weights,
     )  # fmt: skip
-    return network, x.ndim == 2
 
 
 def _cell(op: str, kind: str, input: Any, hx: Any, *weights: Any) -> tuple[Any, dict[str, Any]]:
-    network, _ = _one_step(op, kind, input, hx, *weights)
+    network = _one_step(op, kind, input, hx, *weights)
     _, h, c, memory = run(network)
     h, c = network.state_outside(h)[0], network.state_outside(c)[0]
     return ((h, c) if kind == "lstm" else h), {"memory": memory}
@@ -46,7 +71,7 @@ def _cell(op: str, kind: str, input: Any, hx: Any, *weights: Any) -> tuple[Any, 
 def _cell_backward(
     op: str, kind: str, dh: Any, dc: Any, input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, memory: Any, mask: Mask6
 ) -> tuple[Any, ...]:
-    network, _ = _one_step(op, kind, input, hx, w_ih, w_hh, b_ih, b_hh)
+    network = _one_step(op, kind, input, hx, w_ih, w_hh, b_ih, b_hh)
     last, last_c = (None if d is None else np.asarray(d)[None] for d in (dh, dc))
     dx, dhx, dweights = gradients(op, network, None, last, last_c, memory, hx, (mask[0], mask[1], any(mask[2:])))
     if dhx is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,7 +27,7 @@ Mask3 = tuple[bool, bool, bool]
 Pair = tuple[Any, Any]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Network:
     """Checked arguments in the dtype of computation, steps first, and with a batch."""
 
@@ -66,8 +66,7 @@ class Network:
         return dropped(x, self.dropout, self.seed, layer * x.size) if self.dropout else x
 
 
-@dataclass(frozen=True)
-class _Memory:
+class _Memory(NamedTuple):
     """Every layer's output, and what its directions have kept."""
 
     outputs: list[Array]
