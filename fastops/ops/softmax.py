@@ -218,8 +218,8 @@ def _softmax_short_rows(x, axis, scale, logarithm, spread, e, y):
 def _softmax_rows(block, worker, x, axis, scale, logarithm, each, scratch, y):
     """``each`` rows of x, flat."""
     first, end = block * each * axis, min((block + 1) * each * axis, x.size)
-    scale = x.dtype.type(scale)
-    if axis > _SHORT:
+    scale, group = x.dtype.type(scale), 4 * lanes(x)
+    if axis > _SHORT or (axis % group == 0 and axis >= 2 * group):
         for start in range(first, end, axis):
             call(_softmax_row, (x[start : start + axis], scale, logarithm, scratch[worker, 0], scratch[worker, 1], y[start : start + axis]))
         return
