@@ -23,12 +23,13 @@ from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import Array
-from fastops._jit import any_order, call, function, launcher, parallel, separate
+from fastops._jit import any_order, call, formula, function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.loss.arguments import broadcast, check_mask, cotangent, finish, floats, number, same_shape, to_dtype
 from fastops.simd.gemm import gemm
+from fastops.simd.maps import GradientMap
 from fastops.simd.reduce import BLOCK as _RUN
 from fastops.simd.reduce import maximum, span_dot, sum_axis
 from fastops.simd.rows import assign
@@ -629,6 +630,15 @@ def pairwise_distance_backward(
     return finish((da if output_mask[0] else None, db), shapes, dtype)
 
 
+@formula
+def _ratio(g, r, a, b):
+    zero = type(r)(0)
+    quotient = g / r
+    return zero if r == zero else quotient
+
+
+_RATIO = GradientMap(__name__, _ratio, 0.2)
+
 _MODES = ("use_mm_for_euclid_dist_if_necessary", "use_mm_for_euclid_dist", "donot_use_mm_for_euclid_dist")
 
 
@@ -725,7 +735,7 @@ def cdist_backward(
     r = _all_distances(a, b, p, product) if output is None else np.ascontiguousarray(output, a.dtype)
     same_shape(op, "output", r, "grad_output", g.shape)
     if a.size and b.size and product:
-        ratio = np.divide(g, r, out=np.zeros_like(r), where=r != 0)
+        ratio = _RATIO.of(op, g, r, name="output")
         for i, (mine, other, across) in enumerate(((a, b, ratio), (b, a, ratio.swapaxes(-1, -2)))):
             if output_mask[i]:
                 gradient = gemm(across, other, alpha=-1.0)
