@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import Array, deliver, target
-from fastops._jit import launcher, parallel, separate
+from fastops._jit import function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
@@ -41,16 +41,24 @@ _SHORT = 64
 # ---- prelu: x is seen as rows of one weight each, or (short rows) as rows of as many weights as elements
 
 
+@function
+def _together(length):
+    """Rows of one weight that a block takes: 512 blocks of 3136 elements took 0.12 ms on two threads, 102 blocks 0.09."""
+    return max(1, _BLOCK // length)
+
+
 @separate
-def _prelu_row_pieces(block, worker, x, weight, length, pieces, y):
-    """One piece of a row of one weight; x is flat, rows of ``length`` in turns of the weights."""
-    row = block // pieces
-    start = row * length + block % pieces * _BLOCK
-    count = min(_BLOCK, (row + 1) * length - start)
-    w = weight[row % weight.size]
-    x, y = x[start : start + count], y[start : start + count]
-    for i in range(count):
-        y[i] = leaky_relu(x[i], w, w)
+def _prelu_row_pieces(block, worker, x, weight, length, pieces, total, y):
+    """Some rows of one weight, or a piece of a long one; x is flat, rows of ``length`` in turns of the weights."""
+    together = _together(length)
+    for piece in range(block * together, min((block + 1) * together, total)):
+        row = piece // pieces
+        start = row * length + piece % pieces * _BLOCK
+        count = min(_BLOCK, (row + 1) * length - start)
+        w = weight[row % weight.size]
+        part, result = x[start : start + count], y[start : start + count]
+        for i in range(count):
+            result[i] = leaky_relu(part[i], w, w)
 
 
 @separate
@@ -65,17 +73,19 @@ def _prelu_rows(block, worker, x, weight, rows, y):
 
 @separate
 def _prelu_row_pieces_gradient(block, worker, dy, x, weight, length, pieces, products, dx, partial):
-    """dx of one piece, and the piece's share of its weight's gradient; products (threads, _BLOCK)."""
-    row = block // pieces
-    start = row * length + block % pieces * _BLOCK
-    count = min(_BLOCK, (row + 1) * length - start)
-    w, zero = weight[row % weight.size], x.dtype.type(0)
-    dy, x, dx, product = dy[start : start + count], x[start : start + count], dx[start : start + count], products[worker]
-    for i in range(count):
-        g = dy[i]
-        dx[i] = g if x[i] > zero else g * w
-        product[i] = zero if x[i] > zero else g * x[i]
-    partial[block] = span_sum(product, 0, count)
+    """dx of some rows, or a piece of one, and each piece's share of its weight's gradient; products (threads, _BLOCK)."""
+    together, product, zero = _together(length), products[worker], x.dtype.type(0)
+    for piece in range(block * together, min((block + 1) * together, partial.size)):
+        row = piece // pieces
+        start = row * length + piece % pieces * _BLOCK
+        count = min(_BLOCK, (row + 1) * length - start)
+        w = weight[row % weight.size]
+        g_part, part, result = dy[start : start + count], x[start : start + count], dx[start : start + count]
+        for i in range(count):
+            g = g_part[i]
+            result[i] = g if part[i] > zero else g * w
+            product[i] = zero if part[i] > zero else g * part[i]
+        partial[piece] = span_sum(product, 0, count)
 
 
 @separate
@@ -94,7 +104,8 @@ def _prelu_rows_gradient(block, worker, dy, x, weight, rows, dx, partial):
 @launcher
 def _prelu(threads, x, weight, length, blocks, each, y):
     if length > 1:
-        parallel(_prelu_row_pieces, blocks, threads, (x, weight, length, each, y))
+        together = _together(length)
+        parallel(_prelu_row_pieces, (blocks + together - 1) // together, threads, (x, weight, length, each, blocks, y))
     else:
         parallel(_prelu_rows, blocks, threads, (x, weight, each, y))
 
@@ -102,7 +113,8 @@ def _prelu(threads, x, weight, length, blocks, each, y):
 @launcher
 def _prelu_gradient(threads, dy, x, weight, length, blocks, each, products, dx, partial):
     if length > 1:
-        parallel(_prelu_row_pieces_gradient, blocks, threads, (dy, x, weight, length, each, products, dx, partial))
+        together = _together(length)
+        parallel(_prelu_row_pieces_gradient, (blocks + together - 1) // together, threads, (dy, x, weight, length, each, products, dx, partial))
     else:
         parallel(_prelu_rows_gradient, blocks, threads, (dy, x, weight, each, dx, partial))
 
