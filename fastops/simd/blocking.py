@@ -40,6 +40,11 @@ _FEATURES = _features()
 VECTOR_BYTES: Final = _vector_bytes(_FEATURES)
 _REGISTERS: Final = 32 if VECTOR_BYTES == 64 or binding.get_process_triple().startswith(("aarch64", "arm64")) else 16
 
+# Multiply-adds of whole vectors that a core begins in a cycle, for cost models. Zen 4 and the smaller Intel cores take two
+# halves of an AVX-512 vector one after the other.
+_CPU: Final = binding.get_host_cpu_name()
+FMAS_PER_CYCLE: Final = 1 if VECTOR_BYTES == 64 and _CPU in ("znver4", "icelake-client", "tigerlake", "rocketlake") else 2
+
 LANES: Final = {"float32": VECTOR_BYTES // 4, "float64": VECTOR_BYTES // 8}
 
 MR: Final = 8 if _REGISTERS == 32 else 6

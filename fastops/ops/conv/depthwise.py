@@ -32,7 +32,7 @@ from fastops._jit import function, launcher, parallel, separate
 from fastops.ops.conv.implicit import _axis_phases, zero_run
 from fastops.ops.conv.layout import side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
-from fastops.simd.blocking import CYCLES_PER_NS, LANE_COLS, LANE_ROWS, LANES
+from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, LANE_COLS, LANE_ROWS, LANES
 from fastops.simd.finish import activate, activation_entry
 from fastops.simd.vector import (
     correlate,
@@ -1000,7 +1000,9 @@ def _tiles(spec: ConvSpec, direction: str, across: int) -> tuple[int, float]:
     rows, cols = (-(-n // s) for n, s in zip(size[1:], strided[1:]))
     tiles = rows * -(-cols // (_TILE * across)) if rows < _FEW_ROWS else -(-rows // _TILE) * -(-cols // across)
     steep = spec.kernel[1] in _UNROLL and spec.dilation[1] == 1 and spec.stride[1] <= (1 if turned else 2) and rows >= _FEW_ROWS
-    return prod(min(s, n) for s, n in zip(strided[1:], size[1:])) * tiles, 0.16 if steep else 0.28
+    # Vectors that begin anywhere cross cache lines, which costs a core that takes them in halves half as much again.
+    slower = 1.0 if FMAS_PER_CYCLE == 2 else 1.5 if spec.stride[2] == 1 or not _is_dense(spec) else 2.7
+    return prod(min(s, n) for s, n in zip(strided[1:], size[1:])) * tiles, slower * (0.16 if steep else 0.28)
 
 
 def _turned_nanoseconds(spec: ConvSpec, direction: str) -> float:

@@ -23,7 +23,7 @@ from fastops._jit import call, function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops.ops.conv.layout import side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
-from fastops.simd.blocking import CYCLES_PER_NS, KC, LANES, NV, panel_width
+from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, KC, LANES, NV, panel_width
 from fastops.simd.finish import activate, activation_entry, finish_rows
 from fastops.simd.gemm import gemm_strided, gemm_workspace
 from fastops.simd.product import block_product
@@ -334,7 +334,7 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     lanes_ = LANES[spec.dtype]
     elements = spec.batch * prod(spec.out_size) * spec.channels * prod(spec.kernel)
     pixels = prod(spec.out_size)
-    product = spec.flops / 2 / lanes_ / 2 * 1.3 * up(pixels, panel_width(spec.dtype)) / pixels
+    product = spec.flops / 2 / lanes_ / FMAS_PER_CYCLE * 1.3 * up(pixels, panel_width(spec.dtype)) / pixels
     # Cycles a vector of the matrix: written and read back; more where it is added up, turned, or fetched one by one.
     each = 18 if direction == "forward" else 30
     passes = elements / lanes_ * (each if spec.stride[2] == 1 else each + 3 * lanes_)

@@ -35,7 +35,7 @@ from fastops._jit import call, function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops.ops.conv.layout import side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
-from fastops.simd.blocking import CYCLES_PER_NS, KC, LANES, MR, NV, panel_width
+from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, KC, LANES, MR, NV, panel_width
 from fastops.simd.finish import activate, activation_entry
 from fastops.simd.pack import copy_run, pack_panels
 from fastops.simd.product import table_product
@@ -776,7 +776,7 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     outs = (spec.channels if turned else spec.out_channels) // spec.groups
     pixels = spec.batch * prod(spec.size if turned else spec.out_size)
     panels = spec.groups * -(-outs // width)
-    product = 1.15 * spec.flops / 2 / lanes_ / 2 * (up(outs, width) / outs)
+    product = 1.15 * spec.flops / 2 / lanes_ / FMAS_PER_CYCLE * (up(outs, width) / outs)
     output = 36 * pixels * panels
     # Weights turned for the gradient are gathered kernel by kernel; beyond L2 each one waits for memory.
     weights = prod(spec.weight_shape)

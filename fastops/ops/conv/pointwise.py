@@ -19,7 +19,7 @@ from fastops import _threads
 from fastops._jit import launcher, parallel, separate
 from fastops.ops.conv.layout import up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
-from fastops.simd.blocking import CYCLES_PER_NS, LANES, panel_width
+from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, LANES, panel_width
 from fastops.simd.gemm import gemm_strided, gemm_workspace
 from fastops.simd.pack import copy_run
 from fastops.simd.workspace import scratch
@@ -144,7 +144,7 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     p = _Products(spec)
     lanes_, width = LANES[spec.dtype], panel_width(spec.dtype)
     cols = max(1, p.joined * p.pixels)
-    product = 1.3 * spec.flops / 2 / lanes_ / 2
+    product = 1.3 * spec.flops / 2 / lanes_ / FMAS_PER_CYCLE
     if p.joined > 1:
         product += spec.batch * p.pixels * (spec.channels + spec.out_channels) * spec.itemsize * 0.1
     if direction == "grad_weight" and not spec.channels_last:

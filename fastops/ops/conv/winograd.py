@@ -43,7 +43,7 @@ from fastops._memory import empty
 from fastops.ops.conv import implicit
 from fastops.ops.conv.layout import Side, side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
-from fastops.simd.blocking import CYCLES_PER_NS, LANES, NV, panel_width
+from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, LANES, NV, panel_width
 from fastops.simd.finish import activate, activation_entry
 from fastops.simd.product import block_product
 from fastops.simd.vector import (
@@ -875,7 +875,7 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     # The transforms of the weight gradient go through memory, all tiles of them.
     transforms = (12 if direction == "grad_weight" else 6) * tiles * vectors
     # Fewer tiles than a register tile has rows leave it half used.
-    product = 1.3 * max(tiles, 5) * ins * up(outs, count) / count / 2
+    product = 1.3 * max(tiles, 5) * ins * up(outs, count) / count / FMAS_PER_CYCLE
     return spec.groups * points * (product + transforms + kernels) / CYCLES_PER_NS / threads + 6_000 * spec.groups
 
 
