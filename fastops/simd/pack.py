@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastops._jit import function, separate
 from fastops.simd.blocking import NV
-from fastops.simd.vector import lanes, load, load_part, load_square, splat, store, store_part, store_tile, transpose
+from fastops.simd.vector import lanes, load, load_part, load_square, load_square_part, splat, store, store_part, store_tile, transpose
 
 
 @function
@@ -33,9 +33,13 @@ def pack_panels(block, worker, b, b0, b_row, b_col, depth, cols, packed):
         return
     for v in range(0, width, count):
         k = 0
-        if b_row == 1 and left - v >= count:
+        if b_row == 1:
             while depth - k >= count:
-                transpose_block(b, source + v * b_col + k, b_col, packed, to + k * width + v, width)
+                from_, at = source + v * b_col + k, to + k * width + v
+                if left - v >= count:
+                    transpose_block(b, from_, b_col, packed, at, width)
+                else:  # one by one, the zeros of half a panel take longer than a product of 16 x 16 x 16
+                    store_tile(packed, at, width, transpose(load_square_part(b, from_, b_col, left - v, count)))
                 k += count
         while k < depth:
             for j in range(v, v + count):

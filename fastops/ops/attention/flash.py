@@ -37,10 +37,10 @@ from fastops.simd.blocking import panel_width
 from fastops.simd.pack import copy_run, pack_panels
 from fastops.simd.product import block_product
 from fastops.simd.random import bits32
-from fastops.simd.reduce import span_dot, span_sum
-from fastops.simd.rows import assign
-from fastops.simd.vector import lanes, load_square, store_tile, tile_add, transpose
-from fastops.simd.vmath import exp, log
+from fastops.simd.reduce import greater, span_dot, span_sum
+from fastops.simd.rows import add_row, assign
+from fastops.simd.vector import fma, lanes, load, load_part, load_square, load_square_part, splat, store, store_tile, tile_fma, transpose
+from fastops.simd.vmath import exp_plain, log
 from fastops.simd.workspace import scratch
 
 # Queries and keys of a tile: with heads of 64 a tile and its rows of Q, K and V take 100 KB of L2.
@@ -77,6 +77,14 @@ def _scale_rows(tile, rows, columns, row_length, scale):
 
 
 @function
+def _mask_number(mask, allowed, at):
+    """One element of the mask, as a number to be added."""
+    if allowed.size:
+        return mask.dtype.type(0) if allowed[at] else mask.dtype.type(-np.inf)
+    return mask[at]
+
+
+@function
 def _mask_row(mask, allowed, start, step, count, out):
     """One row of the mask, as numbers to be added."""
     row = out[:count]
@@ -97,25 +105,36 @@ def _mask_row(mask, allowed, start, step, count, out):
 
 
 @separate
-def _add_mask(mask, allowed, start, mask_row, mask_col, queries, keys, rows, tile, turned):
-    """tile[i, j] += mask[i, j], or tile[j, i] if the tile is ``turned``; ``rows`` is memory for the mask's rows."""
-    for i in range(queries):
-        row = rows[i * _KEYS : (i + 1) * _KEYS]
-        if mask_row != 0 or i == 0:
-            _mask_row(mask, allowed, start + i * mask_row, mask_col, keys, row)
-        else:
-            assign(row, rows[:_KEYS])
-        if not turned:
-            scores = tile[i * _KEYS : (i + 1) * _KEYS]
-            for j in range(keys):
-                scores[j] += row[j]
-    if turned:
-        step = lanes(tile)
-        for j in range(0, keys, step):
-            for i in range(0, queries, step):
-                to = j * _QUERIES + i
-                square = transpose(load_square(rows, i * _KEYS + j, _KEYS))
-                store_tile(tile, to, _QUERIES, tile_add(load_square(tile, to, _QUERIES), square))
+def _add_mask(mask, allowed, start, mask_row, mask_col, queries, keys, scale, rows, tile, turned):
+    """tile[i, j] = scale tile[i, j] + mask[i, j], or [j, i] of the tile if it is ``turned``; ``rows`` is memory for the mask's rows.
+
+    One fused multiply-add whichever way the tile lies: the forward pass and the gradient need the same bits.
+    """
+    step, by = lanes(tile), splat(tile, scale)
+    if turned and mask_row == 0:
+        # the usual mask of padding: a number for each row of the tile, and nothing to be turned
+        for j in range(keys):
+            added = splat(tile, _mask_number(mask, allowed, start + j * mask_col))
+            for at in range(j * _QUERIES, j * _QUERIES + queries, step):
+                store(tile, at, fma(load(tile, at), by, added))
+        return
+    source, first, row = mask, start, mask_row
+    if allowed.size or mask_col != 1:
+        source, first, row = rows, 0, _KEYS if mask_row != 0 else 0
+        for i in range(queries if mask_row != 0 else 1):
+            _mask_row(mask, allowed, start + i * mask_row, mask_col, keys, rows[i * _KEYS : (i + 1) * _KEYS])
+    if not turned:
+        for i in range(queries):
+            for j in range(0, keys, step):
+                at = i * _KEYS + j
+                store(tile, at, fma(load(tile, at), by, load_part(source, first + i * row + j, keys - j)))
+        return
+    for j in range(0, keys, step):
+        for i in range(0, queries, step):
+            at, from_, high, wide = j * _QUERIES + i, first + i * row + j, queries - i, keys - j
+            whole = high >= step and wide >= step
+            square = load_square(source, from_, row) if whole else load_square_part(source, from_, row, high, wide)
+            store_tile(tile, at, _QUERIES, tile_fma(transpose(square), load_square(tile, at, _QUERIES), by))
 
 
 @separate
@@ -132,7 +151,7 @@ def _add_mask_at(dtype: str) -> int:
     """The machine code of ``_add_mask``: compiled when somebody has a mask, not with every attention."""
     numbers = types.Array(getattr(types, dtype), 1, "C")
     steps = [types.intp] * 5
-    return address_of(_add_mask, numbers, types.Array(types.uint8, 1, "C"), *steps, numbers, numbers, types.boolean)
+    return address_of(_add_mask, numbers, types.Array(types.uint8, 1, "C"), *steps, numbers.dtype, numbers, numbers, types.boolean)
 
 
 @cache
@@ -143,24 +162,27 @@ def _drop_at(dtype: str) -> int:
 
 
 @function
-def _softmax_step(tile, keys, queries, top, total, shift, rescale):
-    """Turns scores into e^(score - maximum) and brings maxima, sums and the factors of earlier tiles up to date.
+def _softmax_step(tile, keys, queries, scale, top, total, shift, rescale):
+    """Turns products into e^(scaled - maximum) and brings maxima, sums and the factors of earlier tiles up to date.
 
-    Whether any factor differs from 1.
+    Whether any factor differs from 1. What would be a denormal number becomes 0: a twentieth of the whole pass.
     """
-    zero, lowest = tile.dtype.type(0), tile.dtype.type(-np.inf)
-    for i in range(queries):
-        shift[i] = top[i]
-    for j in range(keys):
-        row = tile[j * _QUERIES : j * _QUERIES + queries]
-        for i in range(queries):
-            shift[i] = row[i] if row[i] > shift[i] else shift[i]
+    zero, lowest, step, by = tile.dtype.type(0), tile.dtype.type(-np.inf), lanes(tile), splat(tile, scale)
+    for i in range(0, queries, 2 * step):
+        most, most_2 = load(top, i), load(top, i + step)
+        for at in range(i, i + keys * _QUERIES, _QUERIES):
+            s, s_2 = load(tile, at) * by, load(tile, at + step) * by
+            store(tile, at, s)
+            store(tile, at + step, s_2)
+            most, most_2 = greater(s, most), greater(s_2, most_2)
+        store(shift, i, most)
+        store(shift, i + step, most_2)
     changed = False
     for i in range(queries):
         changed |= shift[i] != top[i]
         # where nothing has been attended to, e^(-inf - 0) is the 0 that e^(-inf + inf) is not
         above = shift[i] if shift[i] > lowest else zero
-        rescale[i] = exp(top[i] - above)
+        rescale[i] = exp_plain(top[i] - above)
         top[i] = shift[i]
         shift[i] = above
     for i in range(queries):
@@ -168,7 +190,7 @@ def _softmax_step(tile, keys, queries, top, total, shift, rescale):
     for j in range(keys):
         row = tile[j * _QUERIES : j * _QUERIES + queries]
         for i in range(queries):
-            p = exp(row[i] - shift[i])
+            p = exp_plain(row[i] - shift[i])
             row[i] = p
             total[i] += p
     return changed
@@ -209,14 +231,18 @@ def _attend_block(block, worker, q, q_at, k, k_at, v, v_at, sizes, masks, causal
         keys = min(_KEYS, end - j0)
         k0 = b * k_at[0] + h // group * k_at[1] + j0 * k_at[2]
         call(block_product, (keys, whole, D, k, k0, k_at[2], 1, packed, 0, width, width * D, tile, 0, _QUERIES, False))
-        _scale_rows(tile, keys, whole, _QUERIES, scale)
+        left = scale  # to be multiplied by
         if starts.size:
             start = starts[head] + i0 * mask_row + j0 * mask_col
-            call_at(add_mask_at, (mask, allowed, start, mask_row, mask_col, queries, keys, rows, tile, True))
+            call_at(add_mask_at, (mask, allowed, start, mask_row, mask_col, queries, keys, scale, rows, tile, True))
+            left = q.dtype.type(1)
         if causal and j0 + keys > i0:
+            if not starts.size:
+                _scale_rows(tile, keys, whole, _QUERIES, scale)
+                left = q.dtype.type(1)
             for j in range(max(0, i0 - j0), keys):
                 tile[j * _QUERIES : j * _QUERIES + min(queries, j0 + j - i0)] = q.dtype.type(-np.inf)
-        changed = _softmax_step(tile, keys, whole, top, total, shift, rescale)
+        changed = _softmax_step(tile, keys, whole, left, top, total, shift, rescale)
         if threshold > 0:
             call_at(drop_at, (tile, keys, queries, _QUERIES, (head * L + i0) * S + j0, 1, S, seed, threshold, factor))
         if changed and j0 > 0:
@@ -226,20 +252,26 @@ def _attend_block(block, worker, q, q_at, k, k_at, v, v_at, sizes, masks, causal
                     row[e] *= by
         values, v0, v_row = _padded(v, b * v_at[0] + h // group * v_at[1] + j0 * v_at[2], v_at[2], keys, E, spare, E_up)
         call(block_product, (queries, E, keys, tile, 0, 1, _QUERIES, values, v0, v_row, width, out, o0, out_at[2], j0 > 0))
+    one, below = q.dtype.type(1), lse[head * L + i0 : head * L + i0 + queries]
     for i in range(queries):
-        row, sum_ = out[o0 + i * out_at[2] : o0 + i * out_at[2] + E], total[i]
-        if sum_ == 0:
+        below[i] = top[i] + log(total[i]) if total[i] != 0 else q.dtype.type(np.inf)
+    for i in range(queries):
+        row, by = out[o0 + i * out_at[2] : o0 + i * out_at[2] + E], one / total[i]
+        if total[i] == 0:
             row[:] = q.dtype.type(0)
-            lse[head * L + i0 + i] = q.dtype.type(np.inf)
             continue
-        by = 1 / sum_
         for e in range(E):
             row[e] *= by
-        lse[head * L + i0 + i] = top[i] + log(sum_)
 
 
 @launcher
-def _attend(threads, batch, q, q_at, k, k_at, v, v_at, sizes, masks, causal, scale, drop, space, each, out, out_at, lse):
+def _attend(threads, plan, factors, numbers, allowed, starts, q, k, v, space, out, lse):
+    # Whole numbers come in one array: one by one and in tuples, their way from Python takes 1.1 us more, of the 8 of a small call.
+    batch, each, causal = plan[0], plan[1], plan[2] != 0
+    q_at, k_at, v_at, out_at = (plan[3], plan[4], plan[5]), (plan[6], plan[7], plan[8]), (plan[9], plan[10], plan[11]), (plan[12], plan[13], plan[14])
+    sizes = (plan[15], plan[16], plan[17], plan[18], plan[19], plan[20])
+    masks = (numbers, allowed, starts, plan[21], plan[22], plan[23])
+    scale, drop = factors[0], (plan[24], plan[25], np.uint32(plan[26]), factors[1])
     blocks = batch * sizes[0] * ((sizes[2] + _QUERIES - 1) // _QUERIES)
     parallel(_attend_block, blocks, threads, (q, q_at, k, k_at, v, v_at, sizes, masks, causal, scale, drop, space, each, out, out_at, lse))
 
@@ -274,7 +306,7 @@ def _clear(x, x0, row, count, size):
 def _gradient_row(s, dp, count, lse, delta, scale, whole):
     """s: scores to probabilities; dp: the gradient of the probabilities to that of the scores, times the scale."""
     for j in range(count):
-        s[j] = exp(s[j] - lse)
+        s[j] = exp_plain(s[j] - lse)
     if whole:
         # All keys are here, and the mean of dp is taken over them, then the mean of what is left. Unlike rowsum(dO * O), to
         # which it is equal, that cancels dp to the last bit where one probability is almost 1.
@@ -342,12 +374,13 @@ def _gradient_block(
                 q0 = b * q_at[0] + h * q_at[1] + i0 * q_at[2]
                 do0 = b * out_at[0] + h * out_at[1] + i0 * out_at[2]
                 call(block_product, (queries, whole, D, q, q0, q_at[2], 1, k_turned, 0, width, width * D, s, 0, _KEYS, False))
-                _scale_rows(s, queries, keys, _KEYS, scale)
                 call(block_product, (queries, whole, E, dout, do0, out_at[2], 1, v_turned, 0, width, width * E, dp, 0, _KEYS, False))
                 number = (head * L + i0) * S + j0
                 if starts.size:
                     start = starts[head] + i0 * mask_row + j0 * mask_col
-                    call_at(add_mask_at, (mask, allowed, start, mask_row, mask_col, queries, keys, rows, s, False))
+                    call_at(add_mask_at, (mask, allowed, start, mask_row, mask_col, queries, keys, scale, rows, s, False))
+                else:
+                    _scale_rows(s, queries, keys, _KEYS, scale)
                 if extra.size:
                     start = b * extra_at[0] + h * extra_at[1] + i0 * extra_at[2] + j0
                     for i in range(queries):
@@ -364,8 +397,13 @@ def _gradient_block(
                     dw[count:keys] = q.dtype.type(0)
                     if dmask.size:
                         start = starts[head] + (i0 + i) * mask_row + j0 * mask_col
+                        if mask_col == 1:
+                            add_row(dp, i * _KEYS, dmask, start, keys)
+                        else:
+                            for j in range(keys):
+                                dmask[start + j * mask_col] += dw[j]
                         for j in range(keys):
-                            dmask[start + j * mask_col] += dw[j]
+                            dw[j] *= scale
                 if threshold > 0:
                     call_at(drop_at, (s, queries, keys, _KEYS, number, S, 1, seed, threshold, factor))
                 if dv.size:
@@ -404,15 +442,16 @@ def _weights_block(
             whole = (keys + width - 1) // width * width
             _pack_turned(k, b * k_at[0] + h // group * k_at[1] + j0 * k_at[2], k_at[2], keys, D, k_turned, width)
             call(block_product, (queries, whole, D, q, q0, q_at[2], 1, k_turned, 0, width, width * D, s, 0, _KEYS, False))
-            _scale_rows(s, queries, keys, _KEYS, scale)
             if starts.size:
                 start = starts[head] + i0 * mask_row + j0 * mask_col
-                call_at(add_mask_at, (mask, allowed, start, mask_row, mask_col, queries, keys, rows, s, False))
+                call_at(add_mask_at, (mask, allowed, start, mask_row, mask_col, queries, keys, scale, rows, s, False))
+            else:
+                _scale_rows(s, queries, keys, _KEYS, scale)
             for i in range(queries):
                 p, below = s[i * _KEYS : (i + 1) * _KEYS], lse[head * L + i0 + i]
                 count = max(0, min(keys, i0 + i - j0 + 1)) if causal else keys
                 for j in range(count):
-                    p[j] = exp(p[j] - below)
+                    p[j] = exp_plain(p[j] - below)
                 p[count:] = q.dtype.type(0)
             if threshold > 0:
                 call_at(drop_at, (s, queries, keys, _KEYS, (head * L + i0) * S + j0, S, 1, seed, threshold, factor))
@@ -567,10 +606,16 @@ class Attention:
         return -(-size // width) * width
 
     @cached_property
-    def _forward(self) -> tuple[int, float]:
-        """Scratch memory of a thread, and how long the forward pass takes."""
+    def _forward(self) -> tuple[int, int, float, str, tuple[Array, ...]]:
+        """Rows, scratch memory of a thread, how long the forward pass takes, the dtype, what ``_attend`` gets in every call."""
         counts = [self.size * _QUERIES, (_KEYS + 4) * _QUERIES, _KEYS * self._padded(self.value_size), _KEYS * _QUERIES]
-        return self._scratch_size(counts), self._nanoseconds(1)
+        each = self._scratch_size(counts)
+        *arrays, row, col, add_mask_at = self.mask.arguments
+        drop_at, seed, threshold, factor = self._drop
+        plan = [self.batch, each, self.causal, *self.q_at, *self.k_at, *self.v_at, *self.out_at, *self.sizes, row, col, add_mask_at]
+        plan += [drop_at, seed, threshold]
+        rows = self.batch * self.heads * self.queries
+        return rows, each, self._nanoseconds(1), self._name, (np.array(plan, np.int64), np.array([self._scale, factor]), *arrays)
 
     @cached_property
     def _backward(self) -> tuple[int, float]:
@@ -584,19 +629,21 @@ class Attention:
         owned = np.arange(self.batch * self.heads, dtype=np.intp)
         return owned, np.arange(0, owned.size + 1, self.group, dtype=np.intp)
 
+    @property
+    def _masks_apart(self) -> bool:
+        """Whether heads with keys of their own have masks of their own."""
+        shared = self.mask.starts.reshape(-1, self.group)
+        return len({(start, owner) for owner, own in enumerate(shared.tolist()) for start in own}) == len(set(self.mask.starts.tolist()))
+
     def run(self, q: Array, k: Array, v: Array, out: Array) -> Array:
         """Writes ``out``; all arrays are flat. Returns the logarithm of the sum of exponentials of each row."""
-        lse = empty(self.batch * self.heads * self.queries, q.dtype)
+        rows, each, nanoseconds, name, prepared = self._forward
+        lse = empty(rows, q.dtype)
         if self.keys == 0:
             out[...], lse[...] = 0, np.inf
-        if self.keys == 0 or lse.size == 0:
-            return lse
-        each, nanoseconds = self._forward
-        threads = threads_for(nanoseconds)
-        _attend(
-            threads, self.batch, q, self.q_at, k, self.k_at, v, self.v_at, self.sizes, self.mask.arguments, self.causal, self._scale,
-            self._drop, scratch(threads * each, self._name), each, out, self.out_at, lse,
-        )  # fmt: skip
+        elif rows:
+            threads = threads_for(nanoseconds)
+            _attend(threads, *prepared, q, k, v, scratch(threads * each, name), out, lse)
         return lse
 
     def weights(self, q: Array, k: Array, lse: Array, average: bool, extra: Array | None = None, extra_at: tuple[int, int, int] = (0, 0, 0)) -> Array:
@@ -644,16 +691,20 @@ class Attention:
         dq, dk, dv, dmask = results
         owned, owners = self._owned
         threads = threads_for(nanoseconds)
-        if threads == 1 or owners.size > 4 * threads or dq is None or (dk is None and dv is None):
-            pieces = 1 if owners.size > 4 * threads else 4 * threads
+        whole = threads == 1 or owners.size > 4 * threads
+        # The mask's gradient comes along (5 products instead of 7, 24 ms instead of 36 for 4 x 8 heads of 256 x 64) where no two
+        # threads add to the same element, and every element gets its terms in the order in which a pass of its own adds them.
+        along = whole and (self.mask.col != 0 or self.keys <= _KEYS) and (threads == 1 or self._masks_apart)
+        if whole or dq is None or (dk is None and dv is None):
+            pieces = 1 if whole else 4 * threads
             parts = (1, pieces) if dk is None and dv is None else (pieces, 1)
             parts = (1, 1) if dq is not None and (dk is not None or dv is not None) else parts
-            launch(owned, owners, parts, threads, dq, dk, dv, None)
+            launch(owned, owners, parts, threads, dq, dk, dv, dmask if along else None)
         else:
             # Few heads for the threads: keys and queries are shared out apart, and the scores computed twice.
             launch(owned, owners, (4 * threads, 1), threads, None, dk, dv, None)
             launch(owned, owners, (1, 4 * threads), threads, dq, None, None, None)
-        if dmask is not None:
+        if dmask is not None and not along:
             order = np.argsort(self.mask.starts, kind="stable").astype(np.intp)
             _, first = np.unique(self.mask.starts[order], return_index=True)
             pieces = 1 if self.mask.row == 0 or first.size > 4 * threads else 4 * threads

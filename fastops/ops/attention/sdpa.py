@@ -45,22 +45,19 @@ def _repeated(x: Array, lead: tuple[int, ...]) -> Array:
 Shape = tuple[int, ...]
 
 
-class _Ready(NamedTuple):
-    """Checked arguments: arrays with the leading axes that broadcasting gives them, and the attention over them."""
+class _Geometry(NamedTuple):
+    """What the shapes say: leading axes of query and of key and value, whether all have them already, the shape of the result."""
 
-    arrays: list[Array]
-    given: list[Shape]
-    mask: Array | None
-    dtype: np.dtype[Any]
+    lead: Shape
+    kv_lead: Shape
+    as_given: bool
     shape: Shape
     attention: Attention
 
 
 @lru_cache(maxsize=256)
-def _geometry(
-    op: str, q: Shape, k: Shape, v: Shape, dtype: np.dtype[Any], is_causal: bool, scale: float | None, enable_gqa: bool
-) -> tuple[Shape, Shape, Attention]:
-    """The leading axes of query and of key and value, and the attention, so far without mask and dropout, from the shapes."""
+def _geometry(op: str, q: Shape, k: Shape, v: Shape, dtype: np.dtype[Any], is_causal: bool, scale: float | None, enable_gqa: bool) -> _Geometry:
+    """The attention so far without mask and dropout, from the shapes."""
     for name, shape in (("query", q), ("key", k), ("value", v)):
         if len(shape) < 2:
             raise ValueError(f"{op}: {name} must have axes (..., heads, length, size), at least the last two, got shape {shape}")
@@ -91,16 +88,21 @@ def _geometry(
         (heads * L * D, L * D, D), (kv_heads * S * D, S * D, D), (kv_heads * S * E, S * E, E), (heads * L * E, L * E, E),
         no_mask(dtype), is_causal, (1 / sqrt(D) if D else 1.0) if scale is None else scale,
     )  # fmt: skip
-    return lead, (*lead[:-1], kv_heads) if lead else (), attention
+    kv_lead = (*lead[:-1], kv_heads) if lead else ()
+    as_given = q[:-2] == lead and k[:-2] == kv_lead and v[:-2] == kv_lead
+    return _Geometry(lead, kv_lead, as_given, (*lead, L, E), attention)
 
 
-def _ready(op: str, query: Any, key: Any, value: Any, attn_mask: Any, dropout_p: Any, is_causal: bool, scale: Any, enable_gqa: bool, rng: Any) -> _Ready:
-    (q, k, v), dtype = _check.as_arrays(op, query=query, key=key, value=value)
+def _ready(
+    op: str, query: Any, key: Any, value: Any, attn_mask: Any, dropout_p: Any, is_causal: bool, scale: Any, enable_gqa: bool, rng: Any
+) -> tuple[list[Array], list[Array], np.dtype[Any], Array | None, Shape, Attention]:
+    """The arrays, the same with the leading axes that broadcasting gives them, their given dtype, the mask, the result's shape."""
+    given, dtype = _check.as_arrays(op, query=query, key=key, value=value)
+    q, k, v = given
     if scale is not None:
         scale = _check.real(op, "scale", scale)
-    given = [q.shape, k.shape, v.shape]
-    lead, kv_lead, attention = _geometry(op, q.shape, k.shape, v.shape, q.dtype, bool(is_causal), scale, bool(enable_gqa))
-    arrays = [_repeated(x, to) for x, to in zip((q, k, v), (lead, kv_lead, kv_lead))]
+    lead, kv_lead, as_given, shape, attention = _geometry(op, q.shape, k.shape, v.shape, q.dtype, bool(is_causal), scale, bool(enable_gqa))
+    arrays = given if as_given else [_repeated(q, lead), _repeated(k, kv_lead), _repeated(v, kv_lead)]
     mask = None
     if attn_mask is not None:
         if is_causal:
@@ -111,11 +113,12 @@ def _ready(op: str, query: Any, key: Any, value: Any, attn_mask: Any, dropout_p:
             attention = replace(attention, mask=make_mask(mask, whole, q.dtype))
         except ValueError:
             raise ValueError(f"{op}: attn_mask must broadcast to {whole}, got shape {mask.shape}") from None
-    p = _check.probability(op, "dropout_p", dropout_p)
-    if p:
-        seed = check_seed(op, rng) if op.endswith("_backward") else seed_of(op, rng)
-        attention = replace(attention, dropout_p=p, seed=seed)
-    return _Ready(arrays, given, mask, dtype, (*lead, q.shape[-2], v.shape[-1]), attention)
+    if type(dropout_p) is not float or dropout_p != 0.0:  # the usual 0.0 need not be looked at for 0.3 us
+        p = _check.probability(op, "dropout_p", dropout_p)
+        if p:
+            seed = check_seed(op, rng) if op.endswith("_backward") else seed_of(op, rng)
+            attention = replace(attention, dropout_p=p, seed=seed)
+    return given, arrays, dtype, mask, shape, attention
 
 
 def _record(
@@ -123,14 +126,12 @@ def _record(
     is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, *, rng: Any = None,
 ) -> tuple[Array, dict[str, Any]]:  # fmt: skip
     op = "scaled_dot_product_attention"
-    ready = _ready(op, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, rng)
-    q, k, v = ready.arrays
-    out = empty(ready.shape, q.dtype)
-    lse = ready.attention.run(q.reshape(-1), k.reshape(-1), v.reshape(-1), out.reshape(-1))
-    kept: dict[str, Any] = {"output": out, "lse": lse}
+    _, (q, k, v), dtype, _, shape, attention = _ready(op, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, rng)
+    out = empty(shape, q.dtype)
+    kept: dict[str, Any] = {"output": out, "lse": attention.run(q.ravel(), k.ravel(), v.ravel(), out.ravel())}
     if dropout_p:
-        kept["rng"] = ready.attention.seed
-    return out.astype(ready.dtype, copy=False), kept
+        kept["rng"] = attention.seed
+    return out.astype(dtype, copy=False), kept
 
 
 @operation
@@ -199,28 +200,28 @@ def scaled_dot_product_attention_backward(
            [1., 1.]])
     """
     op = "scaled_dot_product_attention_backward"
-    ready = _ready(op, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, rng)
+    given, arrays, dtype, mask, shape, attention = _ready(op, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, rng)
     (dout,), grad_dtype = _check.as_arrays(op, grad_output=grad_output)
-    if grad_dtype != ready.dtype or dout.shape != ready.shape:
-        raise (TypeError if grad_dtype != ready.dtype else ValueError)(
-            f"{op}: grad_output must have the shape and dtype of the output, {ready.shape} {ready.dtype}, got {dout.shape} {grad_dtype}"
+    if grad_dtype != dtype or dout.shape != shape:
+        raise (TypeError if grad_dtype != dtype else ValueError)(
+            f"{op}: grad_output must have the shape and dtype of the output, {shape} {dtype}, got {dout.shape} {grad_dtype}"
         )
-    q, k, v = (x.reshape(-1) for x in ready.arrays)
+    q, k, v = (x.reshape(-1) for x in arrays)
     if output is None or lse is None:
-        out = empty(prod(ready.shape), q.dtype)
-        lse = ready.attention.run(q, k, v, out)
+        out = empty(prod(shape), q.dtype)
+        lse = attention.run(q, k, v, out)
     else:
         out = np.ascontiguousarray(output, q.dtype).reshape(-1)
         lse = np.ascontiguousarray(lse, q.dtype).reshape(-1)
-        if out.size != prod(ready.shape) or lse.size != prod(ready.shape[:-1]):
+        if out.size != prod(shape) or lse.size != prod(shape[:-1]):
             raise ValueError(f"{op}: output and lse must be those of the forward pass, got {np.shape(output)} and {lse.shape}")
-    numbers = ready.mask is not None and ready.mask.dtype != np.bool_
+    numbers = mask is not None and mask.dtype != np.bool_
     want_q, want_k, want_v, want_mask = output_mask
-    found = ready.attention.gradients(q, k, v, out, lse, dout.reshape(-1), (want_q, want_k, want_v, want_mask and numbers))
-    shapes = [*(x.shape for x in ready.arrays), ready.mask.shape if ready.mask is not None else ()]
-    given = [*ready.given, () if attn_mask is None else np.asarray(attn_mask).shape]
-    whole = [None if g is None else g.reshape(shape) for g, shape in zip(found, shapes)]
-    return tuple(None if g is None else summed(g, to).astype(ready.dtype, copy=False) for g, to in zip(whole, given))  # type: ignore[return-value]
+    found = attention.gradients(q, k, v, out, lse, dout.reshape(-1), (want_q, want_k, want_v, want_mask and numbers))
+    shapes = [*(x.shape for x in arrays), mask.shape if mask is not None else ()]
+    to = [*(x.shape for x in given), () if attn_mask is None else np.asarray(attn_mask).shape]
+    whole = [None if g is None else g.reshape(full) for g, full in zip(found, shapes)]
+    return tuple(None if g is None else summed(g, own).astype(dtype, copy=False) for g, own in zip(whole, to))  # type: ignore[return-value]
 
 
 register(
