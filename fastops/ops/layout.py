@@ -6,8 +6,9 @@
     one_hot: y[.., c] = 1 where c = tensor[..], else 0
 
 The gradient of pad adds dy[j] to dx[s(j)]. It needs nothing but shapes: each row of dx gathers the rows of dy that are its
-copies (a table per axis), so nothing is scattered and the order of additions is fixed. A negative pad crops. Every mode is
-the same walk over rows, with a table of source rows for the outer axes and of source columns for the margins of the last.
+copies (a table per axis), so nothing is scattered and the order of additions is fixed. A negative pad crops. Every mode but one
+is the same walk over rows, with a table of source rows for the outer axes and of source columns for the margins of the last.
+That one is constant, which needs no table, and whose gradient is the constant padding by the negative of pad.
 Source: the definitions above are those of PyTorch's ``torch.nn.functional.pad``; circular crops before it wraps, as there.
 """
 
@@ -37,26 +38,55 @@ _NS_PER_BYTE = 0.1
 
 
 @separate
-def _pad_forward(block, worker, x, table, dims, value, y):
-    """Rows of y (planes, E, P, Q) from x (planes, D, H, W), both flat; table: sources of E, then P, then Q (-1: none)."""
+def _pad_constant(block, worker, x, dims, value, y):
+    """Rows of y (planes, E, P, Q) from x (planes, D, H, W), both flat.
+
+    What comes from x is [ahead, behind) of E, [top, bottom) of P and [begin, end) of Q, from element ``first`` of x on.
+    """
+    D, H, W, E, P, Q, first, ahead, behind, top, bottom, begin, end, rows, total = dims
+    middle = end - begin
+    r, last = block * rows, min((block + 1) * rows, total)
+    while r < last:
+        # the rows of one plane, of which some are copied
+        p, e, plane = r % P, r // P % E, r // (P * E)
+        stop = min(P, p + last - r)
+        upper, lower = min(max(top, p), stop), min(max(bottom, p), stop)
+        if e < ahead or e >= behind:
+            upper = lower = stop
+        source, target = ((plane * D + e - ahead) * H + upper - top) * W + first, (r + upper - p) * Q
+        fill_row(value, y, r * Q, (upper - p) * Q)
+        if middle == Q:
+            for _ in range(lower - upper):
+                copy_row(x, source, y, target, Q)
+                source, target = source + W, target + Q
+        elif upper < lower:
+            # margins of two rows lie side by side: one store for both makes 0.095 ms of 0.111 for rows of 28 + 2 elements
+            fill_row(value, y, target, begin)
+            for _ in range(lower - upper - 1):
+                copy_row(x, source, y, target + begin, middle)
+                fill_row(value, y, target + end, Q - middle)
+                source, target = source + W, target + Q
+            copy_row(x, source, y, target + begin, middle)
+            fill_row(value, y, target + end, Q - end)
+        fill_row(value, y, (r + lower - p) * Q, (stop - lower) * Q)
+        r += stop - p
+
+
+@separate
+def _pad_forward(block, worker, x, table, dims, y):
+    """Rows of y (planes, E, P, Q) from x (planes, D, H, W), both flat; table: sources of E, then P, then Q."""
     D, H, W, E, P, Q, first, begin, end, rows, total = dims
     columns = table[E + P :]
     r = block * rows
     p, e, plane = r % P, r // P % E, r // (P * E)
     last = min((block + 1) * rows, total)
     while r < last:
-        d, h, target = table[np.uintp(e)], table[np.uintp(E + p)], r * Q
-        if d < 0 or h < 0:
-            fill_row(value, y, target, Q)
-        else:
-            source = ((plane * D + d) * H + h) * W
-            for q in range(begin):
-                column = columns[np.uintp(q)]
-                y[np.uintp(target + q)] = x[np.uintp(source + column)] if column >= 0 else value
-            copy_row(x, source + first, y, target + begin, end - begin)
-            for q in range(end, Q):
-                column = columns[np.uintp(q)]
-                y[np.uintp(target + q)] = x[np.uintp(source + column)] if column >= 0 else value
+        source, target = ((plane * D + table[np.uintp(e)]) * H + table[np.uintp(E + p)]) * W, r * Q
+        for q in range(begin):
+            y[np.uintp(target + q)] = x[np.uintp(source + columns[np.uintp(q)])]
+        copy_row(x, source + first, y, target + begin, end - begin)
+        for q in range(end, Q):
+            y[np.uintp(target + q)] = x[np.uintp(source + columns[np.uintp(q)])]
         r += 1
         p += 1
         if p == P:
@@ -70,7 +100,7 @@ def _pad_backward(block, worker, dy, table, dims, dx):
     """Rows of dx (planes, D, H, W) from dy (planes, E, P, Q), both flat.
 
     table: for each of D the (start, end) of its copies among E in the lists behind; so for H and P; for each of Q the
-    column that it is a copy of (-1: none); the lists.
+    column that it is a copy of; the lists.
     """
     D, H, W, E, P, Q, first, begin, end, rows, total = dims
     columns = table[2 * (D + H) :]
@@ -92,13 +122,9 @@ def _pad_backward(block, worker, dy, table, dims, dx):
                 else:
                     add_row(dy, source + begin, dx, target + first, middle)
                 for q in range(begin):
-                    column = columns[np.uintp(q)]
-                    if column >= 0:
-                        dx[np.uintp(target + column)] += dy[np.uintp(source + q)]
+                    dx[np.uintp(target + columns[np.uintp(q)])] += dy[np.uintp(source + q)]
                 for q in range(end, Q):
-                    column = columns[np.uintp(q)]
-                    if column >= 0:
-                        dx[np.uintp(target + column)] += dy[np.uintp(source + q)]
+                    dx[np.uintp(target + columns[np.uintp(q)])] += dy[np.uintp(source + q)]
         if fresh:
             fill_row(zero, dx, target, W)
         r += 1
@@ -110,8 +136,13 @@ def _pad_backward(block, worker, dy, table, dims, dx):
 
 
 @launcher
-def _pad_all(threads, x, table, dims, value, y):
-    parallel(_pad_forward, -(-dims[-1] // dims[-2]), threads, (x, table, dims, value, y))
+def _pad_constants(threads, x, dims, value, y):
+    parallel(_pad_constant, -(-dims[-1] // dims[-2]), threads, (x, dims, value, y))
+
+
+@launcher
+def _pad_all(threads, x, table, dims, y):
+    parallel(_pad_forward, -(-dims[-1] // dims[-2]), threads, (x, table, dims, y))
 
 
 @launcher
@@ -120,21 +151,19 @@ def _pad_gradient(threads, dy, table, dims, dx):
 
 
 class _Step(NamedTuple):
-    """The padding of the last three axes (two or one of them may be of one element)."""
+    """The padding of the last three axes (two or one of them may be of one element); constant padding has no tables."""
 
     size: int
-    sources: Array
+    sources: Array | None
     dims: tuple[int, ...]
     back_size: int
-    copies: Array
+    copies: Array | None
     back_dims: tuple[int, ...]
 
 
 def _sources(mode: str, size: int, before: int, after: int) -> Array:
-    """For each element of a padded axis the element that it is a copy of; -1 for none."""
+    """For each element of a padded axis the element that it is a copy of."""
     j = np.arange(-before, size + after)
-    if mode == "constant":
-        return np.where((j >= 0) & (j < size), j, -1)
     if mode == "reflect":
         return np.where(j < 0, -j, np.where(j >= size, 2 * (size - 1) - j, j))
     if mode == "replicate":
@@ -146,7 +175,6 @@ def _sources(mode: str, size: int, before: int, after: int) -> Array:
 def _copies(sources: Array, size: int) -> tuple[Array, Array]:
     """The (start, end) of each source in the list of its copies, and that list."""
     listed = np.argsort(sources, kind="stable")
-    listed = listed[np.searchsorted(sources[listed], 0) :]
     starts = np.searchsorted(sources[listed], np.arange(size + 1))
     return np.stack([starts[:-1], starts[1:]], 1).ravel(), listed
 
@@ -181,9 +209,27 @@ def _checked_shape(op: str, shape: tuple[int, ...], mode: str, pads: tuple[int, 
     return tuple(result)
 
 
+def _rows(planes: int, E: int, P: int, Q: int) -> tuple[int, int]:
+    """How many rows a block has, and all blocks."""
+    return max(1, _BLOCK // max(Q, 1)), planes * E * P
+
+
+def _constant(size: tuple[int, ...], padded: tuple[int, ...], pads: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    """The dims of ``_pad_constant``."""
+    first = 0
+    for n, (before, _) in zip(size[1:], pads):
+        first = first * n + max(-before, 0)
+    spans = [at for n, (before, after) in zip(padded[1:], pads) for at in (max(before, 0), n - max(after, 0))]
+    return (*size[1:], *padded[1:], first, *spans, *_rows(*padded))
+
+
 def _step(mode: str, size: tuple[int, ...], pads: tuple[tuple[int, int], ...]) -> _Step:
     """``size`` is (planes, D, H, W), ``pads`` are those of D, H and W."""
     planes, (D, H, W) = size[0], size[1:]
+    if mode == "constant":
+        padded = (planes, *(n + before + after for n, (before, after) in zip(size[1:], pads)))
+        less = tuple((-before, -after) for before, after in pads)
+        return _Step(prod(padded), None, _constant(size, padded, pads), prod(size), None, _constant(padded, size, less))
     axes = [_sources(mode, n, *pair) for n, pair in zip(size[1:], pads)]
     E, P, Q = (axis.size for axis in axes)
     before, after = pads[-1]
@@ -196,8 +242,8 @@ def _step(mode: str, size: tuple[int, ...], pads: tuple[tuple[int, int], ...]) -
     lists = 2 * (D + H) + Q
     copies = [d_spans + lists, h_spans + lists + d_list.size, axes[2], d_list, h_list]
     return _Step(
-        planes * E * P * Q, np.concatenate(axes), (*common, max(1, _BLOCK // max(Q, 1)), planes * E * P),
-        planes * D * H * W, np.concatenate(copies), (*common, max(1, _BLOCK // max(W, 1)), planes * D * H),
+        planes * E * P * Q, np.concatenate(axes), (*common, *_rows(planes, E, P, Q)),
+        planes * D * H * W, np.concatenate(copies), (*common, *_rows(planes, D, H, W)),
     )  # fmt: skip
 
 
@@ -268,8 +314,13 @@ def pad(input: ArrayLike, pad: Sequence[int], mode: str = "constant", value: flo
     y = x.ravel()
     for step in steps:
         x, y = y, empty(step.size, x.dtype)
-        if y.size:
-            _pad_all(threads_for(y.nbytes * _NS_PER_BYTE), x, step.sources, step.dims, value, y)
+        if not y.size:
+            continue
+        threads = threads_for(y.nbytes * _NS_PER_BYTE)
+        if step.sources is None:
+            _pad_constants(threads, x, step.dims, value, y)
+        else:
+            _pad_all(threads, x, step.sources, step.dims, y)
     return y.reshape(shape).astype(dtype, copy=False)
 
 
@@ -289,8 +340,13 @@ def pad_backward(grad_output: ArrayLike, input: ArrayLike, pad: Sequence[int], m
     dx = dy.ravel()
     for step in reversed(steps):
         dy, dx = dx, empty(step.back_size, dy.dtype)
-        if dx.size:
-            _pad_gradient(threads_for(dx.nbytes * _NS_PER_BYTE), dy, step.copies, step.back_dims, dx)
+        if not dx.size:
+            continue
+        threads = threads_for(dx.nbytes * _NS_PER_BYTE)
+        if step.copies is None:
+            _pad_constants(threads, dy, step.back_dims, dy.dtype.type(0), dx)
+        else:
+            _pad_gradient(threads, dy, step.copies, step.back_dims, dx)
     return dx.reshape(shape).astype(dtype, copy=False)
 
 

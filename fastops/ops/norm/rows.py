@@ -133,8 +133,8 @@ def _backward(threads, dy, x, centred, eps, weight, together, mean, var, dx, par
 
 def _rows(op: str, shape: tuple[int, ...], normalized_shape: Any) -> tuple[int, ...]:
     """The shape of a row."""
-    if type(normalized_shape) is tuple and normalized_shape and shape[-len(normalized_shape) :] == normalized_shape:
-        return shape[-len(normalized_shape) :]
+    if type(normalized_shape) is tuple and normalized_shape and (last := shape[-len(normalized_shape) :]) == normalized_shape:
+        return last
     wanted = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
     row = tuple(_check.integer(op, "normalized_shape", n, minimum=0) for n in wanted)
     if not row or shape[len(shape) - len(row) :] != row or len(row) > len(shape):
@@ -151,7 +151,8 @@ def _normalise(
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     rows = x.size // D if D else 0
     y = empty(0 if only_statistics else x.shape, x.dtype)
-    mean, var = empty((2, rows))
+    both = empty((2, rows))
+    mean, var = both[0], both[1]  # unpacked, as an iterator, they take 0.5 us more
     if x.size:
         if weight is None:
             weight = np.ones(D, x.dtype) if bias is not None else empty(0, x.dtype)
@@ -193,7 +194,7 @@ def _layer_norm(
     check_shape(op, "bias", b, row)
     check_eps(op, eps)
     y, mean, var = _normalise(x, prod(row), True, float(eps), w, b)
-    return y.astype(dtype, copy=False), mean, var
+    return y if y.dtype is dtype else y.astype(dtype, copy=False), mean, var
 
 
 @operation

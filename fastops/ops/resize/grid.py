@@ -15,7 +15,6 @@ for Digital Image Processing" (1981), equation 4 with a = -0.75.
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,6 +30,7 @@ from fastops.simd.gather import gather
 from fastops.simd.rows import fill_row
 from fastops.simd.vector import (
     broadcast,
+    deinterleave,
     element,
     fma,
     lane_sums,
@@ -50,9 +50,10 @@ from fastops.simd.workspace import scratch
 MODES = {"nearest": 1, "bilinear": 2, "bicubic": 4}  # and their taps an axis
 PADDINGS = {"zeros": 0, "border": 1, "reflection": 2}
 
-# Places whose taps are computed together: a multiple of every lane count. Loops over a whole tile, whose rows lie at constant
-# distances, need no check that they do not overlap; a part of a tile is filled up.
-_TILE = 64
+# Places whose taps are computed together: a multiple of every lane count; 64 of them take 4% longer. Loops over a whole tile, whose
+# rows lie at constant distances, need no check that they do not overlap; a part of a tile is filled up. Short loops are not for
+# LLVM: it unrolls them before it looks for vectors, and then finds none.
+_TILE = 128
 # Rows of a tile: for each axis the weights of up to 4 taps, their slopes, the place, its slope and its floor; behind them the
 # weights of all taps together, then their slopes along each axis. Rows of indices: 4 for each axis, then those of all taps.
 _PLACE, _SLOPE, _FLOOR, _ROWS = 8 * _TILE, 9 * _TILE, 10 * _TILE, 11 * _TILE
@@ -115,17 +116,12 @@ def _keys(t):
 
 
 @separate
-def _axis(grid, g0, ndim, count, size, step, taps, padding, align, work, index):
-    """The taps of one axis: index[t * TILE + i] times ``step``, or OUTSIDE; weights, and slopes from row 4, in work."""
-    real = grid.dtype.type
+def _axis(size, step, taps, padding, align, work, index):
+    """The taps of one axis at the places in work: index[t * TILE + i] times ``step``, or OUTSIDE; weights, and slopes from row 4."""
+    real = work.dtype.type
     one, zero, last = real(1), real(0), real(size - 1)
     factor = real(0.5) * real(size - 1 if align else size)
     shift = zero if align else real(0.5)
-    places = grid[g0:]
-    for i in range(count):
-        work[_PLACE + i] = places[np.uintp(i * ndim)]
-    for i in range(count, _TILE):
-        work[_PLACE + i] = zero
     for i in range(_TILE):
         work[_PLACE + i] = (work[_PLACE + i] + one) * factor - shift
         work[_SLOPE + i] = factor
@@ -140,19 +136,18 @@ def _axis(grid, g0, ndim, count, size, step, taps, padding, align, work, index):
             index[i] = np.int64(nearest) * step if (nearest >= zero) & (nearest <= last) else _OUTSIDE
             work[i] = one
         return
-    for i in range(_TILE):
-        work[_FLOOR + i] = np.floor(work[_PLACE + i])
     if taps == 2:
         for i in range(_TILE):
-            t = work[_PLACE + i] - work[_FLOOR + i]
+            t = work[_PLACE + i] - np.floor(work[_PLACE + i])
             work[i], work[_TILE + i] = one - t, t
             work[4 * _TILE + i], work[5 * _TILE + i] = -work[_SLOPE + i], work[_SLOPE + i]
         for i in range(_TILE):
-            floor = work[_FLOOR + i]
+            floor = np.floor(work[_PLACE + i])
             index[i] = np.int64(floor) * step if (floor >= zero) & (floor <= last) else _OUTSIDE
             index[_TILE + i] = (np.int64(floor) + 1) * step if (floor >= -one) & (floor < last) else _OUTSIDE
         return
     for i in range(_TILE):
+        work[_FLOOR + i] = np.floor(work[_PLACE + i])
         a, b, c, d, e, f, g, h = _keys(work[_PLACE + i] - work[_FLOOR + i])
         work[i], work[_TILE + i], work[2 * _TILE + i], work[3 * _TILE + i] = a, b, c, d
         work[4 * _TILE + i], work[5 * _TILE + i] = e * factor, f * factor
@@ -175,11 +170,25 @@ def _taps(grid, g0, ndim, count, size, taps, padding, align, slopes, nowhere, wo
     """The taps of ``count`` places: offsets (``nowhere`` for those outside) and weights, and on demand their slopes."""
     D, H, W = size
     zero = work.dtype.type(0)
-    call(_axis, (grid, g0, ndim, count, W, 1, taps, padding, align, work[2 * _ROWS :], index[8 * _TILE :]))
-    call(_axis, (grid, g0 + 1, ndim, count, H, W, taps, padding, align, work[_ROWS:], index[4 * _TILE :]))
-    if ndim == 3:
-        call(_axis, (grid, g0 + 2, ndim, count, D, H * W, taps, padding, align, work, index))
     L = lanes(work)
+    if ndim == 2:
+        if count < _TILE:
+            fill_row(zero, work, _ROWS + _PLACE, _TILE)
+            fill_row(zero, work, 2 * _ROWS + _PLACE, _TILE)
+        for i in range(0, count, L):
+            at, rest = g0 + 2 * i, 2 * (count - i)
+            both = deinterleave(load_part(grid, at, rest), load_part(grid, at + L, rest - L))
+            store_tile(work, 2 * _ROWS + _PLACE + i, -_ROWS, both)
+    else:
+        places = grid[g0:]
+        for a in range(3):
+            to = (2 - a) * _ROWS + _PLACE
+            for i in range(_TILE):
+                work[np.uintp(to + i)] = places[np.uintp(i * 3 + a)] if i < count else zero
+    call(_axis, (W, 1, taps, padding, align, work[2 * _ROWS :], index[8 * _TILE :]))
+    call(_axis, (H, W, taps, padding, align, work[_ROWS:], index[4 * _TILE :]))
+    if ndim == 3:
+        call(_axis, (D, H * W, taps, padding, align, work, index))
     for z in range(taps if ndim == 3 else 1):
         for y in range(taps):
             for x in range(taps):
@@ -245,6 +254,46 @@ def _sum_of_taps(x, plane, pixels, weights, at, index, i, total):
 
 
 @function
+def _bilinear(x, x0, first, last, w):
+    """From four pixels of a plane: ``first`` and the one after it, ``last`` and the one before it."""
+    a, b, c, d = np.uintp(x0 + first), np.uintp(x0 + first + 1), np.uintp(x0 + last - 1), np.uintp(x0 + last)
+    return w[0] * x[a] + w[1] * x[b] + w[2] * x[c] + w[3] * x[d]
+
+
+@function
+def _pixel(x, x0, offset, pixels):
+    return x[np.uintp(x0 + offset)] if offset < pixels else x.dtype.type(0)
+
+
+@function
+def _four_taps(x, x0, pixels, channels, weights, index, count, y, y0, step):
+    """y[y0 + c * step + i] for place i of a tile, bilinear in two dimensions; one or three channels, which is a constant.
+
+    Pixels are read one at a time, since a gather of 16 takes 28 cycles, and a place and its weights once for all the channels.
+    """
+    here, tap = index[_OFFSETS:], weights[_WEIGHTS:]
+    for i in range(count):
+        a, d, to = here[i], here[3 * _TILE + i], y0 + i
+        w = tap[i], tap[_TILE + i], tap[2 * _TILE + i], tap[3 * _TILE + i]
+        if max(a, d) < pixels:  # and so are the two between them
+            # everything is read before anything is written: LLVM cannot tell that it is not the same memory
+            p = _bilinear(x, x0, a, d, w)
+            q = _bilinear(x, x0 + pixels, a, d, w) if channels > 1 else p
+            r = _bilinear(x, x0 + 2 * pixels, a, d, w) if channels > 1 else p
+            y[np.uintp(to)] = p
+            if channels > 1:
+                y[np.uintp(to + step)] = q
+                y[np.uintp(to + 2 * step)] = r
+        else:
+            b, c = here[_TILE + i], here[2 * _TILE + i]
+            for k in range(channels):
+                at = x0 + k * pixels
+                value = w[0] * _pixel(x, at, a, pixels) + w[1] * _pixel(x, at, b, pixels)
+                value += w[2] * _pixel(x, at, c, pixels) + w[3] * _pixel(x, at, d, pixels)
+                y[np.uintp(to + k * step)] = value
+
+
+@function
 def _add_up(work, at, value, c):
     """The value for c = 0, afterwards added to what is there."""
     store(work, at, value if c == 0 else load(work, at) + value)
@@ -272,6 +321,14 @@ def _sample(block, worker, x, grid, size, dims, plan, work, index, y):
         count = min(_TILE, PQ - first)
         call(_taps, (grid, (n * PQ + first) * ndim, ndim, count, size, taps, padding, align, False, nowhere, room, index))
         if planar:
+            if total == 4:
+                # one loop for each number of channels from 1 to 4 gains nothing over these two, and takes 2 s longer to compile
+                threes = channels // 3 * 3
+                for c in range(0, threes, 3):
+                    _four_taps(x, x0 + c * HW, HW, 3, room, index, count, y, y0 + c * PQ + first, PQ)
+                for c in range(threes, channels):
+                    _four_taps(x, x0 + c * HW, HW, 1, room, index, count, y, y0 + c * PQ + first, PQ)
+                continue
             for c in range(channels):
                 plane = x0 + c * HW
                 for i in range(0, count, L):
@@ -408,19 +465,19 @@ def _checked(op: str, x: tuple[int, ...], grid: tuple[int, ...], mode: str, padd
         raise ValueError(f"{op}: grid must have axes {axes} with the batch of input, {x[0]}, got shape {grid}")
 
 
-def _work(image: int, planar: bool, dtype: np.dtype[Any], threads: int) -> tuple[int, Array, Array]:
+def _work(image: int, planar: bool, dtype: str, threads: int) -> tuple[int, Array, Array]:
     """Elements of scratch memory a thread, that memory, and memory for indices; ``image`` is the size of turned images."""
-    L = LANES[dtype.name]
+    L = LANES[dtype]
     memory = _ROOM + 4 * _TILE * L + (0 if planar else image * L)
-    return memory, scratch(threads * memory, dtype.name), scratch(threads * _ENTRIES, "int64")
+    return memory, scratch(threads * memory, dtype), scratch(threads * _ENTRIES, "int64")
 
 
-def _reads_planes(channels: int, lanes: int, total: int, pixels: int, places: int) -> bool:
+def _reads_planes(channels: int, total: int, pixels: int, places: int, turning: int = 6, tap: int = 2) -> bool:
     """Whether reading the taps of each channel where they are costs less than turning the image first.
 
-    Turning it costs as much as 6 reads a pixel, and a tap of all channels then as much as 2 reads.
+    Turning it costs as much as ``turning`` reads a pixel, and a tap of all channels then as much as ``tap`` reads.
     """
-    return (channels - 2) * total * places < 6 * pixels
+    return (channels - tap) * total * places < turning * pixels
 
 
 def _three(size: tuple[int, ...]) -> tuple[int, ...]:
@@ -454,12 +511,15 @@ def grid_sample(input: ArrayLike, grid: ArrayLike, mode: str = "bilinear", paddi
     N, C, *size = x.shape
     y = empty((N, C, *places.shape[1:-1]), x.dtype)
     if y.size:
-        ndim, taps, L, HW, PQ = len(size), MODES[mode], LANES[x.dtype.name], prod(size), prod(y.shape[2:])
+        name = x.dtype.name  # NumPy works it out anew each time, in 1 us
+        ndim, taps, L, HW, PQ = len(size), MODES[mode], LANES[name], prod(size), prod(y.shape[2:])
         total, groups = taps**ndim, -(-C // L)
         threads = threads_for(y.size * (total + 2) * _NS_PER_TAP)
-        planar = _reads_planes(min(C, L), L, total, HW, PQ)
+        # Four taps have a loop of their own: for 16 channels of 56x56 reading 20x20 places costs as much as turning, for 8 of 112x112 as many.
+        turning, tap = (9, 6) if total == 4 else (6, 2)
+        planar = _reads_planes(min(C, L), total, HW, PQ, turning, tap)
         parts = 1 if N * groups >= threads else threads
-        memory, work, index = _work(-(-HW // L) * L + 1, planar, x.dtype, threads)
+        memory, work, index = _work(-(-HW // L) * L + 1, planar, name, threads)
         dims = (C, PQ, ndim, taps, PADDINGS[padding_mode], bool(align_corners))
         _sample_all(
             threads, N * groups * parts, x.ravel(), places.ravel(), _three(x.shape[2:]), dims, (parts, planar, memory),
@@ -496,8 +556,8 @@ def grid_sample_backward(
         dx[...] = 0
     elif wants_x or slopes:
         threads = threads_for(dy.size * (total + 2) * (1 + wants_x + slopes * ndim) * _NS_PER_TAP)
-        planar = _reads_planes(min(C, L), L, total, HW, PQ)
-        memory, work, index = _work(2 * (-(-HW // L) * L + 1), planar, x.dtype, threads)
+        planar = _reads_planes(min(C, L), total, HW, PQ)
+        memory, work, index = _work(2 * (-(-HW // L) * L + 1), planar, x.dtype.name, threads)
         dims = (C, PQ, ndim, taps, PADDINGS[padding_mode], bool(align_corners))
         _sample_gradients(
             threads, N * groups, dy.ravel(), x.ravel(), places.ravel(), _three(x.shape[2:]), dims,
