@@ -486,8 +486,8 @@ def _prepare(op: str, input: Any, target: Any, weight: Any, ignore_index: int, p
     if not shape:
         raise ValueError(f"{op}: input must have axes (N, C, ...) or (C,), got an array without axes")
     classes, length, rows, outside = _layout(shape)
-    empty = _EMPTY[x.dtype.char]
-    w = empty
+    nothing = _EMPTY[x.dtype.char]
+    w = nothing
     if weight is not None:
         w = _check.as_array(op, "weight", weight)
         if w.dtype != dtype:
@@ -517,7 +517,7 @@ def _prepare(op: str, input: Any, target: Any, weight: Any, ignore_index: int, p
     wrong, divisor = _scan(1, t, classes, ignore_index, w)
     if wrong >= 0:
         raise ValueError(f"{op}: target must be at least 0 and less than the number of classes, {classes}, got {t[wrong]}")
-    return _Call(x.ravel(), classes, length, rows, t, empty, w, outside, dtype, divisor, ignore_index, False)
+    return _Call(x.ravel(), classes, length, rows, t, nothing, w, outside, dtype, divisor, ignore_index, False)
 
 
 def _smoothing(op: str, label_smoothing: float, call: _Call) -> tuple[float, float]:
