@@ -75,8 +75,9 @@ def _version(distribution: str) -> str | None:
 
 def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     processor, threading, cache = facts["processor"], facts["threading"], facts["cache"]
+    versions = [name for name in ("fastops", "python", "numpy", "numba", "llvmlite", "tbb") if facts[name] or threading["layer"] != "pool"]
     return [
-        *((name, facts[name] or "not installed") for name in ("fastops", "python", "numpy", "numba", "llvmlite", "tbb")),
+        *((name, facts[name] or "not installed") for name in versions),
         ("platform", facts["platform"]),
         ("processor", f"{processor['name']} ({processor['llvm_name']}), {processor['cores']} cores"),
         ("features", " ".join(processor["features"]) or "none of note"),
