@@ -5,7 +5,7 @@ work is done. So a thread that has worked stays awake for a moment, as OpenMP's 
 has not come: the caller opens a gate, takes blocks itself, and closes the gate when there are none left; only those that came
 through before are waited for. A launch takes 1 us of the caller, 2.6 with TBB by way of Numba; relu of 8x64x56x56 on two
 threads 0.09 ms instead of 0.12. And it keeps off the processor that last launched: woken there, it would wait until the caller
-is done (linear 32x784x256 on two threads, 0.09 ms: one burst of calls in four took 0.16).
+is done (linear 32x784x256 on two threads, 0.09 ms: in three of eight bursts of calls it took 0.16 and more).
 
 Several Python threads may launch at once, each in a slot of its own. A thread that finds no more blocks in one slot looks
 into the others; a caller who finds all slots taken does its work alone. Threads do not survive a fork: the child starts new

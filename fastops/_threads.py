@@ -25,7 +25,7 @@ from numba.core import config
 
 from fastops import _thread_pool
 
-# A parallel launch costs 1 us with the workers awake and 5 us when they have gone to sleep, of which they take 30 to wake.
+# A parallel launch costs 1 us with the workers awake; those that have gone to sleep take some 30 us to wake, while the caller works.
 _GRAIN_NS = 8_000
 
 _lock = threading.Lock()

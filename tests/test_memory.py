@@ -76,6 +76,15 @@ def test_what_is_kept_has_a_limit(kept, monkeypatch):
     assert len({a.ctypes.data for a in taken}) == len(taken)
 
 
+def test_what_would_not_fit_pushes_nothing_out(kept, monkeypatch):
+    monkeypatch.setattr(_memory, "_KEEP", 2 * LARGE)
+    small = np.empty(LARGE + 64, np.uint8)
+    kept.give(small)
+    kept.give(np.empty(3 * LARGE, np.uint8))
+    assert kept._bytes == LARGE
+    assert kept.take(LARGE) is small
+
+
 def test_what_was_dropped_is_not_handed_out_by_another_size(kept, monkeypatch):
     """The allocator may use its address again for more or fewer bytes."""
     block = np.empty(LARGE + 64, np.uint8)

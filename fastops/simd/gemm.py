@@ -203,7 +203,7 @@ def _direct(
 
 
 # Up to so many rows of A, of a product with a transposed B whose columns are more, A is packed and not B, and the product
-# comes out turned: linear 32x784x256 takes 0.12 ms instead of 0.155, of which packing 256 x 784 weights was a third.
+# comes out turned: linear 32x784x256 takes 0.13 ms instead of 0.16.
 _TURNED_ROWS = 128
 # Columns of C that one thread takes then, and steps of the reduction for which A is packed at a time.
 _TURNED_COLUMNS = 64

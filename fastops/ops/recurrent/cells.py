@@ -23,7 +23,7 @@ def _is(value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
 def _usual_step(kind: str, x: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Network | None:
     """The network of one step where every argument is what it should be, without a copy; None where somebody has to look closer.
 
-    Looking closer takes 20 us, a fifth of rnn_cell of 32x128 and 256.
+    Looking closer takes 15 us of the 118 of rnn_cell of 32x128 and 256.
     """
     states: Any = hx if kind == "lstm" else (hx,)
     if not (type(x) is type(w_hh) is np.ndarray and x.ndim == w_hh.ndim == 2 and type(states) in (tuple, list) and len(states) == (2 if kind == "lstm" else 1)):
