@@ -12,7 +12,7 @@ from fastops import _threads
 from fastops.simd.blocking import KC, MR, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activation_entry
-from fastops.simd.gemm import _NC, gemm, gemm_strided, multiply, rows_by_rows
+from fastops.simd.gemm import gemm, gemm_strided, multiply, rows_by_rows
 from tests.activations import activation as reference
 
 DTYPES = ["float32", "float64"]
@@ -177,7 +177,7 @@ def test_one_thread_and_many_give_the_same_bits(rng, dtype):
     many = _threads._available()
     if many == 1:
         pytest.skip("needs two threads")
-    for rows, cols, depth in ((7, 5, 3), (1, 700, 300), (700, 1, 300), (130, 257, 2 * KC + 3), (8, _NC + 40, 9)):
+    for rows, cols, depth in ((7, 5, 3), (1, 700, 300), (700, 1, 300), (130, 257, 2 * KC + 3), (8, 4136, 9), (300, 4136, 9)):
         a, b = rng.standard_normal((rows, depth)).astype(dtype), rng.standard_normal((depth, cols)).astype(dtype)
         results = []
         for threads in (1, many):
@@ -212,6 +212,44 @@ def test_nothing_outside_the_result_is_written(rng, dtype):
             expected = a @ b + (bias[:, None] if bias_axis == 0 else bias)
             expected += accumulate * before[inside].reshape(batch, rows, cols)
             assert (flat[inside].reshape(batch, rows, cols) == expected).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("depth", [1, 3, 49, 128, 129, KC + 1])
+def test_a_sum_over_the_batch(rng, dtype, depth):
+    """Also where a chunk of the reduction spans several items, and its last one fewer."""
+    batch, rows, cols = 7, MR * 17 + 3, panel_width(dtype) + 5
+    for a_turned, b_turned in product((False, True), repeat=2):
+        a, b = integers(rng, batch, rows, depth, dtype=dtype), integers(rng, batch, depth, cols, dtype=dtype)
+        c, bias = integers(rng, rows, cols, dtype=dtype), integers(rng, cols, dtype=dtype)
+        expected = c + (a @ b).sum(axis=0) + bias
+        left = np.ascontiguousarray(a.swapaxes(1, 2)) if a_turned else a
+        right = np.ascontiguousarray(b.swapaxes(1, 2)) if b_turned else b
+        gemm_strided(
+            batch, rows, cols, depth, left.reshape(-1), (rows * depth, *((1, rows) if a_turned else (depth, 1))), right.reshape(-1),
+            (depth * cols, *((1, depth) if b_turned else (cols, 1))), c.reshape(-1), (0, cols), accumulate=True, bias=bias, summed=True,
+        )  # fmt: skip
+        assert (c == expected).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("run", [1, 5, 49, 200])
+@pytest.mark.parametrize("a_turned", [False, True])
+def test_columns_in_runs(rng, dtype, run, a_turned):
+    """Images side by side, (channels, images, pixels), though each lies elsewhere."""
+    images, rows, depth, gap = 6, 2 * 128 + 9, KC + 3, 4
+    x = integers(rng, images, depth, run, dtype=dtype)
+    w, bias = integers(rng, rows, depth, dtype=dtype), integers(rng, rows, dtype=dtype)
+    source = np.full((images, depth * run + gap), np.nan, dtype)
+    source[:, : depth * run] = x.reshape(images, -1)
+    c = np.full((images, rows * run + gap), 7, dtype)
+    left = np.ascontiguousarray(w.T) if a_turned else w
+    gemm_strided(
+        1, rows, images * run, depth, left.reshape(-1), (0, 1, rows) if a_turned else (0, depth, 1), source.reshape(-1), (0, run, 1),
+        c.reshape(-1), (0, run), bias=bias, bias_axis=0, activation=1, runs=(run, depth * run + gap, rows * run + gap),
+    )  # fmt: skip
+    assert (c[:, rows * run :] == 7).all()
+    assert (c[:, : rows * run].reshape(images, rows, run) == np.maximum(w @ x + bias[:, None], 0)).all()
 
 
 def test_inputs_are_read_and_no_more(rng):

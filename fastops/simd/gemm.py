@@ -1,9 +1,9 @@
 """General matrix multiplication: the only entry to it.
 
-Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 34(3), 2008: the reduction is cut
-into chunks of KC, a chunk of B is packed into panels that every thread reads, and blocks of C are shared out. Here A is
-copied as it lies, not interleaved: the inner product reads it with any stride (``product.py``); the copy only keeps
-rows a power of two apart from evicting each other.
+After Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 34(3), 2008: the reduction is cut
+into chunks of KC, and a chunk of B is packed into panels. Here blocks of C are narrow and high, and whoever computes one packs
+the few panels it needs himself, just before he reads them: nobody waits for another, and B passes through the caches once.
+A is read where it lies: the inner product takes any stride (``product.py``).
 
 Products of few rows, or small ones, read both matrices where they lie: copying would take longer than multiplying.
 """
@@ -15,136 +15,142 @@ from typing import Any
 import numpy as np
 
 from fastops import _threads
-from fastops._jit import call, launcher, parallel, separate
+from fastops._jit import call, function, launcher, parallel, separate
 from fastops._memory import empty, empty_like
-from fastops.simd.blocking import KC, NV, panel_width
+from fastops.simd.blocking import KC, MR, NV, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activation_entry, finish_rows
 from fastops.simd.pack import copy_run, pack_panels, scale_run
 from fastops.simd.product import block_product, dot_products, row_combinations
-from fastops.simd.vector import lanes, load_square, load_square_part, store_square_part, store_tile, tile_add, transpose
+from fastops.simd.vector import (
+    lanes,
+    load_part,
+    load_square,
+    load_square_part,
+    store_part,
+    store_square_part,
+    store_tile,
+    tile_add,
+    transpose,
+)  # fmt: skip
 from fastops.simd.workspace import scratch
 
-# A block of A (MC x KC, 128 KB in float32) stays in L2 beside the panels of B that pass by.
+# Rows of A that are copied at a time, where they are not read as they lie: 128 KB in float32, which stay in L2.
 _MC = 128
-# The rows of A are read where they lie when so few panels pass by: 2048 x 49 x 512 takes 0.94 ms instead of 1.13.
-_FEW_PANELS = 4
-# A chunk of B is at most KC x NC: 4 MB in float32, shared by all threads.
-_NC = 4096
+# Panels of B that a thread packs at a time, 1 MB at most; and how few of them, and of rows, it takes for others to have work too.
+_PANELS, _FEW_PANELS = 32, 8
+_ROWS, _FEW_ROWS_EACH = 64, 32
+_SHARES = 4
 
 
-@separate
-def _product_block(
-    block, worker, row_blocks, mc, nc, rows, cols, depth, a, a0, a_row, a_col, alpha, panels, c, c0, c_row, accumulate,
-    bias, bias0, bias_row, bias_col, last, activation, copies,
-):  # fmt: skip
-    """Block number ``block`` of C, mc x nc of it, from a copy of its rows of A and the shared panels of B."""
-    i0 = block % row_blocks * mc
-    j0 = block // row_blocks * nc
-    m = min(mc, rows - i0)
-    n = min(nc, cols - j0)
-    width = NV * lanes(panels)
-    start = c0 + i0 * c_row + j0
-    copy = worker * mc * depth
-    in_place = a_col == 1 and alpha == 1 and n <= _FEW_PANELS * width
-    if in_place:
-        call(block_product, (m, n, depth, a, a0 + i0 * a_row, a_row, 1, panels, j0 * depth, width, width * depth, c, start, c_row, accumulate))
-        row, col = 0, 0
-    elif a_col == 1:
+@function
+def _pack_a(a, a0, a_row, a_col, m, k, alpha, copies, at, row, col):
+    """copies[at + i * row + j * col] = alpha * a[a0 + i * a_row + j * a_col] for i < m, j < k; either row or col is 1."""
+    if col == 1 and a_col == 1:
         for i in range(m):
             if alpha == 1:
-                copy_run(a, a0 + (i0 + i) * a_row, copies, copy + i * depth, depth)
+                copy_run(a, a0 + i * a_row, copies, at + i * row, k)
             else:
-                scale_run(a, a0 + (i0 + i) * a_row, copies, copy + i * depth, depth, alpha)
-        row, col = depth, 1
+                scale_run(a, a0 + i * a_row, copies, at + i * row, k, alpha)
+    elif row == 1 and a_row == 1 and alpha == 1:
+        for j in range(k):
+            copy_run(a, a0 + j * a_col, copies, at + j * col, m)
     else:
+        for j in range(k):
+            for i in range(m):
+                copies[at + i * row + j * col] = alpha * a[a0 + i * a_row + j * a_col]
+
+
+@function
+def _pack_runs(b, b0, b_row, run, b_run, j, depth, cols, packed, to):
+    """As ``pack_panels``, of the one panel from column j on, where columns come in runs, ``b_run`` apart."""
+    count = lanes(packed)
+    width = NV * count
+    at = 0
+    while at < width:
+        zeros = at >= cols
+        pixel = (j + at) % run
+        some = width - at if zeros else min(run - pixel, min(width, cols) - at)
+        source = b0 + (j + at) // run * b_run + pixel
         for k in range(depth):
-            if a_row == 1 and alpha == 1:
-                copy_run(a, a0 + i0 + k * a_col, copies, copy + k * m, m)
-            else:
-                for i in range(m):
-                    copies[copy + k * m + i] = alpha * a[a0 + (i0 + i) * a_row + k * a_col]
-        row, col = 1, m
-    if not in_place:
-        call(block_product, (m, n, depth, copies, copy, row, col, panels, j0 * depth, width, width * depth, c, start, c_row, accumulate))
-    if last:
-        call(finish_rows, (c, start, c_row, m, n, bias, bias0 + i0 * bias_row + j0 * bias_col, bias_row, bias_col, activation))
-
-
-@launcher
-def _gemm(
-    threads, batch, rows, cols, depth, kc, mc, nc, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch,
-    c_row, alpha, accumulate, bias, bias_row, bias_col, activation, panels, copies,
-):  # fmt: skip
-    width = NV * lanes(panels)
-    row_blocks = (rows + mc - 1) // mc
-    for item in range(batch):
-        for j0 in range(0, cols, _NC):
-            n = min(_NC, cols - j0)
-            for k0 in range(0, depth, kc):
-                k = min(kc, depth - k0)
-                b0 = item * b_batch + k0 * b_row + j0 * b_col
-                a0 = item * a_batch + k0 * a_col
-                parallel(pack_panels, (n + width - 1) // width, threads, (b, b0, b_row, b_col, k, n, panels))
-                parallel(
-                    _product_block,
-                    row_blocks * ((n + nc - 1) // nc),
-                    threads,
-                    (
-                        row_blocks, mc, nc, rows, n, k, a, a0, a_row, a_col, alpha, panels, c, item * c_batch + j0,
-                        c_row, accumulate or k0 > 0, bias, j0 * bias_col, bias_row, bias_col, k0 + k == depth,
-                        activation, copies,
-                    ),
-                )  # fmt: skip
-
-
-# Columns of a strip that one thread packs for itself.
-_OWN = 1024
+            for v in range(0, some, count):
+                value = load_part(b, source + k * b_row + v, 0 if zeros else some - v)
+                store_part(packed, to + k * width + at + v, value, some - v)
+        at += some
 
 
 @separate
-def _own_strip(
-    block, worker, strips, rows, cols, depth, kc, mc, nc, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch,
-    c_row, alpha, accumulate, bias, bias_row, bias_col, activation, panels, copies,
+def _block(
+    block, worker, grid, sums, size, chunk, runs, a, a_at, b, b_at, c, c_at, alpha, accumulate, bias, bias_at, activation,
+    panels, copies, blocks,
 ):  # fmt: skip
-    """A strip of columns of one product of the batch, with panels that no other thread reads."""
+    """A block of one product of the batch: packs what it needs of B, a chunk of the reduction at a time."""
+    parts, high, strips, nc = grid
+    rows, cols, depth = size
+    together, kc = chunk
+    run, b_run, c_run = runs
+    a_batch, a_row, a_col = a_at
+    b_batch, b_row, b_col = b_at
+    c_batch, c_row = c_at
+    bias_row, bias_col = bias_at
     width = NV * lanes(panels)
-    item, j0 = block // strips, block % strips * nc
-    n = min(nc, cols - j0)
-    own = panels[worker * kc * nc : (worker + 1) * kc * nc]
+    top, j0, item = block % parts * high, block // parts % strips * nc, block // (parts * strips)
+    m_all, n = min(high, rows - top), min(nc, cols - j0)
+    joined = run < cols
     # Workers are in chunks of different depths at one time, so the room of each must not depend on the depth of its chunk.
-    own_copies = copies[worker * mc * kc : (worker + 1) * mc * kc]
-    for k0 in range(0, depth, kc):
-        k = min(kc, depth - k0)
-        b0 = item * b_batch + k0 * b_row + j0 * b_col
-        a0 = item * a_batch + k0 * a_col
-        for panel in range((n + width - 1) // width):
-            call(pack_panels, (panel, worker, b, b0, b_row, b_col, k, n, own))
-        for row_block in range((rows + mc - 1) // mc):
-            call(
-                _product_block,
-                (
-                    row_block, 0, (rows + mc - 1) // mc, mc, n, rows, n, k, a, a0, a_row, a_col, alpha, own, c,
-                    item * c_batch + j0, c_row, accumulate or k0 > 0, bias, j0 * bias_col, bias_row, bias_col, k0 + k == depth,
-                    activation, own_copies,
-                ),
-            )  # fmt: skip
+    panel0, copy0 = worker * kc * nc, worker * kc * _MC
+    y = blocks if joined else c
+    y0, y_row = (worker * high * nc, nc) if joined else (item * c_batch + top * c_row + j0, c_row)
+    for s in range(0, sums, together):
+        items = min(together, sums - s)
+        for k0 in range(0, depth, kc):
+            k = min(kc, depth - k0)
+            steps = items * k
+            for z in range(items):
+                source = (item + s + z) * b_batch + k0 * b_row
+                for j in range(0, n, width):
+                    to = panel0 + j * steps + z * k * width
+                    if joined:
+                        _pack_runs(b, source, b_row, run, b_run, j0 + j, k, n - j, panels, to)
+                    else:
+                        call(pack_panels, (0, worker, b, source + (j0 + j) * b_col, b_row, b_col, k, n - j, panels[to : to + k * width]))
+            more = accumulate or s > 0 or k0 > 0
+            last = s + items == sums and k0 + k == depth
+            in_place = a_col == 1 and alpha == 1 and items == 1
+            for copied in range(0, m_all, _MC):
+                m, a0 = min(_MC, m_all - copied), (item + s) * a_batch + (top + copied) * a_row + k0 * a_col
+                row, col = (a_row, 1) if in_place else (steps, 1) if a_col == 1 else (1, m)
+                left = a
+                if not in_place:
+                    for z in range(items):
+                        _pack_a(a, a0 + z * a_batch, a_row, a_col, m, k, alpha, copies, copy0 + z * k * col, row, col)
+                    left, a0 = copies, copy0
+                # A tile's rows along all the panels, and then the next: C is written by few long streams.
+                for i in range(0, m, MR):
+                    at, some = copied + i, min(MR, m - i)
+                    to = y0 + at * y_row
+                    call(block_product, (some, n, steps, left, a0 + i * row, row, col, panels, panel0, width, width * steps, y, to, y_row, more))
+                    if last:
+                        call(finish_rows, (y, to, y_row, some, n, bias, (top + at) * bias_row + j0 * bias_col, bias_row, bias_col, activation))
+    if joined:
+        for i in range(m_all):
+            at = 0
+            while at < n:
+                pixel = (j0 + at) % run
+                some = min(run - pixel, n - at)
+                copy_run(y, y0 + i * y_row + at, c, (j0 + at) // run * c_run + (top + i) * c_row + pixel, some)
+                at += some
 
 
 @launcher
-def _gemm_own(
-    threads, batch, rows, cols, depth, kc, mc, nc, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch,
-    c_row, alpha, accumulate, bias, bias_row, bias_col, activation, panels, copies,
+def _blocked(
+    threads, count, grid, sums, size, chunk, runs, a, a_at, b, b_at, c, c_at, alpha, accumulate, bias, bias_at, activation,
+    panels, copies, blocks,
 ):  # fmt: skip
-    """As ``_gemm``, in one launch: for batches, and for so few rows that each panel is read by one thread anyway."""
-    strips = (cols + nc - 1) // nc
-    parallel(
-        _own_strip, batch * strips, threads,
-        (
-            strips, rows, cols, depth, kc, mc, nc, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch,
-            c_row, alpha, accumulate, bias, bias_row, bias_col, activation, panels, copies,
-        ),
-    )  # fmt: skip
+    parallel(_block, count, threads, (
+        grid, sums, size, chunk, runs, a, a_at, b, b_at, c, c_at, alpha, accumulate, bias, bias_at, activation,
+        panels, copies, blocks,
+    ))  # fmt: skip
 
 
 # Up to so many multiply-adds, rows, or steps of the reduction B is read where it lies. Measured on AVX2: by rows 39 us instead
@@ -275,49 +281,40 @@ def _reads_in_place(rows: int, cols: int, depth: int, a_col: int, b_row: int, b_
     return a_col == 1 and b_row == 1 and (rows * cols * depth <= _SMALL_BY_COLUMNS or rows <= _FEW_ROWS)
 
 
-def _blocks(rows: int, cols: int, threads: int, width: int) -> tuple[int, int]:
-    """Rows and columns of a block of C: as large as the caches like, small enough that every thread has some."""
-    mc, nc = min(_MC, rows), min(_NC, -(-cols // width) * width)
-    while threads > 1 and -(-rows // mc) * -(-cols // nc) < 3 * threads:
-        if nc >= 8 * width:
-            nc = -(-nc // (2 * width)) * width
-        elif mc > 32:
-            mc = -(-mc // 16) * 8
-        else:
-            break
-    return mc, nc
+def _grid(count: int, rows: int, cols: int, joined: bool, threads: int, width: int) -> tuple[int, int, int, int]:
+    """Parts of the rows and rows of one, strips of columns and columns of one: enough blocks for every thread to have its share."""
+    high, panels = min(rows, 2 * _MC) if joined else rows, min(_PANELS, -(-cols // width))
+    for few_panels, few_rows in ((_FEW_PANELS, rows), (_FEW_PANELS, _ROWS), (1, _ROWS), (1, _FEW_ROWS_EACH)):
+        while threads > 1 and count * -(-rows // high) * -(-cols // (panels * width)) < _SHARES * threads:
+            if panels > few_panels:
+                panels = -(-panels // 2)
+            elif high > few_rows:
+                high = -(-high // (2 * MR)) * MR
+            else:
+                break
+    return -(-rows // high), high, -(-cols // (panels * width)), panels * width
 
 
-def _own_columns(batch: int, rows: int, cols: int, threads: int, width: int) -> int:
-    """Columns of a strip for ``_gemm_own``; 0 where the threads should share panels."""
-    if threads == 1 or (batch < 2 * threads and rows > _MC):
-        return 0
-    nc = min(_OWN, -(-cols // width) * width)
-    while batch * -(-cols // nc) < 3 * threads and nc >= 2 * width:
-        nc = -(-nc // (2 * width)) * width
-    return nc if batch * -(-cols // nc) >= threads else 0
+def _chunk(depth: int, sums: int) -> tuple[int, int]:
+    """Items of a sum that are multiplied at a time, and steps of a chunk: at most KC, and no sliver."""
+    if sums > 1 and 2 * depth <= KC:
+        return KC // depth, KC // depth * depth
+    return 1, max(1, -(-depth // max(1, -(-depth // KC))))
 
 
-def _chunk(depth: int) -> int:
-    """KC, evened out so that no chunk of the reduction is a sliver."""
-    return max(1, -(-depth // max(1, -(-depth // KC))))
+def _room(grid: tuple[int, int, int, int], kc: int, joined: bool, threads: int) -> tuple[int, int, int]:
+    """Elements of panels, of copies and of blocks."""
+    _, high, _, nc = grid
+    return threads * kc * nc, threads * kc * _MC, threads * high * nc if joined else 0
 
 
-def _layout(batch: int, rows: int, cols: int, depth: int, threads: int, width: int) -> tuple[int, int, int, int, bool]:
-    """kc, mc and nc of a product, the elements of its panels, and whether each thread packs its own."""
-    kc, nc = _chunk(depth), _own_columns(batch, rows, cols, threads, width)
-    if nc:
-        return kc, min(_MC, rows), nc, threads * kc * nc, True
-    mc, nc = _blocks(rows, min(cols, _NC), threads, width)
-    return kc, mc, nc, kc * -(-min(cols, _NC) // width) * width, False
-
-
-def gemm_workspace(rows: int, cols: int, depth: int, dtype: str, threads: int, batch: int = 1) -> int:
+def gemm_workspace(rows: int, cols: int, depth: int, dtype: str, threads: int, batch: int = 1, *, joined: bool = False, summed: bool = False) -> int:
     """Bytes of scratch memory that products of these sizes take."""
     width = panel_width(dtype)
-    kc, mc, _, panel_count, _ = _layout(batch, rows, cols, depth, threads, width)
+    sums, count = (batch, 1) if summed else (1, batch)
+    room = sum(_room(_grid(count, rows, cols, joined, threads, width), _chunk(depth, sums)[1], joined, threads))
     turned = sum(_turned_layout(rows, depth, threads, width)) if _is_turned(batch, rows, cols, width) else 0
-    return max(turned, panel_count + threads * mc * kc) * np.dtype(dtype).itemsize
+    return max(turned, room) * np.dtype(dtype).itemsize
 
 
 def _format(c: np.ndarray) -> str:
@@ -365,10 +362,15 @@ def multiply(a, b, c, a_turned=False, b_turned=False):
     )  # fmt: skip
 
 
-def gemm_strided(batch, rows, cols, depth, a, a_strides, b, b_strides, c, c_strides, *, alpha=1.0, accumulate=False, bias=None, bias_axis=1, activation=0):
+def gemm_strided(
+    batch, rows, cols, depth, a, a_strides, b, b_strides, c, c_strides, *, alpha=1.0, accumulate=False, bias=None, bias_axis=1,
+    activation=0, summed=False, runs=None,
+):  # fmt: skip
     """c[z] (+)= alpha * a[z] @ b[z] over flat arrays; strides are (batch, row, column) in elements, c's (batch, row).
 
-    The bias is added along rows (``bias_axis=0``: one value a row) or columns. Nothing is checked here.
+    The bias is added along rows (``bias_axis=0``: one value a row) or columns. With ``summed`` there is one c, the sum over the
+    batch. ``runs``: (columns of a run, distance of runs in b, distance of runs in c), where columns, which follow one another in
+    b and c, do so in runs alone; not with ``accumulate``. Nothing is checked here.
     """
     if cols == 1 and rows > 1 and c_strides[1] == 1:  # a column: the row that is its transpose
         rows, cols, c_strides = cols, rows, (c_strides[0], rows)
@@ -379,13 +381,14 @@ def gemm_strided(batch, rows, cols, depth, a, a_strides, b, b_strides, c, c_stri
     threads = _threads.threads_for(batch * rows * cols * depth * (0.01 if dtype == "float32" else 0.02))
     if bias is None:
         bias = c[:0]
-    if alpha == 1 and _reads_in_place(rows, cols, depth, a_strides[2], b_strides[1], b_strides[2]):
+    plain = alpha == 1 and runs is None and not summed
+    if plain and _reads_in_place(rows, cols, depth, a_strides[2], b_strides[1], b_strides[2]):
         _direct(
             threads, batch, rows, cols, depth, a, *a_strides, b, *b_strides, c, *c_strides, accumulate, bias,
             int(bias_axis == 0), int(bias_axis == 1), activation_entry(activation, dtype), scratch(threads * width * depth, dtype),
         )  # fmt: skip
         return
-    if alpha == 1 and a_strides[2] == 1 and b_strides[1] == 1 and _is_turned(batch, rows, cols, width):
+    if plain and a_strides[2] == 1 and b_strides[1] == 1 and _is_turned(batch, rows, cols, width):
         packed, blocks = _turned_layout(rows, depth, threads, width)
         space = scratch(packed + blocks, dtype)
         _turned(
@@ -393,12 +396,14 @@ def gemm_strided(batch, rows, cols, depth, a, a_strides, b, b_strides, c, c_stri
             int(bias_axis == 1), activation_entry(activation, dtype), space[:packed], space[packed:],
         )  # fmt: skip
         return
-    kc, mc, nc, panel_count, own = _layout(batch, rows, cols, depth, threads, width)
-    space = scratch(panel_count + threads * mc * kc, dtype)
-    (_gemm_own if own else _gemm)(
-        threads, batch, rows, cols, depth, kc, mc, nc, a, *a_strides, b, *b_strides, c, *c_strides,
-        c.dtype.type(alpha), accumulate, bias, int(bias_axis == 0), int(bias_axis == 1),
-        activation_entry(activation, dtype), space[:panel_count], space[panel_count:],
+    sums, count = (batch, 1) if summed else (1, batch)
+    grid, chunk = _grid(count, rows, cols, runs is not None, threads, width), _chunk(depth, sums)
+    panels, copies, blocks = _room(grid, chunk[1], runs is not None, threads)
+    space = scratch(panels + copies + blocks, dtype)
+    _blocked(
+        threads, count * grid[0] * grid[2], grid, sums, (rows, cols, depth), chunk, runs or (cols, 0, 0), a, a_strides, b, b_strides,
+        c, c_strides, c.dtype.type(alpha), accumulate, bias, (int(bias_axis == 0), int(bias_axis == 1)),
+        activation_entry(activation, dtype), space[:panels], space[panels : panels + copies], space[panels + copies :],
     )  # fmt: skip
 
 
