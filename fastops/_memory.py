@@ -28,6 +28,7 @@ class _Kept:
         self._by_size: dict[int, list[int]] = {}
         self._blocks: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()  # by size and address, oldest first
         self._bytes = 0
+        self._most, self._line = _KEEP, _LINE
 
     def take(self, size: int) -> np.ndarray:
         """So many bytes, of which the contents are undefined."""
@@ -42,19 +43,20 @@ class _Kept:
             return block
         return np.empty(size + _LINE, np.uint8)
 
-    def give(self, block: np.ndarray) -> None:
-        size, address = block.size - _LINE, block.ctypes.data
-        if size > _KEEP:
+    def give(self, block: np.ndarray, address: int) -> None:
+        # Arrays are still let go of when the interpreter ends: nothing here may be imported, or looked for in a module.
+        size = block.size - self._line
+        if size > self._most:
             return
         self._blocks[size, address] = block
         self._by_size.setdefault(size, []).append(address)
         self._bytes += size
-        while self._bytes > _KEEP:
+        while self._bytes > self._most:
             try:
                 _, oldest = self._blocks.popitem(last=False)
             except KeyError:
                 return
-            self._bytes -= oldest.size - _LINE
+            self._bytes -= oldest.size - self._line
 
 
 _kept = _Kept()
@@ -63,13 +65,13 @@ _kept = _Kept()
 class _Lender:
     """What an array of borrowed memory holds on to."""
 
-    __slots__ = ("__array_interface__", "_block")
+    __slots__ = ("__array_interface__", "_address", "_block")
 
-    def __init__(self, block: np.ndarray, interface: dict[str, Any]) -> None:
-        self._block, self.__array_interface__ = block, interface
+    def __init__(self, block: np.ndarray, address: int, interface: dict[str, Any]) -> None:
+        self._block, self._address, self.__array_interface__ = block, address, interface
 
     def __del__(self, kept: _Kept = _kept) -> None:
-        kept.give(self._block)
+        kept.give(self._block, self._address)
 
 
 def _rounded(size: int) -> int:
@@ -91,7 +93,7 @@ def empty(shape: int | tuple[int, ...], dtype: Any = float) -> np.ndarray:
     address = block.ctypes.data
     place = (address + -address % _LINE, False)
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    return np.asarray(_Lender(block, {"shape": shape, "typestr": dtype.str, "data": place, "version": 3}))
+    return np.asarray(_Lender(block, address, {"shape": shape, "typestr": dtype.str, "data": place, "version": 3}))
 
 
 def empty_like(array: np.ndarray) -> np.ndarray:
