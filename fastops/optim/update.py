@@ -24,6 +24,7 @@ from fastops._check import Array
 from fastops._jit import address_of, call_at, formula, launcher, parallel, separate
 from fastops._memory import empty
 from fastops._threads import threads_for
+from fastops.simd.rows import copy_row
 
 COEFFICIENTS = 10
 
@@ -92,16 +93,16 @@ def _loop(module: str, rule: Any, states: int) -> Any:
 def _update_block(block, worker, address, copied, states, p, x, y, z, g, new_p, new_x, new_y, new_z, numbers):
     """Block number ``block`` of a parameter; all arrays flat. A loop that wrote elsewhere than it reads would stay scalar."""
     for start in range(block * _BLOCK, min((block + 1) * _BLOCK, g.size), _CHUNK):
-        end = min(start + _CHUNK, g.size)
+        count = min(_CHUNK, g.size - start)
         if copied:
-            new_p[start:end] = p[start:end]
+            copy_row(p, start, new_p, start, count)
             if states > 0:
-                new_x[start:end] = x[start:end]
+                copy_row(x, start, new_x, start, count)
             if states > 1:
-                new_y[start:end] = y[start:end]
+                copy_row(y, start, new_y, start, count)
             if states > 2:
-                new_z[start:end] = z[start:end]
-        call_at(address, (new_p, g, new_x, new_y, new_z, start, end - start, numbers))
+                copy_row(z, start, new_z, start, count)
+        call_at(address, (new_p, g, new_x, new_y, new_z, start, count, numbers))
 
 
 @launcher

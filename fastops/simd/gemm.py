@@ -10,12 +10,14 @@ Products of few rows, or small ones, read both matrices where they lie: copying 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from fastops import _threads
-from fastops._jit import call, function, launcher, parallel, separate
+from fastops._jit import address_of, call, call_at, function, launcher, parallel, separate
 from fastops._memory import empty, empty_like
 from fastops.simd.blocking import KC, MR, NV, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
@@ -45,20 +47,13 @@ _SHARES = 4
 
 @function
 def _pack_a(a, a0, a_row, a_col, m, k, alpha, copies, at, row, col):
-    """copies[at + i * row + j * col] = alpha * a[a0 + i * a_row + j * a_col] for i < m, j < k; either row or col is 1."""
-    if col == 1 and a_col == 1:
+    """copies[at + i * row + j * col] = alpha * a[a0 + i * a_row + j * a_col] for i < m, j < k; a_col and col are 1, or a_row and row."""
+    if a_col == 1:
         for i in range(m):
-            if alpha == 1:
-                copy_run(a, a0 + i * a_row, copies, at + i * row, k)
-            else:
-                scale_run(a, a0 + i * a_row, copies, at + i * row, k, alpha)
-    elif row == 1 and a_row == 1 and alpha == 1:
-        for j in range(k):
-            copy_run(a, a0 + j * a_col, copies, at + j * col, m)
+            scale_run(a, a0 + i * a_row, copies, at + i * row, k, alpha)
     else:
         for j in range(k):
-            for i in range(m):
-                copies[at + i * row + j * col] = alpha * a[a0 + i * a_row + j * a_col]
+            scale_run(a, a0 + j * a_col, copies, at + j * col, m, alpha)
 
 
 @function
@@ -164,36 +159,56 @@ _STRIP = 256
 
 
 @separate
+def _by_panels(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_col, c, c0, c_row, accumulate, panels, worker):
+    width = NV * lanes(c)
+    whole = cols // width * width
+    call(block_product, (rows, whole, depth, a, a0, a_row, a_col, b, b0, b_row, width, c, c0, c_row, accumulate))
+    if whole < cols:  # the last panel would be read beyond its end
+        rest, shift = cols - whole, worker * width
+        call(pack_panels, (worker, worker, b, b0 + whole - shift, b_row, b_col, depth, rest + shift, panels))
+        call(block_product, (rows, rest, depth, a, a0, a_row, a_col, panels, shift * depth, width, 0, c, c0 + whole, c_row, accumulate))
+
+
+@separate
+def _by_rows(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_col, c, c0, c_row, accumulate, panels, worker):
+    call(row_combinations, (rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, c, c0, c_row, accumulate))
+
+
+@separate
+def _by_columns(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_col, c, c0, c_row, accumulate, panels, worker):
+    call(dot_products, (rows, cols, depth, a, a0, a_row, b, b0, b_col, c, c0, c_row, accumulate))
+
+
+@cache
+def _compiled_way(way: Any, dtype: str) -> int:
+    """The machine code of one of these three: of which a first call compiles one, and not a second's worth of others."""
+    flat = types.Array(getattr(types, dtype), 1, "C")
+    at = types.intp
+    return address_of(way, at, at, at, flat, at, at, at, flat, at, at, at, flat, at, at, types.boolean, flat, at)
+
+
+def _way(rows: int, cols: int, depth: int, b_col: int, dtype: str) -> int:
+    """The machine code that reads both matrices where they lie."""
+    return _compiled_way(_by_columns if b_col != 1 else _by_rows if rows <= 2 and depth >= 4 and cols >= 64 else _by_panels, dtype)
+
+
+@separate
 def _direct_block(
-    block, worker, strips, rows, cols, depth, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch, c_row, accumulate,
+    block, worker, way, strips, rows, cols, depth, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch, c_row, accumulate,
     bias, bias_row, bias_col, activation, panels,
 ):  # fmt: skip
     """A strip of columns of one product of the batch; ``panels`` has room for a panel for each worker."""
     item, j0 = block // strips, block % strips * _STRIP
     n = min(_STRIP, cols - j0)
     a0, b0, start = item * a_batch, item * b_batch + j0 * b_col, item * c_batch + j0
-    if b_col == 1 and rows <= 2 and depth >= 4 and n >= 64:
-        call(row_combinations, (rows, n, depth, a, a0, a_row, a_col, b, b0, b_row, c, start, c_row, accumulate))
-    elif b_col == 1:
-        width = NV * lanes(c)
-        whole = n // width * width
-        call(block_product, (rows, whole, depth, a, a0, a_row, a_col, b, b0, b_row, width, c, start, c_row, accumulate))
-        if whole < n:  # the last panel would be read beyond its end
-            rest, shift = n - whole, worker * width
-            call(pack_panels, (worker, worker, b, b0 + whole - shift, b_row, b_col, depth, rest + shift, panels))
-            call(
-                block_product,
-                (rows, rest, depth, a, a0, a_row, a_col, panels, shift * depth, width, 0, c, start + whole, c_row, accumulate),
-            )
-    else:
-        call(dot_products, (rows, n, depth, a, a0, a_row, b, b0, b_col, c, start, c_row, accumulate))
+    call_at(way, (rows, n, depth, a, a0, a_row, a_col, b, b0, b_row, b_col, c, start, c_row, accumulate, panels, worker))
     if bias.size > 0 or activation[1] != 0:
         call(finish_rows, (c, start, c_row, rows, n, bias, j0 * bias_col, bias_row, bias_col, activation))
 
 
 @launcher
 def _direct(
-    threads, batch, rows, cols, depth, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch, c_row, accumulate,
+    threads, way, batch, rows, cols, depth, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch, c_row, accumulate,
     bias, bias_row, bias_col, activation, panels,
 ):  # fmt: skip
     strips = (cols + _STRIP - 1) // _STRIP
@@ -202,7 +217,7 @@ def _direct(
         batch * strips,
         threads,
         (
-            strips, rows, cols, depth, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch, c_row, accumulate,
+            way, strips, rows, cols, depth, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch, c_row, accumulate,
             bias, bias_row, bias_col, activation, panels,
         ),
     )  # fmt: skip
@@ -323,7 +338,7 @@ def _format(c: np.ndarray) -> str:
 
 
 @launcher
-def _direct_matrix(threads, a, a_turned, b, b_turned, c, panels):
+def _direct_matrix(threads, way, a, a_turned, b, b_turned, c, panels):
     rows, cols = c.shape
     depth = a.shape[0 if a_turned else 1]
     a_row, a_col = (1, rows) if a_turned else (depth, 1)
@@ -335,7 +350,7 @@ def _direct_matrix(threads, a, a_turned, b, b_turned, c, panels):
         strips,
         threads,
         (
-            strips, rows, cols, depth, a.reshape(-1), 0, a_row, a_col, b.reshape(-1), 0, b_row, b_col, flat, 0, cols, False,
+            way, strips, rows, cols, depth, a.reshape(-1), 0, a_row, a_col, b.reshape(-1), 0, b_row, b_col, flat, 0, cols, False,
             flat[:0], 0, 1, (0, 0), panels,
         ),
     )  # fmt: skip
@@ -354,7 +369,7 @@ def multiply(a, b, c, a_turned=False, b_turned=False):
         dtype = _format(c)
         width = panel_width(dtype)
         panels = c[0] if cols % width == 0 or (b_turned and depth > 1) else scratch(threads * width * depth, dtype)
-        _direct_matrix(threads, a, a_turned, b, b_turned, c, panels)
+        _direct_matrix(threads, _way(rows, cols, depth, depth if b_turned else 1, dtype), a, a_turned, b, b_turned, c, panels)
         return
     gemm_strided(
         1, rows, cols, depth, a.reshape(-1), (0, 1, rows) if a_turned else (0, depth, 1), b.reshape(-1),
@@ -366,7 +381,8 @@ def gemm_strided(
     batch, rows, cols, depth, a, a_strides, b, b_strides, c, c_strides, *, alpha=1.0, accumulate=False, bias=None, bias_axis=1,
     activation=0, summed=False, runs=None,
 ):  # fmt: skip
-    """c[z] (+)= alpha * a[z] @ b[z] over flat arrays; strides are (batch, row, column) in elements, c's (batch, row).
+    """c[z] (+)= alpha * a[z] @ b[z] over flat arrays; strides are (batch, row, column) in elements, c's (batch, row);
+    the rows or the columns of a follow one another, those of b need not.
 
     The bias is added along rows (``bias_axis=0``: one value a row) or columns. With ``summed`` there is one c, the sum over the
     batch. ``runs``: (columns of a run, distance of runs in b, distance of runs in c), where columns, which follow one another in
@@ -384,7 +400,7 @@ def gemm_strided(
     plain = alpha == 1 and runs is None and not summed
     if plain and _reads_in_place(rows, cols, depth, a_strides[2], b_strides[1], b_strides[2]):
         _direct(
-            threads, batch, rows, cols, depth, a, *a_strides, b, *b_strides, c, *c_strides, accumulate, bias,
+            threads, _way(rows, cols, depth, b_strides[2], dtype), batch, rows, cols, depth, a, *a_strides, b, *b_strides, c, *c_strides, accumulate, bias,
             int(bias_axis == 0), int(bias_axis == 1), activation_entry(activation, dtype), scratch(threads * width * depth, dtype),
         )  # fmt: skip
         return
