@@ -144,6 +144,7 @@ _SINGLE = _constants(
     plain_low=-88, plain_high=89,
     log_table=(0.6666666, 0.40000337, 0.28537238, 0.2358357),
     log_unit_table=(0.66666412, 0.4002177, 0.27997866, 0.28031263),
+    exp2_low=-127, exp2_table=(0.6931472, 0.2402265, 0.05550328, 0.009618004, 0.0013400284, 0.00015476314),
     gaussian_slope=0.3,
     gaussian_table=(0.12522969, 0.06854883, 0.3070129, -0.3245897, 0.53686055, -0.25193286, 0.038870594),
     tanh_table=(-0.33333284, 0.13331491, -0.053743497, 0.020650586, -0.0057170433),
@@ -165,6 +166,12 @@ _DOUBLE = _constants(
     log_unit_table=(
         0.666666666666663, 0.4000000000015878, 0.28571428547647687, 0.22222223983199754, 0.18181743429524885,
         0.15386570883953105, 0.13300824726212462, 0.12107300430836339, 0.08334645327115325, 0.17028953971421806,
+    ),
+    exp2_low=-1023,
+    exp2_table=(
+        0.6931471805599453, 0.24022650695910133, 0.05550410866482174, 0.009618129107593305, 0.0013333558146379036,
+        0.00015403530458117515, 1.525273386753743e-05, 1.321543479655284e-06, 1.017804646346893e-07, 7.073863899388962e-09,
+        4.457386871310475e-10,
     ),
     gaussian_slope=0.3,
     gaussian_table=(
@@ -212,16 +219,20 @@ def _for_both_formats(make: Callable[[SimpleNamespace], Callable[..., Any]]) -> 
 
 
 def _reduce(k: SimpleNamespace) -> Any:
-    """n, high, tail with e^x = 2^n (1 + high + tail): high is exact, |high| <= ln 2 / 2, and tail small; for exp and expm1 alike."""
+    """t, n, high, tail with e^x = 2^n (1 + high + tail): high is exact, |high| <= ln 2 / 2, and tail small.
+
+    t is n + rounder: shifted to the left by the mantissa's width, its bits are those of 2^n.
+    """
     log2_e, ln2_high, ln2_low, rounder, table = k.log2_e, k.ln2_high, k.ln2_low, k.rounder, k.exp_table
 
     @function
     def reduce(x):
-        n = (x * log2_e + rounder) - rounder
+        t = x * log2_e + rounder
+        n = t - rounder
         high = x - n * ln2_high
         low = n * ln2_low
         r = high - low
-        return n, high, r * r * polynomial(r, table) - low
+        return t, n, high, r * r * polynomial(r, table) - low
 
     return reduce
 
@@ -271,13 +282,29 @@ def exp(k):
         # written so that NaN fails both comparisons and stays
         x = lowest if x < lowest else x
         x = highest if x > highest else x
-        n, high, tail = reduce(x)
+        _, n, high, tail = reduce(x)
         # 2^n as a product of two: one alone could not reach the denormals or go past the largest float
         first = n * half + rounder
         second = (n - (first - rounder)) + rounder
         rounded = one + high
         y = (rounded + ((high - (rounded - one)) + tail)) * from_bits(uint(bits(first) << mantissa))
         return y * from_bits(uint(bits(second) << mantissa))
+
+    return implementation
+
+
+@_for_both_formats
+def exp_plain(k):
+    """e^x where that is a normal number; 0 below, and infinity above (from half a binade before the largest number on)."""
+    lowest, highest, one = k.plain_low, k.plain_high, k.one
+    mantissa, uint, reduce = k.mantissa, k.uint, k.reduce
+
+    def implementation(x):
+        x = lowest if x < lowest else x
+        x = highest if x > highest else x
+        t, _, high, tail = reduce(x)
+        # at the ends the exponent's bits are those of zero and of infinity
+        return (one + (high + tail)) * from_bits(uint(bits(t) << mantissa))
 
     return implementation
 
@@ -292,7 +319,7 @@ def expm1(k):
     def implementation(x):
         inside = lowest if x < lowest else x
         inside = highest if inside > highest else inside
-        n, high, tail = reduce(inside)
+        _, n, high, tail = reduce(inside)
         # 2^n (e^r - 1) + (2^n - 1), halved on the way, since 2^n alone may be past the largest float
         scale = from_bits(uint(bits(n + rounder_less_one) << mantissa))
         whole, part = scale - half, high * scale
@@ -350,7 +377,7 @@ def tanh(k):
         size = abs(x)
         z = x * x
         near = size + size * (z * polynomial(z, table))
-        far = one - two / (exp(size + size) + one)
+        far = one - two / (exp_plain(size + size) + one)
         return copysign(near if size < split else far, x)
 
     return implementation
@@ -359,14 +386,21 @@ def tanh(k):
 @_for_both_formats
 def sigmoid(k):
     """1 / (1 + e^-x)."""
-    zero, one = k.zero, k.one
+    zero, one, lowest = k.zero, k.one, k.exp_low
+    mantissa, uint, reduce = k.mantissa, k.uint, k.reduce
+    up, down = k.scaled_by, k.one / k.scale_up
 
     def implementation(x):
-        # e^-|x| cannot overflow, and below zero the small result is the numerator itself
-        e = exp(-abs(x))
-        quotient = (e if x < zero else one) / (one + e)
+        # e^-|x| cannot overflow, and below zero the small result is the numerator itself; as a multiple of e^-|x| that is a normal
+        # number everywhere, it becomes a denormal one by its last multiplication alone
+        size = -abs(x)
+        t, _, high, tail = reduce(lowest if size < lowest else size)
+        rounded = one + high
+        large = (rounded + ((high - (rounded - one)) + tail)) * from_bits(uint(bits(t + up) << mantissa))
+        e = large * down
+        quotient = (large if x < zero else one) / (one + e)
         # e / (1 + e) written as e - e (e / (1 + e)): the rounding of 1 + e weighs less
-        return e - e * quotient if x < zero else quotient
+        return (large - e * quotient) * down if x < zero else quotient
 
     return implementation
 
@@ -379,24 +413,8 @@ def erf(k):
     def implementation(x):
         size = abs(x)
         near = size + size * polynomial(x * x, near_table)
-        far = one - exp(polynomial(last if size > last else size, far_table))
+        far = one - exp_plain(polynomial(last if size > last else size, far_table))
         return copysign(near if size < one else far, x)
-
-    return implementation
-
-
-@_for_both_formats
-def exp_plain(k):
-    """e^x where that is a normal number; 0 below, and infinity above (from half a binade before the largest number on)."""
-    lowest, highest, one = k.plain_low, k.plain_high, k.one
-    rounder, mantissa, uint, reduce = k.rounder, k.mantissa, k.uint, k.reduce
-
-    def implementation(x):
-        x = lowest if x < lowest else x
-        x = highest if x > highest else x
-        n, high, tail = reduce(x)
-        # at the ends the exponent's bits are those of zero and of infinity
-        return (one + (high + tail)) * from_bits(uint(bits(n + rounder) << mantissa))
 
     return implementation
 
@@ -421,10 +439,16 @@ def gaussian(k):
     Below 0 the probability is e^(-x^2 / 2) t P(t) with t = 1 / (1 + 0.3 |x|), the form of Abramowitz and Stegun 7.1.26 with
     polynomials of our own; its error is at most 2 ulp of 1, and relative to itself 1e-3 where it is below 1e-6 (float32).
     """
-    zero, half, one, slope, table = k.zero, k.half, k.one, k.gaussian_slope, k.gaussian_table
+    zero, one, slope, table = k.zero, k.one, k.gaussian_slope, k.gaussian_table
+    steepness, lowest, rounder, power_table, mantissa, uint = -k.half * k.log2_e, k.exp2_low, k.rounder, k.exp2_table, k.mantissa, k.uint
 
     def implementation(x):
-        e = exp_plain(-half * x * x)
+        # as a power of 2: what rounding its exponent does to e is no more than what rounding x^2 does
+        power = x * x * steepness
+        power = lowest if power < lowest else power
+        shifted = power + rounder
+        r = power - (shifted - rounder)
+        e = (one + r * polynomial(r, power_table)) * from_bits(uint(bits(shifted) << mantissa))
         t = one / (one + slope * abs(x))
         tail = e * (t * polynomial(t, table))
         return one - tail if x > zero else tail, e
