@@ -319,7 +319,7 @@ def _layer_norm(input, weight=None, bias=None, normalized_shape=(), eps=1e-5):
 
 
 @_definition("batch_norm")
-def _batch_norm(input, weight=None, bias=None, running_mean=None, running_var=None, training=False, eps=1e-5):
+def _batch_norm(input, weight=None, bias=None, running_mean=None, running_var=None, training=False, eps=1e-5, activation=None):
     axes = (0, *range(2, input.ndim))
     along = (1, -1, *[1] * (input.ndim - 2))
     if training or running_mean is None:
@@ -329,7 +329,11 @@ def _batch_norm(input, weight=None, bias=None, running_mean=None, running_var=No
         centred, var = input - np.reshape(running_mean, along), np.reshape(running_var, along)
     y = centred / np.sqrt(var + eps)
     y = y if weight is None else y * np.reshape(weight, along)
-    return y if bias is None else y + np.reshape(bias, along)
+    y = y if bias is None else y + np.reshape(bias, along)
+    if activation is None:
+        return y
+    high = 6 if activation == "relu6" else np.inf
+    return np.where(plain(y) <= 0, 0, np.where(plain(y) >= high, high, y))
 
 
 @_definition("addmm")

@@ -326,10 +326,12 @@ class BatchNorm(Layer):
             "num_batches_tracked": Entry((), zeros, buffer=True, dtype=np.int64),
         }
 
-    def apply(self, values: Sequence[Any], own: Mapping[str, Any], run: Run) -> Any:
+    def apply(self, values: Sequence[Any], own: Mapping[str, Any], run: Run, activation: str | None = None) -> Any:
         if run.training:
             own["num_batches_tracked"][...] += 1
-        return F.batch_norm(values[0], own["running_mean"], own["running_var"], own["weight"], own["bias"], run.training, self.momentum, self.eps)
+        return F.batch_norm(
+            values[0], own["running_mean"], own["running_var"], own["weight"], own["bias"], run.training, self.momentum, self.eps, activation=activation
+        )
 
     def shape(self, *shapes: Shape) -> Shape:
         if not shapes[0] or shapes[0][0] not in (None, self.channels):

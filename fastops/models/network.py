@@ -18,14 +18,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fastops.models import layers, weights
 from fastops.models.layers import Entry, Field, Initial, Layer, Run, Shape, pair
-from fastops.models.prepare import Prepared
+from fastops.models.prepare import Prepared, followers
 from fastops.models.summary import Summary, summary
 
 Arrays = dict[str, Any]
@@ -191,6 +192,12 @@ class Builder:
         return Network(self.name, self._inputs, self._steps, [value.number for value in outputs])
 
 
+# Activations that batch normalisation before them does in its own pass over memory.
+_WITH_NORM = frozenset(("relu", "relu6"))
+
+_Apply = Callable[[Sequence[Any], Mapping[str, Any], Run], Any]
+
+
 class Network:
     """A network without its arrays.
 
@@ -208,13 +215,24 @@ class Network:
         self.outputs = tuple(outputs)
         self.steps = _with_last_uses(steps, self.outputs)
         self.entries: dict[str, Entry] = {}
-        # What a step needs of the dicts of arrays: short name, full name, whether a buffer.
-        self._own: list[list[tuple[str, str, bool]]] = []
+        # What is run, and what it needs of the dicts of arrays: short name, full name, whether a buffer.
+        self._runs: list[tuple[_Apply, Step, list[tuple[str, str, bool]]]] = []
+        follower = followers(self.steps, self.outputs)
+        done: set[int] = set()
         for step in self.steps:
             found = {short: (f"{step.name}.{short}", entry) for short, entry in step.layer.entries().items()}
             for full, entry in found.values():
                 self.entries.setdefault(full, entry)
-            self._own.append([(short, full, entry.buffer) for short, (full, entry) in found.items()])
+            if step.output in done:
+                continue
+            apply: _Apply = step.layer.apply
+            if isinstance(step.layer, layers.BatchNorm):
+                after = follower(step.output, layers.Activation)
+                if after is not None and after.layer.name in _WITH_NORM:  # type: ignore[attr-defined]
+                    apply = partial(step.layer.apply, activation=after.layer.name)  # type: ignore[attr-defined]
+                    step = replace(step, output=after.output, last=(*step.last, *(i for i in after.last if i != step.output)))
+                    done.add(after.output)
+            self._runs.append((apply, step, [(short, full, entry.buffer) for short, (full, entry) in found.items()]))
 
     def __repr__(self) -> str:
         count = sum(int(np.prod(entry.shape)) for entry in self.entries.values() if not entry.buffer)
@@ -258,14 +276,14 @@ class Network:
         new = dict(buffers)
         values: dict[int, Any] = dict(enumerate(inputs))
         del inputs
-        for step, names in zip(self.steps, self._own):
+        for apply, step, names in self._runs:
             own: Arrays = {}
             for short, full, buffer in names:
                 if buffer:
                     own[short] = new[full] = np.array(buffers[full]) if training else buffers[full]
                 else:
                     own[short] = params[full]
-            values[step.output] = step.layer.apply([values[i] for i in step.inputs], own, run)
+            values[step.output] = apply([values[i] for i in step.inputs], own, run)
             for i in step.last:
                 del values[i]
         found = tuple([values[i] for i in self.outputs])

@@ -103,19 +103,25 @@ class Stage:
     last: tuple[int, ...] = ()
 
 
-def _stages(model: Network, arrays: Mapping[str, Any]) -> list[Stage]:
-    """The layers, with normalisation and activations taken into the layer before them."""
+def followers(steps: Sequence[Step], outputs: Sequence[int]) -> Callable[[int, type[Layer]], Step | None]:
+    """``follower(value, kind)``: the one step that takes a value, if it is of this kind and nobody else sees the value."""
     uses: dict[int, list[Step]] = {}
-    for step in model.steps:
+    for step in steps:
         for i in step.inputs:
             uses.setdefault(i, []).append(step)
-    done: set[int] = set()
 
     def follower(value: int, kind: type[Layer]) -> Step | None:
-        """The one step that takes a value, if it is of this kind and nobody else sees the value."""
-        steps = uses.get(value, [])
-        alone = len(steps) == 1 and steps[0].inputs.count(value) == 1 and value not in model.outputs
-        return steps[0] if alone and isinstance(steps[0].layer, kind) else None
+        found = uses.get(value, [])
+        alone = len(found) == 1 and found[0].inputs.count(value) == 1 and value not in outputs
+        return found[0] if alone and isinstance(found[0].layer, kind) else None
+
+    return follower
+
+
+def _stages(model: Network, arrays: Mapping[str, Any]) -> list[Stage]:
+    """The layers, with normalisation and activations taken into the layer before them."""
+    follower = followers(model.steps, model.outputs)
+    done: set[int] = set()
 
     def activation(value: int) -> tuple[str | None, int]:
         """The activation that follows a value, and the value behind it."""

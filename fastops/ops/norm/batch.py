@@ -27,6 +27,12 @@ from fastops.ops.norm.core import Groups
 _AXES = "axes (N, C, ...)"
 
 
+# Between what numbers an activation confines the result.
+Limits = tuple[float | None, float | None]
+NONE: Limits = (None, None)
+_ACTIVATIONS: dict[str | None, Limits] = {None: NONE, "relu": (0.0, None), "relu6": (0.0, 6.0)}
+
+
 class _Call:
     """A checked call: arrays, groups, and the statistics if they are not those of the input."""
 
@@ -48,7 +54,9 @@ class _Call:
         check_eps(op, eps)
         self.eps = float(eps)
 
-    def forward(self, groups: Groups, statistics: tuple[Array, Array] | None, only_statistics: bool = False) -> tuple[Array, Array, Array]:
+    def forward(
+        self, groups: Groups, statistics: tuple[Array, Array] | None, only_statistics: bool = False, limits: Limits = NONE,
+    ) -> tuple[Array, Array, Array]:  # fmt: skip
         y = empty(0 if only_statistics else self.x.shape, self.x.dtype)
         if statistics is None:
             both = empty((2, groups.groups))
@@ -57,15 +65,17 @@ class _Call:
             known = True
         mean, var = statistics
         if self.x.size:
-            core.forward(self.x, groups, self.eps, self.weight, self.bias, mean, var, known, y)
+            core.forward(self.x, groups, self.eps, self.weight, self.bias, mean, var, known, y, *limits)
         return y if y.dtype is self.dtype else y.astype(self.dtype, copy=False), mean, var
 
-    def backward(self, groups: Groups, statistics: tuple[Array, Array], fixed: bool, bias: Any, output_mask: Mask) -> Any:
+    def backward(
+        self, groups: Groups, statistics: tuple[Array, Array], fixed: bool, bias: Any, output_mask: Mask, limits: Limits = NONE,
+    ) -> Any:  # fmt: skip
         mask = (output_mask[0], output_mask[1] and self.weight is not None, output_mask[2] and bias is not None)
         dx, affine = None, np.zeros((2, 1, self.channels))
         if self.x.size:
             assert self.dy is not None
-            dx, affine = core.backward(self.dy, self.x, groups, self.eps, self.weight, *statistics, fixed, mask[0])
+            dx, affine = core.backward(self.dy, self.x, groups, self.eps, self.weight, *statistics, fixed, mask[0], self.bias, *limits)
             affine = affine.reshape(2, -1, self.channels)
         elif mask[0]:
             dx = np.zeros_like(self.x)
@@ -103,21 +113,27 @@ def _update(running_mean: Any, running_var: Any, mean: Array, var: Array, count:
         running_var[...] = (1 - momentum) * running_var + (momentum * count / (count - 1)) * var
 
 
+def _limits(op: str, activation: str | None) -> Limits:
+    _check.choice(op, "activation", activation, _ACTIVATIONS)
+    return _ACTIVATIONS[activation]
+
+
 def _batch_norm(
     op: str, input: ArrayLike, running_mean: Array | None, running_var: Array | None, weight: ArrayLike | None, bias: ArrayLike | None,
-    training: bool, momentum: float, eps: float,
+    training: bool, momentum: float, eps: float, activation: str | None,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     c = _Call(op, eps, input=input, weight=weight, bias=bias)
+    limits = _limits(op, activation)
     if eps < 0 or (training and eps == 0):
         raise ValueError(f"{op}: eps must be {'positive in training' if training else 'at least 0'}, got {eps!r}")
     groups = _channels(c, training)
     if not training:
-        return c.forward(groups, _fixed_statistics(op, running_mean, running_var, c.channels, "training"))
+        return c.forward(groups, _fixed_statistics(op, running_mean, running_var, c.channels, "training"), limits=limits)
     count = c.batch * c.length
     if count == 1:
         raise ValueError(f"{op}: input must have more than one value a channel in training, got shape {c.x.shape}")
     _check_running(op, running_mean, running_var, c.channels, momentum)
-    y, mean, var = c.forward(groups, None)
+    y, mean, var = c.forward(groups, None, limits=limits)
     if c.x.size:
         _update(running_mean, running_var, mean, var, count, momentum)
     return y, mean, var
@@ -126,7 +142,7 @@ def _batch_norm(
 @operation
 def batch_norm(
     input: ArrayLike, running_mean: Array | None, running_var: Array | None, weight: ArrayLike | None = None,
-    bias: ArrayLike | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+    bias: ArrayLike | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5, *, activation: str | None = None,
 ) -> Array:  # fmt: skip
     """Normalise each channel over the batch: ``torch.nn.functional.batch_norm``.
 
@@ -138,6 +154,7 @@ def batch_norm(
         training: use the mean and the biased variance of the batch.
         momentum: weight of the new in the running statistics.
         eps: what is added to the variance.
+        activation: None, "relu" or "relu6", applied on the way: in the same pass over memory, forward and backward.
 
     Returns:
         The shape and the dtype of the input (float16, float32 or float64).
@@ -153,26 +170,31 @@ def batch_norm(
     (array([[-1., -1.],
            [ 1.,  1.]]), array([0.2, 0.4]), array([1.1, 1.7]))
     """
-    return _batch_norm("batch_norm", input, running_mean, running_var, weight, bias, training, momentum, eps)[0]
+    return _batch_norm("batch_norm", input, running_mean, running_var, weight, bias, training, momentum, eps, activation)[0]
 
 
 def _record_batch_norm(
     input: ArrayLike, running_mean: Array | None, running_var: Array | None, weight: ArrayLike | None = None,
-    bias: ArrayLike | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+    bias: ArrayLike | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5, *, activation: str | None = None,
 ) -> tuple[Array, dict[str, Array]]:  # fmt: skip
-    y, mean, var = _batch_norm("batch_norm", input, running_mean, running_var, weight, bias, training, momentum, eps)
-    return y, {"mean": mean, "var": var}
+    y, mean, var = _batch_norm("batch_norm", input, running_mean, running_var, weight, bias, training, momentum, eps, activation)
+    kept = {"mean": mean, "var": var}
+    if activation is not None and bias is not None:
+        kept["bias"] = np.array(bias)  # the gradient needs it then: a copy, which is small, that stays as it is
+    return y, kept
 
 
 def batch_norm_backward(
     grad_output: ArrayLike, input: ArrayLike, running_mean: Array | None, running_var: Array | None,
     weight: ArrayLike | None = None, bias: ArrayLike | None = None, training: bool = False, momentum: float = 0.1,
-    eps: float = 1e-5, *, mean: ArrayLike | None = None, var: ArrayLike | None = None, output_mask: Mask = (True, True, True),
+    eps: float = 1e-5, *, activation: str | None = None, mean: ArrayLike | None = None, var: ArrayLike | None = None,
+    output_mask: Mask = (True, True, True),
 ) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
     """Gradients of :func:`batch_norm` with respect to input, weight and bias; running statistics stay as they are.
 
     Args:
         grad_output: (N, C, ...).
+        activation: as of the forward call; ``bias`` must be that, too.
         mean, var: (C,), what the input was normalised with, if it is known.
         output_mask: which gradients to compute; the others are None.
 
@@ -182,6 +204,9 @@ def batch_norm_backward(
     """
     op = "batch_norm_backward"
     c = _Call(op, eps, grad_output=grad_output, input=input, weight=weight)
+    limits = _limits(op, activation)
+    if limits != NONE and bias is not None:
+        c.bias = given(op, "bias", _check.as_array(op, "bias", bias), c.channels).astype(c.x.dtype, copy=False)
     groups = _channels(c, training)
     if mean is not None and var is not None:
         statistics = given(op, "mean", mean, c.channels), given(op, "var", var, c.channels)
@@ -189,7 +214,7 @@ def batch_norm_backward(
         statistics = c.forward(groups, None, only_statistics=True)[1:]
     else:
         statistics = _fixed_statistics(op, running_mean, running_var, c.channels, "training")
-    return c.backward(groups, statistics, not training, bias, output_mask)
+    return c.backward(groups, statistics, not training, bias, output_mask, limits)
 
 
 def _instance_groups(c: _Call, use_input_stats: bool) -> Groups:

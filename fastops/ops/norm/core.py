@@ -28,9 +28,11 @@ Source: Ioffe, Szegedy, "Batch Normalization" (2015), algorithm 1 and the equati
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from llvmlite import ir
+from numba.extending import intrinsic
 
 from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
@@ -108,58 +110,100 @@ def statistics(x, start, parts, part_step, length):
     return near + rest, second / count - rest * rest
 
 
+@intrinsic
+def _confined(typingctx: Any, y: Any, low: Any, high: Any) -> Any:
+    """y, or the limit it is beyond, of vectors or numbers; a limit that is not a number is none."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value, low, high = args
+        value = builder.select(builder.fcmp_ordered("<", value, low), low, value)
+        return builder.select(builder.fcmp_ordered(">", value, high), high, value)
+
+    return y(y, y, y), codegen
+
+
+@intrinsic
+def _where_between(typingctx: Any, value: Any, y: Any, low: Any, high: Any) -> Any:
+    """value, or 0 where y is at a limit or beyond; a limit that is not a number is none."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value, y, low, high = args
+        outside = builder.or_(builder.fcmp_ordered("<=", y, low), builder.fcmp_ordered(">=", y, high))
+        return builder.select(outside, ir.Constant(value.type, None), value)
+
+    return value(value, y, y, y), codegen
+
+
+# An activation that confines y to limits is done on the way. Its gradient needs y again, which is cheaper to compute than to
+# read: the limits come with a third number where there are any, and kernels are compiled for the one or the other.
+
+
 @function
-def _gradient_sums(dy, x, start, length, near):
-    """The sums of dy and of dy (x - near) over a span."""
+def _let_through(dy, deviation, limits, slope, value, low, high):
+    return _where_between(dy, deviation * slope + value, low, high) if len(limits) == 3 else dy
+
+
+@function
+def _gradient_sums(dy, x, start, length, near, limits, slope, value):
+    """The sums of dy and of dy (x - near) over a span; y is (x - near) slope + value."""
     step, nothing, centre = lanes(x), splat(x, x.dtype.type(0)), splat(x, near)
+    slope, value, low, high = splat(x, slope), splat(x, value), splat(x, limits[0]), splat(x, limits[1])
     first = second = 0.0
     for i in range(start, start + length, BLOCK):
         end = min(i + BLOCK, start + length)
         a, b, aa, bb = nothing, nothing, nothing, nothing
         while end - i >= 2 * step:
-            p, q = load(dy, i), load(dy, i + step)
-            a, b = a + p, b + q
-            aa, bb = fma(p, load(x, i) - centre, aa), fma(q, load(x, i + step) - centre, bb)
+            m, n = load(x, i) - centre, load(x, i + step) - centre
+            p = _let_through(load(dy, i), m, limits, slope, value, low, high)
+            q = _let_through(load(dy, i + step), n, limits, slope, value, low, high)
+            a, b, aa, bb = a + p, b + q, fma(p, m, aa), fma(q, n, bb)
             i += 2 * step
         while end - i >= step:
-            p = load(dy, i)
-            a, aa = a + p, fma(p, load(x, i) - centre, aa)
+            m = load(x, i) - centre
+            p = _let_through(load(dy, i), m, limits, slope, value, low, high)
+            a, aa = a + p, fma(p, m, aa)
             i += step
         if i < end:
-            p = load_part(dy, i, end - i)
-            a, aa = a + p, fma(p, load_part(x, i, end - i) - centre, aa)
+            m = load_part(x, i, end - i) - centre
+            p = _let_through(load_part(dy, i, end - i), m, limits, slope, value, low, high)
+            a, aa = a + p, fma(p, m, aa)
         first += lane_sum(a + b)
         second += lane_sum(aa + bb)
     return first, second
 
 
 @function
-def _apply(x, start, length, near, scale, shift, y):
-    """y = (x - near) scale + shift over a span."""
+def _apply(x, start, length, near, scale, shift, limits, y):
+    """y = (x - near) scale + shift, within limits, over a span."""
     step, centre, factor, summand = lanes(x), splat(x, near), splat(x, scale), splat(x, shift)
+    low, high = splat(x, limits[0]), splat(x, limits[1])
     i, end = start, start + length
     while end - i >= step:
-        store(y, i, fma(load(x, i) - centre, factor, summand))
+        store(y, i, _confined(fma(load(x, i) - centre, factor, summand), low, high))
         i += step
     for j in range(i, end):  # a masked store takes 20 ns
-        y[j] = (x[j] - near) * scale + shift
+        y[j] = _confined((x[j] - near) * scale + shift, limits[0], limits[1])
 
 
 @function
-def _apply_gradient(dy, x, start, length, near, scale, slope, shift, dx):
-    """dx = dy scale + (x - near) slope + shift over a span."""
+def _apply_gradient(dy, x, start, length, near, scale, slope, shift, limits, value, dx):
+    """dx = dy scale + (x - near) slope + shift over a span; y is (x - near) scale + value."""
     step, centre, factor = lanes(x), splat(x, near), splat(x, scale)
     tilt, summand = splat(x, slope), splat(x, shift)
+    intercept, low, high = splat(x, value), splat(x, limits[0]), splat(x, limits[1])
     i, end = start, start + length
     while end - i >= step:
-        store(dx, i, fma(load(dy, i), factor, fma(load(x, i) - centre, tilt, summand)))
+        m = load(x, i) - centre
+        p = _let_through(load(dy, i), m, limits, factor, intercept, low, high)
+        store(dx, i, fma(p, factor, fma(m, tilt, summand)))
         i += step
     for j in range(i, end):
-        dx[j] = dy[j] * scale + ((x[j] - near) * slope + shift)
+        p = _let_through(dy[j], x[j] - near, limits, scale, value, limits[0], limits[1])
+        dx[j] = p * scale + ((x[j] - near) * slope + shift)
 
 
 @separate
-def _forward_groups(block, worker, x, shape, given, eps, weight, bias, mean, var, y):
+def _forward_groups(block, worker, x, shape, given, eps, weight, bias, mean, var, limits, y):
     """y, and unless they are given mean and var, of some groups; weight and bias may be empty, and y."""
     groups, parts, length, group_step, part_step, period, affine_step, affine_part, together = shape
     number = x.dtype.type
@@ -175,11 +219,11 @@ def _forward_groups(block, worker, x, shape, given, eps, weight, bias, mean, var
             at = affine + i * affine_part
             scale = rstd * weight[at] if weight.size > 0 else rstd
             shift = (near - centre) * scale + (bias[at] if bias.size > 0 else 0.0)
-            _apply(x, base + i * part_step, length, near, number(scale), number(shift), y)
+            _apply(x, base + i * part_step, length, near, number(scale), number(shift), limits, y)
 
 
 @separate
-def _backward_groups(block, worker, dy, x, shape, given, eps, weight, mean, var, dx, dw, db):
+def _backward_groups(block, worker, dy, x, shape, given, eps, weight, bias, mean, var, limits, dx, dw, db):
     """dx unless it is empty; dw and db in float64, one for each group or part (not yet summed over images)."""
     groups, parts, length, group_step, part_step, period, affine_step, affine_part, together = shape
     number = x.dtype.type
@@ -193,7 +237,9 @@ def _backward_groups(block, worker, dy, x, shape, given, eps, weight, mean, var,
         for i in range(parts):
             at = affine + i * affine_part
             factor = weight[at] if weight.size > 0 else 1.0
-            first, second = _gradient_sums(dy, x, base + i * part_step, length, near)
+            scale = rstd * weight[at] if weight.size > 0 else rstd
+            value = (near - centre) * scale + (bias[at] if bias.size > 0 else 0.0)
+            first, second = _gradient_sums(dy, x, base + i * part_step, length, near, limits, number(scale), number(value))
             second = (second - away * first) * rstd
             sum_g += factor * first
             sum_gx += factor * second
@@ -209,19 +255,20 @@ def _backward_groups(block, worker, dy, x, shape, given, eps, weight, mean, var,
         shift = 0.0 if given else -rstd * sum_g / count - slope * away
         for i in range(parts):
             at = affine + i * affine_part
-            factor = number(rstd * weight[at] if weight.size > 0 else rstd)
-            _apply_gradient(dy, x, base + i * part_step, length, near, factor, number(slope), number(shift), dx)
+            scale = rstd * weight[at] if weight.size > 0 else rstd
+            value = (near - centre) * scale + (bias[at] if bias.size > 0 else 0.0)
+            _apply_gradient(dy, x, base + i * part_step, length, near, number(scale), number(slope), number(shift), limits, number(value), dx)
 
 
 @launcher
-def _forward(threads, x, shape, given, eps, weight, bias, mean, var, y):
-    parallel(_forward_groups, (shape[0] + shape[8] - 1) // shape[8], threads, (x, shape, given, eps, weight, bias, mean, var, y))
+def _forward(threads, x, shape, given, eps, weight, bias, mean, var, limits, y):
+    parallel(_forward_groups, (shape[0] + shape[8] - 1) // shape[8], threads, (x, shape, given, eps, weight, bias, mean, var, limits, y))
 
 
 @launcher
-def _backward(threads, dy, x, shape, given, eps, weight, mean, var, dx, dw, db):
+def _backward(threads, dy, x, shape, given, eps, weight, bias, mean, var, limits, dx, dw, db):
     blocks = (shape[0] + shape[8] - 1) // shape[8]
-    parallel(_backward_groups, blocks, threads, (dy, x, shape, given, eps, weight, mean, var, dx, dw, db))
+    parallel(_backward_groups, blocks, threads, (dy, x, shape, given, eps, weight, bias, mean, var, limits, dx, dw, db))
 
 
 # ---- channels of a matrix (N, C): a group is a column, and its neighbours are the lanes
@@ -383,14 +430,25 @@ def _backward_matrix(threads, dy, x, given, eps, weight, mean, var, scratch, dx,
 # ---- from arrays to kernels
 
 
+@lru_cache(maxsize=16)
+def _limits(dtype: np.dtype[Any], low: float | None, high: float | None) -> tuple[Any, ...]:
+    """As kernels take them."""
+    numbers = [dtype.type(np.nan if limit is None else limit) for limit in (low, high)]
+    return tuple(numbers if low is None else [*numbers, dtype.type(0)])
+
+
 def _is_matrix(shape: Groups) -> bool:
     return shape.length == 1 and shape.part_step == shape.period and shape.affine_part == 0
 
 
 def forward(
     x: Array, shape: Groups, eps: float, weight: Array | None, bias: Array | None, mean: Array, var: Array, given: bool, y: Array,
+    low: float | None = None, high: float | None = None,
 ) -> None:  # fmt: skip
-    """Write y, and unless they are given ``mean`` and ``var`` (float64, one a group). An empty y asks for those alone."""
+    """Write y, and unless they are given ``mean`` and ``var`` (float64, one a group). An empty y asks for those alone.
+
+    What is below ``low`` or above ``high`` becomes that; ``high`` goes with ``low`` alone.
+    """
     threads = threads_for(x.size * NS_FORWARD)
     weight = empty(0, x.dtype) if weight is None else weight
     bias = empty(0, x.dtype) if bias is None else bias
@@ -398,14 +456,23 @@ def forward(
         scratch = empty((threads, 4, _COLUMNS), x.dtype)
         x = x.reshape(shape.parts, shape.groups)
         _forward_matrix(threads, x, given, eps, weight, bias, mean, var, scratch, y.reshape(x.shape) if y.size else y.reshape(0, 0))
+        # the kernels of matrices know no limits
+        if low is not None:
+            np.maximum(y, low, out=y)
+        if high is not None:
+            np.minimum(y, high, out=y)
     else:
-        _forward(threads, x.ravel(), tuple(shape), given, eps, weight, bias, mean, var, y.ravel())
+        _forward(threads, x.ravel(), tuple(shape), given, eps, weight, bias, mean, var, _limits(x.dtype, low, high), y.ravel())
 
 
 def backward(
     dy: Array, x: Array, shape: Groups, eps: float, weight: Array | None, mean: Array, var: Array, given: bool, wants_dx: bool,
+    bias: Array | None = None, low: float | None = None, high: float | None = None,
 ) -> tuple[Array | None, Array]:  # fmt: skip
-    """dx or None; dweight and dbias in float64 (2, n), one for each group or, where weights go with parts, for each part."""
+    """dx or None; dweight and dbias in float64 (2, n), one for each group or, where weights go with parts, for each part.
+
+    ``bias`` matters where there are limits.
+    """
     threads = threads_for(x.size * NS_BACKWARD)
     dx = empty(x.shape if wants_dx else 0, x.dtype)
     affine = empty((2, shape.groups * (shape.parts if shape.affine_part else 1)))
@@ -415,10 +482,15 @@ def backward(
     if _is_matrix(shape):
         scratch = empty((threads, 4, _COLUMNS), x.dtype)
         matrix = shape.parts, shape.groups
+        if low is not None:
+            y = empty(x.shape, x.dtype)
+            forward(x, shape, eps, weight, bias, mean, var, True, y)
+            dy = np.where((y <= low) | (y >= (np.inf if high is None else high)), x.dtype.type(0), dy)
         _backward_matrix(
             threads, dy.reshape(matrix), x.reshape(matrix), given, eps, weight, mean, var, scratch,
             dx.reshape(matrix if wants_dx else (0, 0)), dw, db,
         )  # fmt: skip
     else:
-        _backward(threads, dy.ravel(), x.ravel(), tuple(shape), given, eps, weight, mean, var, dx.ravel(), dw, db)
+        bias, limits = empty(0, x.dtype) if bias is None else bias, _limits(x.dtype, low, high)
+        _backward(threads, dy.ravel(), x.ravel(), tuple(shape), given, eps, weight, bias, mean, var, limits, dx.ravel(), dw, db)
     return dx if wants_dx else None, affine
