@@ -126,13 +126,22 @@ class _Memory:
         zero = ir.Constant(self._vector.llvm, None)
         return self._masked("load", self._vector.llvm, [pointer, ir.Constant(_I32, self._align), mask, zero])[0]
 
+    def _start(self, offset: Any, count: Any) -> Any:
+        """The address of ``count`` elements; where they are none, that of the array.
+
+        A masked instruction that touches nothing still takes hundreds of cycles where its address is on no page.
+        """
+        pointer = self._at(offset, self._clip(count))
+        some = self._builder.icmp_signed(">", count, _int(0))
+        return self._builder.bitcast(self._builder.select(some, pointer, self._array.data), self._vector.llvm.as_pointer())
+
     def load_part(self, offset: Any, count: Any) -> Any:
-        pointer = self._builder.bitcast(self._at(offset, self._clip(count)), self._vector.llvm.as_pointer())
+        pointer = self._start(offset, count)
         zero = ir.Constant(self._vector.llvm, None)
         return self._masked("load", self._vector.llvm, [pointer, ir.Constant(_I32, self._align), self._mask(count), zero])[0]
 
     def store_part(self, offset: Any, value: Any, count: Any) -> None:
-        pointer = self._builder.bitcast(self._at(offset, self._clip(count)), self._vector.llvm.as_pointer())
+        pointer = self._start(offset, count)
         self._masked("store", ir.VoidType(), [value, pointer, ir.Constant(_I32, self._align), self._mask(count)])
 
 
