@@ -493,7 +493,7 @@ def gemm(a, b, *, out=None, alpha=1.0, accumulate=False, bias=None, activation=N
     code = ACTIVATIONS[activation] if activation else 0
     bias = np.ascontiguousarray(bias) if bias is not None else None
     if depth == 0:
-        depth, a, b, a_strides, b_strides = 1, np.zeros(1, a.dtype), np.zeros(1, a.dtype), (0, 0, 0), (0, 0, 0)
+        depth, a, b, a_strides, b_strides = 1, np.zeros(rows, a.dtype), np.zeros(cols, a.dtype), (0, 1, rows), (0, cols, 1)
     batch = out.size // (rows * cols)
     gemm_strided(
         batch, rows, cols, depth, a, a_strides, b, b_strides, out.reshape(-1), (rows * cols, cols), alpha=alpha,
