@@ -157,6 +157,11 @@ def pack_phases(block, worker, w, w0, k_stride, c_stride, taps, phases, chosen, 
     count = lanes(w)
     width = NV * count
     s0 = worker * each
+    if taps == 1:  # a transposed matrix, and nothing to be sorted: 512 x 256 weights in 0.03 ms, by kernels 0.2
+        for phase in range(phases.shape[0]):
+            if phases[phase, 0] == 1:
+                call(pack_panels, (block, worker, w, w0, c_stride, k_stride, ins, outs, u[phases[phase, 2] :]))
+        return
     for v in range(0, width, count):
         k = block * width + v
         some = max(0, min(count, outs - k))
@@ -780,7 +785,7 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     output = 36 * pixels * panels
     # Weights turned for the gradient are gathered kernel by kernel; beyond L2 each one waits for memory.
     weights = prod(spec.weight_shape)
-    packing = (5 if not turned else 16 if weights < 1 << 20 else 40) * weights / lanes_
+    packing = (5 if not turned or spec.pointwise else 16 if weights < 1 << 20 else 28) * weights / lanes_
     if spec.pointwise and not spec.channels_last:
         product *= 1.3  # pixels are gathered one by one where a plain product streams: 0.85 ms beside 0.66 for 512 to 2048 channels, 7x7
     return (product + output + packing) / CYCLES_PER_NS / threads + 5_000 + 2_500 * (spec.groups - 1)
