@@ -14,6 +14,9 @@ import pytest
 
 import fastops
 from fastops import _threads
+from fastops.ops.conv import implicit
+from fastops.ops.conv.ready import KINDS, check_problem
+from fastops.ops.conv.spec import Options
 from fastops.ops.conv.strategies import STRATEGIES
 from tests.cases.conv import random_configurations
 
@@ -276,3 +279,36 @@ def test_highest_precision_is_exact_to_rounding():
         if next(row.accepted for row in found.rows if row.name == strategy.name):
             y = fastops.conv2d(*single, padding=1, precision="highest", strategy=strategy.name)
             assert np.abs(y - truth).max() <= 4e-6 * np.abs(truth).max(), strategy.name
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(
+    "size, kernel, padding, dilation, groups",
+    [
+        ((20, 19), (7, 7), (3, 3), 1, 1),
+        ((28, 28), (3, 3), (4, 4), 4, 1),
+        ((17, 33), (5, 3), (4, 1), 2, 1),
+        ((16, 16), (7, 1), (3, 0), 1, 2),
+        ((3, 40), (9, 3), (6, 1), 1, 1),
+        ((16, 16), (3, 3), (6, 6), 1, 2),  # rows of the result that see nothing
+        ((1, 32), (3, 3), (1, 1), 1, 1),
+    ],
+)
+def test_taps_in_the_padding_are_left_out(size, kernel, padding, dilation, groups, channels_last):
+    """A row of them at a time, in the forward pass and in the gradient; to the last bit, with whole numbers."""
+    rng = np.random.default_rng(3)
+    x, w = integers(rng, (3, 70 * groups, *size), "float32"), integers(rng, (33 * groups, 70, *kernel), "float32")
+    data_format = "NHWC" if channels_last else "NCHW"
+    options = {"padding": padding, "dilation": dilation, "groups": groups, "data_format": data_format}
+    x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if channels_last else x
+    problem = check_problem(
+        "conv2d", KINDS["conv2d"], x.shape, w.shape, None, "float32", Options(1, padding, 0, dilation, groups, "default", data_format)
+    )  # fmt: skip
+    assert implicit._Convolution(problem.spec, "forward", 0).by_rows
+    expected = fastops.conv2d(x, w, **options, strategy="naive")
+    np.testing.assert_array_equal(fastops.conv2d(x, w, **options, strategy="implicit"), expected)
+    prepared = fastops.prepare_conv2d(w, **options, strategy="implicit")
+    np.testing.assert_array_equal(prepared(x), expected)
+    dy = integers(rng, expected.shape, "float32")
+    found, wanted = (fastops.conv2d_backward(dy, x, w, None, **options, strategy=s, output_mask=(True, False, False))[0] for s in ("implicit", "naive"))
+    np.testing.assert_array_equal(found, wanted)

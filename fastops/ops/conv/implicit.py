@@ -24,14 +24,16 @@ This is the idea of implicit GEMM (S. Chetlur et al., "cuDNN: Efficient Primitiv
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import product as grid_of
 from math import prod
 from typing import NamedTuple
 
 import numpy as np
+from numba import types
 
 from fastops import _threads
-from fastops._jit import call, function, launcher, parallel, separate
+from fastops._jit import address_of, call, call_at, function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops.ops.conv.layout import side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
@@ -152,8 +154,11 @@ def fill_pixels(table, t0, g0, g1, q0, q1, window, grid, slab_w, unit):
 
 
 @separate
-def pack_phases(block, worker, w, w0, k_stride, c_stride, taps, phases, chosen, outs, ins, u, space, each):
-    """A panel of weights for every phase: u[phase][panel][in channel][tap of the phase][NR out channels]."""
+def pack_phases(block, worker, w, w0, k_stride, c_stride, taps, phases, chosen, outs, ins, c_chunk, u, space, each):
+    """A panel of weights for every phase: u[phase][panel][chunk of channels][row of taps][in channel][tap of the row][NR out channels].
+
+    A row of ``phases``: taps, the first of them in ``chosen``, where they go in u, rows of taps.
+    """
     count = lanes(w)
     width = NV * count
     s0 = worker * each
@@ -172,10 +177,13 @@ def pack_phases(block, worker, w, w0, k_stride, c_stride, taps, phases, chosen, 
                 t = transpose(load_square_part(w, w0 + k * k_stride + c * c_stride + i, k_stride, some, taps - i))
                 store_tile(space, s0 + i * count, count, t)
             for phase in range(phases.shape[0]):
-                n, first, u0 = phases[phase, 0], phases[phase, 1], phases[phase, 2]
-                to = u0 + (block * ins + c) * n * width + v
-                for j in range(n):
-                    store(u, to + j * width, load(space, s0 + chosen[first + j] * count))
+                n, first, u0, rows = phases[phase, 0], phases[phase, 1], phases[phase, 2], phases[phase, 3]
+                c0 = c // c_chunk * c_chunk
+                in_row, channels = n // rows, min(c_chunk, ins - c0)
+                to = u0 + ((block * ins + c0) * n + (c - c0) * in_row) * width + v
+                for r in range(rows):
+                    for j in range(in_row):
+                        store(u, to + (r * channels * in_row + j) * width, load(space, s0 + chosen[first + r * in_row + j] * count))
 
 
 @separate
@@ -230,10 +238,75 @@ def put_pixels(m, m0, partner, k0, g0, g1, q0, q1, target, grid, limit_d, limit_
         g += p1 - p0
 
 
+@function
+def _tap_rows_inside(g, height, out_h, stride_h, top, row_at, r0, rows):
+    """First and end of the rows of taps that see the image from output row g."""
+    h = g % out_h * stride_h - top
+    first = 0
+    while first < rows and h + row_at[r0 + first] < 0:
+        first += 1
+    last = first
+    while last < rows and h + row_at[r0 + last] < height:
+        last += 1
+    return first, last
+
+
+@separate
+def product_inside(
+    g0, g1, across, height, out_h, stride_h, top, row_at, r0, rows, in_row, step_row, steps, step0, u, b0, space, s0, tables, t0, at, started,
+):  # fmt: skip
+    """The product of a slab with a panel, without the rows of taps that lie in the padding; ``in_row`` steps a row of taps."""
+    width = NV * lanes(u)
+    i, g = 0, g0
+    while g < g1:
+        first, last = _tap_rows_inside(g, height, out_h, stride_h, top, row_at, r0, rows)
+        end = g + 1
+        while end < g1 and _tap_rows_inside(end, height, out_h, stride_h, top, row_at, r0, rows) == (first, last):
+            end += 1
+        pixels = (end - g) * across
+        if first == last and not started:
+            zero_run(space, at + i * width, pixels * width)
+        for r in range(first, last):
+            for k in range(0, in_row, KC_MOST):
+                n = min(KC_MOST, in_row - k)
+                more = started or r > first or k > 0
+                call(
+                    table_product,
+                    (
+                        pixels,
+                        n,
+                        space,
+                        s0,
+                        tables,
+                        t0 + i,
+                        steps,
+                        step0 + r * step_row + k,
+                        u,
+                        b0 + (r * in_row + k) * width,
+                        width,
+                        space,
+                        at + i * width,
+                        width,
+                        more,
+                    ),
+                )
+        i += pixels
+        g = end
+
+
+@cache
+def _inside_at(dtype: str) -> int:
+    """The machine code of ``product_inside``: compiled for the first convolution that skips."""
+    numbers, table, at = types.Array(getattr(types, dtype), 1, "C"), types.Array(types.intp, 1, "C"), types.intp
+    return address_of(
+        product_inside, *[at] * 7, table, *[at] * 4, table, at, numbers, at, numbers, at, types.Array(types.int64, 1, "C"), at, at, types.boolean,
+    )  # fmt: skip
+
+
 @separate
 def forward_block(
     block, worker, column_blocks, panels, rows, cols, total, source, target, window, grid, slab_h, slab_w, c_chunk, x,
-    x0, phases, steps, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each,
+    x0, phases, steps, row_at, inside_at, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each,
 ):  # fmt: skip
     """Some output pixels of some panels of output channels, in all phases.
 
@@ -274,6 +347,17 @@ def forward_block(
             for panel in range(first_panel, last_panel):
                 at = m0 + (phase * panels + panel - first_panel) * m_each
                 b0 = phases[phase, 2] + (panel * ins + c0) * taps * width
+                if inside_at != 0:
+                    rows_of_taps = phases[phase, 10]
+                    in_row = taps // rows_of_taps
+                    call_at(
+                        inside_at,
+                        (
+                            g0, g1, q1 - q0, source[5], grid[1], window[4], window[7], row_at, phases[phase, 11], rows_of_taps, channels * in_row,
+                            c_chunk * in_row, steps, phases[phase, 1], u, b0, space, s0, tables, t0, at, c0 > 0,
+                        ),
+                    )  # fmt: skip
+                    continue
                 for k in range(0, depth, chunk):
                     n = min(chunk, depth - k)
                     step0 = phases[phase, 1] + k
@@ -332,15 +416,39 @@ def _pack_forward(threads, w, w0, k_stride, depth, outs, u):
 
 
 @launcher
-def _pack_phases(threads, w, w0, k_stride, c_stride, taps, phases, chosen, outs, ins, u, space, each):
+def _pack_phases(threads, w, w0, k_stride, c_stride, taps, phases, chosen, outs, ins, c_chunk, u, space, each):
     width = NV * lanes(w)
-    parallel(pack_phases, (outs + width - 1) // width, threads, (w, w0, k_stride, c_stride, taps, phases, chosen, outs, ins, u, space, each))
+    parallel(pack_phases, (outs + width - 1) // width, threads, (w, w0, k_stride, c_stride, taps, phases, chosen, outs, ins, c_chunk, u, space, each))
+
+
+@separate
+def pack_tap_rows(block, worker, w, w0, k_stride, taps, rows, ins, outs, c_chunk, u, space, each):
+    """As pack_phases, for the forward pass: a panel is packed a few channels at a time, and its rows sorted from there."""
+    width = NV * lanes(w)
+    in_row, together, s0 = taps // rows, KC_MOST // taps, worker * each
+    for c0 in range(0, ins, c_chunk):
+        channels = min(c_chunk, ins - c0)
+        to = (block * ins + c0) * taps * width
+        for c in range(0, channels, together):
+            some = min(together, channels - c)
+            source = w0 + block * width * k_stride + (c0 + c) * taps
+            packed = space[s0 : s0 + some * taps * width]
+            call(pack_panels, (0, worker, w, source, 1, k_stride, some * taps, outs - block * width, packed))
+            for i in range(some):
+                for r in range(rows):
+                    copy_run(packed, (i * taps + r * in_row) * width, u, to + (r * channels + c + i) * in_row * width, in_row * width)
+
+
+@launcher
+def _pack_tap_rows(threads, w, w0, k_stride, taps, rows, ins, outs, c_chunk, u, space, each):
+    width = NV * lanes(w)
+    parallel(pack_tap_rows, (outs + width - 1) // width, threads, (w, w0, k_stride, taps, rows, ins, outs, c_chunk, u, space, each))
 
 
 @launcher
 def _forward(
     threads, blocks, column_blocks, panels, rows, cols, total, source, target, window, grid, slab_h, slab_w, c_chunk, x,
-    x0, phases, steps, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each,
+    x0, phases, steps, row_at, inside_at, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each,
 ):  # fmt: skip
     parallel(
         forward_block,
@@ -348,7 +456,7 @@ def _forward(
         threads,
         (
             column_blocks, panels, rows, cols, total, source, target, window, grid, slab_h, slab_w, c_chunk, x, x0,
-            phases, steps, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each,
+            phases, steps, row_at, inside_at, u, w, w0, k_stride, y, y0, bias, bias0, activation, space, each, tables, tables_each,
         ),
     )  # fmt: skip
 
@@ -485,6 +593,10 @@ _SUMS_BYTES = 256 << 10
 _SHARED_WEIGHTS_BYTES = 2 << 20
 _CHUNK_BYTES = 4 << 20
 _PACKED_BYTES = 8 << 20
+# Rows of taps in the padding are left out from this share on, in rows of so many pixels: where they are 12 of 100 of a 11x11
+# kernel's at 28x28 pixels, and the rows that meet fewer taps are computed one by one.
+_OUTSIDE = 0.045
+_LEAST_COLUMNS = 16
 # A block keeps the sums of all phases of a strided gradient. With so many, windows hardly overlap and im2col does better.
 _PHASES = 64
 
@@ -582,7 +694,7 @@ class _Convolution:
         panel = self.width * self.ins * taps_used
         self.panels = -(-self.outs // self.width)
         self.work_ns = spec.flops / 150 * (spec.itemsize / 4)
-        self.pack_space = up(taps, self.lanes) * self.lanes
+        self.pack_space = max(up(taps, self.lanes) * self.lanes, KC * self.width)
         self.total = spec.batch * self.window.out[0] * self.window.out[1]
         self._size_blocks()
         packed_bytes = self.panels * panel * spec.itemsize
@@ -592,8 +704,21 @@ class _Convolution:
         self.panels = -(-self.panels // parts)
         self.part = min(self.outs, self.panels * self.width)
         self.weights = self.panels * panel
-        self.format = (*self.format, self.part)
+        self.by_rows = not self.lazy and self._much_outside(spec)
+        self.inside_at = _inside_at(spec.dtype) if self.by_rows else 0
+        self.format = (*self.format, self.part, self.c_chunk if self.by_rows else 0)
         self._make_tables(phases, spec.channels_last)
+
+    def _much_outside(self, spec: ConvSpec) -> bool:
+        """Whether enough of the taps lie in the padding above or below for them to be left out, a row of taps at a time."""
+        rows, (top, _), dilation, height = spec.kernel[1], spec.padding[1], spec.dilation[1], spec.size[1]
+        if spec.kernel[0] != 1 or spec.stride != (1, 1, 1) or rows == 1 or self.taps > KC or self.cols < _LEAST_COLUMNS:
+            return False
+        out = spec.out_size[1]
+        # of output row p the taps r with p - top + r dilation below 0, or from the height on
+        first = [top - r * dilation for r in range(rows)]
+        outside = sum(min(out, max(0, f)) + min(out, max(0, out - height - f)) for f in first)
+        return outside >= _OUTSIDE * out * rows
 
     def _size_blocks(self) -> None:
         """How many pixels a block has, and for how many channels its slab is filled at a time."""
@@ -622,22 +747,30 @@ class _Convolution:
         steps: list[np.ndarray] = []
         start = 0
         where = {p.first: i for i, p in enumerate(phases)}
+        row_at: list[int] = []
+        if self.by_rows:
+            phases = [_Phase(p.taps[order], p.chosen[order], p.extent, p.first) for p in phases for order in (np.argsort(p.taps[:, 1], kind="stable"),)]
         for p in phases:
+            tap_rows = np.unique(p.taps[:, 1]) if self.by_rows else np.zeros(1, np.intp)
             place = ((p.taps[:, 0] * height + p.taps[:, 1]) * width + p.taps[:, 2]).reshape(1, -1)
             c = np.arange(self.c_chunk).reshape(-1, 1)
             step = place * self.c_chunk + c if channels_last else place + c * (self.window.taps[0] * height * width)
+            if self.by_rows:
+                step = step.reshape(self.c_chunk, tap_rows.size, -1).swapaxes(0, 1)
             pair = -1
             if self.window.step[2] == 2 and not channels_last:
                 d, h, w = p.first
                 pair = PAIRED if w else where.get((d, h, 1), -1)
-            rows.append((len(p.chosen), sum(s.size for s in steps), start, *p.extent, *p.first, pair))
+            rows.append((len(p.chosen), sum(s.size for s in steps), start, *p.extent, *p.first, pair, tap_rows.size, len(row_at)))
+            row_at += tap_rows.tolist()
             steps.append(step.reshape(-1))
             start += self.panels * self.width * self.ins * len(p.chosen)
         self.phases = np.array(rows, dtype=np.intp)
         self.steps = np.ascontiguousarray(np.concatenate(steps), dtype=np.intp)
         self.chosen = np.concatenate([p.chosen for p in phases]).astype(np.intp)
         starts = np.cumsum([0] + [len(p.chosen) for p in phases])[:-1]
-        self.pack_rows = np.ascontiguousarray(np.stack([self.phases[:, 0], starts, self.phases[:, 2]], axis=1), dtype=np.intp)
+        self.row_at = np.array(row_at, dtype=np.intp)
+        self.pack_rows = np.ascontiguousarray(np.stack([self.phases[:, 0], starts, self.phases[:, 2], self.phases[:, 10]], axis=1), dtype=np.intp)
 
     def plan(self) -> Plan:
         return Plan(self.run, self.transform, self.format)
@@ -666,8 +799,12 @@ class _Convolution:
 
     def _pack(self, threads: int, w: np.ndarray, group: int, k0: int, outs: int, u: np.ndarray, space: np.ndarray) -> None:
         w0 = group * self.w_group + k0 * self.k_stride
+        chunk = self.c_chunk if self.by_rows else self.ins
         if self.turned:
-            _pack_phases(threads, w, w0, self.k_stride, self.c_stride, self.taps, self.pack_rows, self.chosen, outs, self.ins, u, space, self.pack_space)
+            _pack_phases(threads, w, w0, self.k_stride, self.c_stride, self.taps, self.pack_rows, self.chosen, outs, self.ins, chunk, u, space, self.pack_space)
+        elif self.by_rows:
+            rows = int(self.phases[0, 10])
+            _pack_tap_rows(threads, w, w0, self.k_stride, self.taps, rows, self.ins, outs, chunk, u, space, self.pack_space)
         else:
             _pack_forward(threads, w, w0, self.k_stride, self.ins * self.taps, outs, u)
 
@@ -701,8 +838,8 @@ class _Convolution:
             _forward(
                 threads, tasks, self.column_blocks, panels, self.rows, self.cols, self.total, self.source.dims, (*self.target.dims[:7], outs),
                 self.window.window, self.window.grid, *self.slab, self.c_chunk, x, group * self.source.group, self.phases, self.steps,
-                u, w, group * self.w_group + k0 * self.k_stride, self.k_stride, y, group * self.target.group + k0 * self.target.dims[3],
-                bias, group * self.outs + k0, self.activation, space, each, tables, tables_each,
+                self.row_at, self.inside_at, u, w, group * self.w_group + k0 * self.k_stride, self.k_stride,
+                y, group * self.target.group + k0 * self.target.dims[3], bias, group * self.outs + k0, self.activation, space, each, tables, tables_each,
             )  # fmt: skip
 
 
