@@ -19,13 +19,16 @@ def running(channels: int) -> dict[str, object]:
 
 
 def batch_norm(F, tensors, options):
-    """PyTorch takes no gradient of running statistics."""
+    """PyTorch takes no gradient of running statistics, and activations one by one."""
     still = {name: t.detach() if name.startswith("running") else t for name, t in tensors.items()}
-    return F.batch_norm(**still, **options)
+    activation = options.get("activation")
+    y = F.batch_norm(**still, **{name: value for name, value in options.items() if name != "activation"})
+    return getattr(F, activation)(y) if activation else y
 
 
 CASES = {
     "batch_norm.8x64x56x56.training": Case("batch_norm", {**IMAGE, **running(64)}, {"training": True}, torch=batch_norm),
+    "batch_norm.8x64x56x56.training.relu": Case("batch_norm", {**IMAGE, **running(64)}, {"training": True, "activation": "relu"}, torch=batch_norm),
     "batch_norm.8x64x56x56": Case("batch_norm", {**IMAGE, **running(64)}, torch=batch_norm),
     "batch_norm.8x512x7x7.training": Case("batch_norm", {**DEEP, **running(512)}, {"training": True}, torch=batch_norm),
     "batch_norm.128x512.training": Case("batch_norm", {**MATRIX, **running(512)}, {"training": True}, torch=batch_norm),

@@ -24,14 +24,16 @@ def affine(x: np.ndarray, weight: Any, bias: Any) -> np.ndarray:
 
 
 def batch_norm(
-    input: Any, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5
-) -> np.ndarray:
+    input: Any, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None, training: bool = False, momentum: float = 0.1,
+    eps: float = 1e-5, activation: str | None = None,
+) -> np.ndarray:  # fmt: skip
     if training:
         axes = (0, *range(2, input.ndim))
         x = normalised(input, axes, eps) if input.size else input
     else:
         x = (input - per_channel(running_mean, input)) / np.sqrt(per_channel(running_var, input) + eps)
-    return affine(x, weight, bias)
+    y = affine(x, weight, bias)
+    return y if activation is None else np.clip(y, 0, {"relu": None, "relu6": 6}[activation])
 
 
 def instance_norm(
@@ -120,6 +122,11 @@ ROWS = [
     batch_row("training", (3, 5, 4, 7), training=True),
     batch_row("training_no_affine_eps", (2, 3, 30), affine=False, training=True, eps=0.1),
     batch_row("training_matrix", (9, 70), training=True),
+    batch_row("training_relu6", (3, 5, 4, 7), training=True, activation="relu6"),
+    batch_row("training_matrix_relu", (9, 70), training=True, activation="relu"),
+    batch_row("training_no_affine_relu", (2, 3, 30), affine=False, training=True, activation="relu"),
+    batch_row("inference_relu", (2, 5, 3, 3, 2), activation="relu"),
+    batch_row("inference_matrix_relu6", (4, 6), activation="relu6"),
     batch_row("inference", (2, 5, 3, 3, 2)),
     batch_row("inference_matrix", (4, 6)),
     channel_row("instance_norm", "plain", (3, 4, 5, 6)),
