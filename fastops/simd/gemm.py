@@ -1,9 +1,9 @@
 """General matrix multiplication: the only entry to it.
 
 After Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 34(3), 2008: the reduction is cut
-into chunks of KC, and a chunk of B is packed into panels. Here blocks of C are narrow and high, and whoever computes one packs
-the few panels it needs himself, just before he reads them: nobody waits for another, and B passes through the caches once.
-A is read where it lies: the inner product takes any stride (``product.py``).
+into chunks of KC, and a chunk of B is packed into panels. Here whoever computes a block of C, some rows by up to 32 panels,
+packs the panels that it needs, just before they are read: nobody waits for another, and B passes through the caches once. A is
+read where it lies: the inner product takes any stride (``product.py``). docs/decisions/008-products.md has the figures.
 
 Products of few rows, or small ones, read both matrices where they lie: copying would take longer than multiplying.
 """

@@ -162,7 +162,7 @@ def pack_phases(block, worker, w, w0, k_stride, c_stride, taps, phases, chosen, 
     count = lanes(w)
     width = NV * count
     s0 = worker * each
-    if taps == 1:  # a transposed matrix, and nothing to be sorted: 512 x 256 weights in 0.03 ms, by kernels 0.2
+    if taps == 1:  # a transposed matrix, and nothing to be sorted: 512 x 256 weights in 0.02 ms, by kernels 0.39
         for phase in range(phases.shape[0]):
             if phases[phase, 0] == 1:
                 call(pack_panels, (block, worker, w, w0, c_stride, k_stride, ins, outs, u[phases[phase, 2] :]))
@@ -273,23 +273,10 @@ def product_inside(
                 call(
                     table_product,
                     (
-                        pixels,
-                        n,
-                        space,
-                        s0,
-                        tables,
-                        t0 + i,
-                        steps,
-                        step0 + r * step_row + k,
-                        u,
-                        b0 + (r * in_row + k) * width,
-                        width,
-                        space,
-                        at + i * width,
-                        width,
-                        more,
+                        pixels, n, space, s0, tables, t0 + i, steps, step0 + r * step_row + k, u, b0 + (r * in_row + k) * width, width,
+                        space, at + i * width, width, more,
                     ),
-                )
+                )  # fmt: skip
         i += pixels
         g = end
 
@@ -593,8 +580,8 @@ _SUMS_BYTES = 256 << 10
 _SHARED_WEIGHTS_BYTES = 2 << 20
 _CHUNK_BYTES = 4 << 20
 _PACKED_BYTES = 8 << 20
-# Rows of taps in the padding are left out from this share on, in rows of so many pixels: where they are 12 of 100 of a 11x11
-# kernel's at 28x28 pixels, and the rows that meet fewer taps are computed one by one.
+# Rows of taps in the padding are left out from this share on, and in rows of so many pixels: output rows that meet fewer taps are
+# multiplied apart, which leaves register tiles half empty. A dilation of 2 at 28x28 pixels, 4.8 %, gains 5 % by it.
 _OUTSIDE = 0.045
 _LEAST_COLUMNS = 16
 # A block keeps the sums of all phases of a strided gradient. With so many, windows hardly overlap and im2col does better.
