@@ -63,6 +63,45 @@ def test_statistics_change_in_training_alone(rng):
     assert (var == 1).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 9), (40, 3)])
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+def test_an_activation_on_the_way(rng, activation, shape, dtype):
+    """The values of one operation after the other, at the kinks and at what is not a number too; and their gradients."""
+    mean, var = np.zeros(3), np.ones(3)
+    x = rng.integers(-9, 10, shape).astype(dtype)
+    x.flat[:4] = np.nan, np.inf, -np.inf, -0.0
+    options = {"running_mean": mean, "running_var": var, "eps": 0.0}
+    after = getattr(fastops, activation)
+    plain = fastops.batch_norm(x, **options)
+    np.testing.assert_array_equal(fastops.batch_norm(x, **options, activation=activation), after(plain))
+    x = rng.integers(-9, 10, shape).astype(dtype)
+    dy, weight, bias = rng.standard_normal(shape).astype(dtype), np.ones(3, dtype), np.array([1, -2, 0], dtype)
+    plain = fastops.batch_norm(x, weight=weight, bias=bias, **options)
+    passed = getattr(fastops, f"{activation}_backward")(dy, plain)
+    expected = fastops.batch_norm_backward(passed, x, weight=weight, bias=bias, **options)
+    for found, wanted in zip(fastops.batch_norm_backward(dy, x, weight=weight, bias=bias, **options, activation=activation), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5 if dtype == "float32" else 1e-12, atol=1e-6)
+
+
+def test_the_gradient_behind_an_activation_keeps_the_bias(rng):
+    """It needs its values, and whoever changes the array afterwards changes nothing."""
+    x, bias = rng.standard_normal((4, 3, 5)), np.array([0.5, -0.5, 0.0])
+    _, pullback = fastops.vjp(lambda x: fastops.batch_norm(x, None, None, None, bias, True, activation="relu"), x)
+    expected = fastops.batch_norm_backward(np.ones_like(x), x, None, None, None, bias, True, activation="relu", output_mask=(True, False, False))[0]
+    bias += 9
+    np.testing.assert_allclose(pullback(np.ones_like(x))[0], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+def test_second_derivative_behind_an_activation(rng, activation):
+    def penalty(x):
+        slope = fastops.grad(lambda x: (fastops.batch_norm(x, None, None, None, None, True, activation=activation) ** 2).sum())(x)
+        return (slope**2).sum()
+
+    fastops.check_grad(penalty, 3 * rng.standard_normal((4, 3, 5)))
+
+
 def test_the_gradient_of_inference_uses_the_statistics_of_the_forward_pass(rng):
     x, dy = rng.standard_normal((2, 4, 3, 5))
     mean, var = rng.standard_normal(3), rng.uniform(1, 2, 3)
@@ -162,6 +201,9 @@ WRONG = [
     ("batch_norm", {"input": X, "running_mean": [0.0] * 4, "running_var": np.ones(4), "training": True}, TypeError, "running_mean"),
     ("batch_norm", {"input": X, "running_mean": np.zeros(4, int), "running_var": np.ones(4)}, TypeError, "running_mean"),
     ("batch_norm", {"input": X, "running_mean": np.broadcast_to(0.0, 4), "running_var": None, "training": True}, ValueError, "running_mean"),
+    ("batch_norm", {"input": X, **RUNNING, "activation": "gelu"}, ValueError, "activation"),
+    ("batch_norm_backward", {"grad_output": X, "input": X, **RUNNING, "activation": ["relu"]}, ValueError, "activation"),
+    ("batch_norm_backward", {"grad_output": X, "input": X, **RUNNING, "bias": np.ones(3), "activation": "relu"}, ValueError, "bias"),
     ("batch_norm", {"input": X, **RUNNING, "weight": np.ones(3)}, ValueError, "weight"),
     ("batch_norm", {"input": X, **RUNNING, "bias": np.ones((4, 1))}, ValueError, "bias"),
     ("batch_norm", {"input": X, **RUNNING, "weight": np.ones(4, "f4")}, TypeError, "weight"),
