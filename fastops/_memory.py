@@ -16,6 +16,7 @@ import numpy as np
 
 # From so many bytes on: smaller results come from the allocator's own lists.
 LARGE = 1 << 19
+_FEW = LARGE // 8  # elements of whatever dtype
 # At most so many are kept; what was let go of longest ago goes first.
 _KEEP = 256 << 20
 _LINE = 64
@@ -60,6 +61,7 @@ class _Kept:
 
 
 _kept = _Kept()
+_numpy_empty = np.empty
 
 
 class _Lender:
@@ -82,9 +84,9 @@ def _rounded(size: int) -> int:
 
 def empty(shape: int | tuple[int, ...], dtype: Any = float) -> np.ndarray:
     """``numpy.empty``; large arrays begin on a cache line."""
-    count = shape if isinstance(shape, int) else prod(shape)
-    if count * 8 < LARGE:
-        return np.empty(shape, dtype)
+    count = shape if type(shape) is int else prod(shape)  # type: ignore[arg-type]
+    if count < _FEW:
+        return _numpy_empty(shape, dtype)
     dtype = np.dtype(dtype)
     size = count * dtype.itemsize
     if size < LARGE:

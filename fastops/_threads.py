@@ -112,8 +112,10 @@ def set_num_threads(n: int) -> None:
 
 def threads_for(nanoseconds: float) -> int:
     """How many threads are worth waking for work that takes one thread about so long."""
+    if nanoseconds < 2 * _GRAIN_NS:
+        return 1
     limit = _limit if _limit is not None else get_num_threads()
-    return limit if nanoseconds >= limit * _GRAIN_NS else max(1, int(nanoseconds / _GRAIN_NS))
+    return limit if nanoseconds >= limit * _GRAIN_NS else int(nanoseconds / _GRAIN_NS)
 
 
 def layer() -> str:

@@ -129,12 +129,30 @@ class TestClasses:
     def test_targets_that_are_no_classes(self, op, bad, monkeypatch):
         from fastops.ops.loss import classes
 
+        made = []
+
+        def marked(shape, dtype=float):
+            made.append(np.full(shape, 7, dtype))
+            return made[-1]
+
+        monkeypatch.setattr(classes, "empty", marked)
+        with pytest.raises(ValueError, match=f"^{op}: target must be at least 0 and less than the number of classes, 5, got {bad}"):
+            getattr(fastops, op)(X, np.array([0, 1, bad, 2]))
+        assert made and all((array == 7).all() for array in made), "a block ran"
+
+    @pytest.mark.parametrize("op", ["nll_loss", "cross_entropy"])
+    def test_targets_that_are_no_classes_in_the_gradient(self, op, monkeypatch):
+        from fastops.ops.loss import classes
+
         def never(*args):
             raise AssertionError("a kernel ran")
 
-        monkeypatch.setattr(classes, "_forward", never)
-        with pytest.raises(ValueError, match=f"^{op}: target must be at least 0 and less than the number of classes, 5, got {bad}"):
-            getattr(fastops, op)(X, np.array([0, 1, bad, 2]))
+        monkeypatch.setattr(classes, "_backward", never)
+        monkeypatch.setattr(classes, "_pick", never)
+        with pytest.raises(ValueError, match=f"^{op}_backward: target must be at least 0 and less than the number of classes, 5, got 5"):
+            getattr(fastops, op + "_backward")(1.0, X, np.array([0, 1, 5, 2]))
+        with pytest.raises(ValueError, match="target must be at least 0 and less than the number of classes, 0, got 1"):
+            getattr(fastops, op)(np.zeros((1, 0)), np.array([1]))
 
     def test_ignored_targets_need_not_be_classes(self):
         t = np.array([1, -100, 4, 2])

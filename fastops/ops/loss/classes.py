@@ -47,8 +47,8 @@ _FEW = 1 << 12
 _NS_PER_ELEMENT = 0.7
 
 
-@launcher
-def _scan(threads, target, classes, ignore_index, weight):
+@function
+def _first_wrong(target, classes, ignore_index, weight):
     """Where the first target is that is no class, else -1; and the sum of the weights of those not ignored."""
     total = 0.0
     if weight.size == 0:
@@ -65,6 +65,11 @@ def _scan(threads, target, classes, ignore_index, weight):
                 return i, total
             total += weight[target[i]] if weight.size > 0 else 1
     return -1, total
+
+
+@launcher
+def _scan(threads, target, classes, ignore_index, weight):
+    return _first_wrong(target, classes, ignore_index, weight)
 
 
 @launcher
@@ -232,18 +237,27 @@ def _forward_block(
 @launcher
 def _forward(
     threads, blocks, x, classes, length, together, target, ignore_index, probabilities, weight, keep, share, values,
-    largest, log_sum, losses, divisor, out,
+    stats, losses, mean, out,
 ):  # fmt: skip
-    """x (N, C, L) flat; target, largest, log_sum, losses (N L); out, unless it is empty, takes the sum of the losses / divisor."""
+    """Where the first target is that is no class, else -1.
+
+    x (N, C, L) flat; target, losses (N L), stats (2, N L); out, unless it is empty, takes the sum of the losses, or their mean.
+    """
+    divisor = float(losses.size)
+    if target.size > 0:
+        wrong, divisor = _first_wrong(target, classes, ignore_index, weight)
+        if wrong >= 0:
+            return wrong
     parallel(
         _forward_block, blocks, threads,
         (
-            x, classes, length, together, target, ignore_index, probabilities, weight, keep, share, values, largest,
-            log_sum, losses,
+            x, classes, length, together, target, ignore_index, probabilities, weight, keep, share, values, stats[0],
+            stats[1], losses,
         ),
     )  # fmt: skip
     if out.size > 0:
-        out[0] = span_sum(losses, 0, losses.size) / divisor
+        out[0] = span_sum(losses, 0, losses.size) / (divisor if mean else 1.0)
+    return -1
 
 
 # ---- backward
@@ -439,7 +453,7 @@ def _layout(shape: tuple[int, ...]) -> tuple[int, int, int, tuple[int, ...]]:
     return shape[axis], math.prod(shape[axis + 1 :]), math.prod(outside), outside
 
 
-@dataclass
+@dataclass(slots=True)
 class _Call:
     """The checked arguments of a call: x (N, C, L), the targets as classes (N L) or probabilities (N, C, L), one of them empty."""
 
@@ -452,7 +466,6 @@ class _Call:
     weight: Array
     output_shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    divisor: float
     ignore_index: int
     probable: bool
 
@@ -495,7 +508,8 @@ def _prepare(op: str, input: Any, target: Any, weight: Any, ignore_index: int, p
         if w.shape != (classes,):
             raise ValueError(f"{op}: weight must have shape ({classes},), one for each class, got {w.shape}")
         w = w.astype(x.dtype, copy=False)
-    ignore_index = _check.integer(op, "ignore_index", ignore_index, minimum=-(2**63))
+    if type(ignore_index) is not int:
+        ignore_index = _check.integer(op, "ignore_index", ignore_index, minimum=-(2**63))
     t = _classes(op, target)
     if t is None:
         if not probable or np.shape(target) != shape:
@@ -510,14 +524,25 @@ def _prepare(op: str, input: Any, target: Any, weight: Any, ignore_index: int, p
             raise ValueError(f"{op}: ignore_index must be negative where target holds probabilities, got {ignore_index}")
         if w.size == 0:
             w = np.ones(classes, x.dtype)
-        return _Call(x.ravel(), classes, length, rows, _EMPTY["q"], q.astype(x.dtype, copy=False).ravel(), w, outside, dtype, float(rows), ignore_index, True)
+        return _Call(x.ravel(), classes, length, rows, _EMPTY["q"], q.astype(x.dtype, copy=False).ravel(), w, outside, dtype, ignore_index, True)
     if t.shape != outside:
         raise ValueError(f"{op}: target must have shape {outside}, that of input without its classes, got {t.shape}")
-    t = t.ravel()
-    wrong, divisor = _scan(1, t, classes, ignore_index, w)
+    return _Call(x.ravel(), classes, length, rows, t.ravel(), nothing, w, outside, dtype, ignore_index, False)
+
+
+def _check_targets(op: str, c: _Call, wrong: int) -> None:
+    """``wrong`` is the place of the first target that is no class, or -1."""
     if wrong >= 0:
-        raise ValueError(f"{op}: target must be at least 0 and less than the number of classes, {classes}, got {t[wrong]}")
-    return _Call(x.ravel(), classes, length, rows, t, nothing, w, outside, dtype, divisor, ignore_index, False)
+        raise ValueError(f"{op}: target must be at least 0 and less than the number of classes, {c.classes}, got {c.target[wrong]}")
+
+
+def _divisor(op: str, c: _Call) -> float:
+    """What a mean divides by; raises where a target is no class."""
+    if c.probable:
+        return float(c.rows)
+    wrong, divisor = _scan(1, c.target, c.classes, c.ignore_index, c.weight)
+    _check_targets(op, c, wrong)
+    return divisor
 
 
 def _smoothing(op: str, label_smoothing: float, call: _Call) -> tuple[float, float]:
@@ -530,32 +555,32 @@ def _smoothing(op: str, label_smoothing: float, call: _Call) -> tuple[float, flo
     return 1 - e, e / max(call.classes, 1)
 
 
-def _evaluate(c: _Call, reduction: str, keep: float, share: float, normalised: bool) -> tuple[Array, Array]:
+def _evaluate(op: str, c: _Call, reduction: str, keep: float, share: float, normalised: bool) -> tuple[Array, Array]:
     """The loss, and the normaliser (2, N L), which is empty for nll_loss."""
-    kind = c.x.dtype
-    out = empty(() if reduction != "none" else c.output_shape, kind)
+    kind, none = c.x.dtype, reduction == "none"
+    out = empty(c.output_shape if none else (), kind)
     stats = empty((2, c.rows), kind) if normalised else _NO_STATS[kind.char]
-    none = reduction == "none"
     if c.x.size == 0:
+        _divisor(op, c)
         out[...] = 0.0 if c.rows or reduction == "sum" or none else math.nan
         return to_dtype(out, c.dtype), stats
     losses = out.ravel() if none else empty(c.rows, kind)
     blocks, together = c.blocks()
     threads = threads_for(c.x.size * _NS_PER_ELEMENT if normalised else c.rows * 4.0)
-    _forward(
+    wrong = _forward(
         threads, blocks, c.x, c.classes, c.length, together, c.target, c.ignore_index, c.probabilities, c.weight, keep,
-        share, scratch(threads * _RUN, NAMES[kind.char]), stats[0], stats[1], losses,
-        c.divisor if reduction == "mean" else 1.0, _EMPTY[kind.char] if none else out.ravel(),
+        share, scratch(threads * _RUN, NAMES[kind.char]), stats, losses, reduction == "mean", _EMPTY[kind.char] if none else out.ravel(),
     )  # fmt: skip
+    _check_targets(op, c, wrong)
     return to_dtype(out, c.dtype), stats
 
 
-def _scale(op: str, c: _Call, grad_output: Any, reduction: str) -> tuple[float, Array]:
+def _scale(op: str, c: _Call, grad_output: Any, reduction: str, divisor: float) -> tuple[float, Array]:
     """The gradient of the loss of a row: one number for all, or one each."""
     g = cotangent(op, grad_output, c.output_shape if reduction == "none" else (), c.dtype)
     if isinstance(g, np.ndarray):
         return 1.0, g.ravel()
-    return (g / c.divisor if c.divisor else g * math.nan) if reduction == "mean" else g, _EMPTY[c.x.dtype.char]
+    return (g / divisor if divisor else g * math.nan) if reduction == "mean" else g, _EMPTY[c.x.dtype.char]
 
 
 # ---- public functions
@@ -595,7 +620,7 @@ def nll_loss(input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = Non
             if _nll(1, input.ravel(), classes, length, target.ravel(), ignore_index, each, whole, reduction == "mean") < 0:
                 return out
     c = _prepare(op, input, target, weight, ignore_index, probable=False)
-    return _evaluate(c, reduction, 1.0, 0.0, normalised=False)[0]
+    return _evaluate(op, c, reduction, 1.0, 0.0, normalised=False)[0]
 
 
 def nll_loss_backward(
@@ -616,7 +641,7 @@ def nll_loss_backward(
     check_reduction(op, reduction)
     dx = np.zeros(np.shape(input), np.asarray(input).dtype.newbyteorder("="))
     c = _prepare(op, dx, target, weight, ignore_index, probable=False)
-    scale, g = _scale(op, c, grad_output, reduction)
+    scale, g = _scale(op, c, grad_output, reduction, _divisor(op, c))
     if dx.size:
         _pick(1, c.target, c.ignore_index, c.classes, c.length, c.weight, scale, g, c.x)
     return to_dtype(c.x.reshape(dx.shape), c.dtype)
@@ -625,7 +650,8 @@ def nll_loss_backward(
 def _cross_entropy(op: str, input: Any, target: Any, weight: Any, ignore_index: int, reduction: str, label_smoothing: float) -> tuple[Array, Array]:
     check_reduction(op, reduction)
     c = _prepare(op, input, target, weight, ignore_index, probable=True)
-    return _evaluate(c, reduction, *_smoothing(op, label_smoothing, c), normalised=True)
+    keep, share = _smoothing(op, label_smoothing, c)
+    return _evaluate(op, c, reduction, keep, share, normalised=True)
 
 
 @operation
@@ -671,7 +697,8 @@ def cross_entropy_backward(
     check_mask(op, output_mask, 3)
     c = _prepare(op, input, target, weight, ignore_index, probable=True)
     keep, share = _smoothing(op, label_smoothing, c)
-    scale, g = _scale(op, c, grad_output, reduction)
+    divisor = _divisor(op, c)
+    scale, g = _scale(op, c, grad_output, reduction, divisor)
     kind, shape = c.x.dtype, np.shape(input)
     if normalizer is not None and (normalizer.shape, normalizer.dtype) != ((2, c.rows), kind):
         raise ValueError(f"{op}: normalizer must have shape {(2, c.rows)} and dtype {kind}, got {normalizer.shape} and {normalizer.dtype}")
@@ -688,11 +715,11 @@ def cross_entropy_backward(
             keep, share, scratch(threads * _RUN, NAMES[kind.char]), stats[0], stats[1], normalizer is not None, scale,
             g, nothing if dx is None else dx.ravel(), nothing if dq is None else dq.ravel(),
         )  # fmt: skip
-    dw = _weight_gradient(c, reduction, keep, share, scale, g, stats) if weighted else None
+    dw = _weight_gradient(c, reduction == "mean", divisor, keep, share, scale, g, stats) if weighted else None
     return to_dtype(dx, c.dtype), to_dtype(dq, c.dtype), to_dtype(dw, c.dtype)
 
 
-def _weight_gradient(c: _Call, reduction: str, keep: float, share: float, scale: float, g: Array, stats: Array) -> Array:
+def _weight_gradient(c: _Call, mean: bool, divisor: float, keep: float, share: float, scale: float, g: Array, stats: Array) -> Array:
     """sum over rows of g (keep q + share) (m - x + s), for each class. Few train these weights: written for brevity, not for speed."""
     shape = c.rows // max(c.length, 1), c.classes, c.length
     m, s = (part.reshape(shape[0], 1, shape[2]).astype(np.float64) for part in stats)
@@ -705,9 +732,9 @@ def _weight_gradient(c: _Call, reduction: str, keep: float, share: float, scale:
     each = (keep * q + share * counted) * (m - c.x.reshape(shape) + s)
     each *= g.reshape(shape[0], 1, shape[2]) if g.size else scale
     total = each.sum(axis=(0, 2))
-    if reduction == "mean" and not c.probable:
+    if mean and not c.probable:
         # the divisor, the sum of the weights of the targets, grows too
-        total -= (total * c.weight).sum() / (c.divisor or math.nan) * q.sum(axis=(0, 2))
+        total -= (total * c.weight).sum() / (divisor or math.nan) * q.sum(axis=(0, 2))
     return total.astype(c.x.dtype)
 
 

@@ -31,23 +31,27 @@ from fastops.simd.reduce import BLOCK, span_dot, sum_axis
 # Rows whose gradients of weight and bias are added in their own format.
 _ROWS = 64
 
+_NONE = np.empty((2, 0))
+
 
 @separate
-def _forward_rows(block, worker, x, centred, eps, weight, bias, together, mean, var, y):
-    """y, mean and var of some rows; x and y (rows, D), weight and bias (D,) or empty (bias alone is not)."""
+def _forward_rows(block, worker, x, centred, eps, weight, bias, together, kept, y):
+    """y of some rows, and mean and var in ``kept`` (2, rows); x and y (rows, D), weight and bias (D,); any may be empty, bias not alone."""
     rows, D = x.shape
     number = x.dtype.type
     flat = x.reshape(-1)
     for row in range(block * together, min((block + 1) * together, rows)):
         if centred:
-            mean[row], var[row] = statistics(flat, row * D, 1, 0, D)
+            mean, var = statistics(flat, row * D, 1, 0, D)
         else:
-            mean[row], var[row] = 0.0, span_dot(flat, row * D, flat, row * D, D) / D
+            mean, var = 0.0, span_dot(flat, row * D, flat, row * D, D) / D
+        if kept.size > 0:
+            kept[0, row], kept[1, row] = mean, var
         if y.size == 0:
             continue
-        near = number(mean[row])
-        scale = 1 / np.sqrt(var[row] + eps)
-        factor, rest = number(scale), number((near - mean[row]) * scale)
+        near = number(mean)
+        scale = 1 / np.sqrt(var + eps)
+        factor, rest = number(scale), number((near - mean) * scale)
         source, target = x[row], y[row]
         if bias.size > 0:
             for j in range(D):
@@ -121,8 +125,8 @@ def _backward_rows(block, worker, dy, x, centred, eps, weight, together, mean, v
 
 
 @launcher
-def _forward(threads, x, centred, eps, weight, bias, together, mean, var, y):
-    parallel(_forward_rows, (x.shape[0] + together - 1) // together, threads, (x, centred, eps, weight, bias, together, mean, var, y))
+def _forward(threads, x, centred, eps, weight, bias, together, kept, y):
+    parallel(_forward_rows, (x.shape[0] + together - 1) // together, threads, (x, centred, eps, weight, bias, together, kept, y))
 
 
 @launcher
@@ -146,22 +150,31 @@ def _matrix(a: Array, rows: int, D: int) -> Array:
     return a if a.shape == (rows, D) else a.reshape(rows, D)
 
 
-def _normalise(
-    x: Array, D: int, centred: bool, eps: float, weight: Array | None, bias: Array | None, only_statistics: bool = False,
-) -> tuple[Array, Array, Array]:  # fmt: skip
-    rows = x.size // D if D else 0
-    y = empty(0 if only_statistics else x.shape, x.dtype)
-    both = empty((2, rows))
-    mean, var = both[0], both[1]  # unpacked, as an iterator, they take 0.5 us more
+def _normalise(x: Array, D: int, centred: bool, eps: float, weight: Array | None, bias: Array | None, keep: bool) -> tuple[Array, Array]:
+    """y, and if they are to be kept mean and var of each row (2, rows)."""
+    y = empty(x.shape, x.dtype)
+    kept = empty((2, x.size // D if D else 0)) if keep else _NONE
     if x.size:
         if weight is None:
             weight = np.ones(D, x.dtype) if bias is not None else empty(0, x.dtype)
-        bias = empty(0, x.dtype) if bias is None else bias
-        _forward(
-            threads_for(x.size * NS_FORWARD), _matrix(x, rows, D), centred, eps, weight if weight.ndim == 1 else weight.reshape(-1),
-            bias if bias.ndim == 1 else bias.reshape(-1), max(1, BUNDLE // D), mean, var, _matrix(y, 0 if only_statistics else rows, D),
-        )  # fmt: skip
-    return y, mean, var
+        _run(x, D, centred, eps, weight, empty(0, x.dtype) if bias is None else bias, kept, y)
+    return y, kept
+
+
+def _statistics(x: Array, D: int, centred: bool, eps: float) -> Array:
+    kept = empty((2, x.size // D if D else 0))
+    if x.size:
+        none = empty(0, x.dtype)
+        _run(x, D, centred, eps, none, none, kept, none)
+    return kept
+
+
+def _run(x: Array, D: int, centred: bool, eps: float, weight: Array, bias: Array, kept: Array, y: Array) -> None:
+    _forward(
+        threads_for(x.size * NS_FORWARD), x if x.ndim == 2 and x.shape[1] == D else x.reshape(-1, D), centred, eps,
+        weight if weight.ndim == 1 else weight.reshape(-1), bias if bias.ndim == 1 else bias.reshape(-1), max(1, BUNDLE // D), kept,
+        y if y.ndim == 2 and y.shape[1] == D else y.reshape(-1, D),
+    )  # fmt: skip
 
 
 def _gradients(
@@ -186,15 +199,15 @@ def _gradients(
 
 
 def _layer_norm(
-    op: str, input: ArrayLike, normalized_shape: Any, weight: ArrayLike | None, bias: ArrayLike | None, eps: float,
-) -> tuple[Array, Array, Array]:  # fmt: skip
+    op: str, input: ArrayLike, normalized_shape: Any, weight: ArrayLike | None, bias: ArrayLike | None, eps: float, keep: bool,
+) -> tuple[Array, Array]:  # fmt: skip
     (x, w, b), dtype = _check.as_arrays(op, optional=("weight", "bias"), input=input, weight=weight, bias=bias)
     row = _rows(op, x.shape, normalized_shape)
     check_shape(op, "weight", w, row)
     check_shape(op, "bias", b, row)
     check_eps(op, eps)
-    y, mean, var = _normalise(x, prod(row), True, float(eps), w, b)
-    return y if y.dtype is dtype else y.astype(dtype, copy=False), mean, var
+    y, kept = _normalise(x, prod(row), True, float(eps), w, b, keep)
+    return y if y.dtype is dtype else y.astype(dtype, copy=False), kept
 
 
 @operation
@@ -220,15 +233,15 @@ def layer_norm(
     array([[-1.,  1.],
            [-1.,  1.]])
     """
-    return _layer_norm("layer_norm", input, normalized_shape, weight, bias, eps)[0]
+    return _layer_norm("layer_norm", input, normalized_shape, weight, bias, eps, False)[0]
 
 
 def _record_layer_norm(
     input: ArrayLike, normalized_shape: int | tuple[int, ...], weight: ArrayLike | None = None, bias: ArrayLike | None = None,
     eps: float = 1e-5,
 ) -> tuple[Array, dict[str, Array]]:  # fmt: skip
-    y, mean, var = _layer_norm("layer_norm", input, normalized_shape, weight, bias, eps)
-    return y, {"mean": mean, "var": var}
+    y, kept = _layer_norm("layer_norm", input, normalized_shape, weight, bias, eps, True)
+    return y, {"mean": kept[0], "var": kept[1]}
 
 
 def layer_norm_backward(
@@ -255,7 +268,8 @@ def layer_norm_backward(
     check_eps(op, eps)
     D, eps = prod(row), float(eps)
     if mean is None or var is None:
-        statistics = _normalise(x, D, True, eps, None, None, only_statistics=True)[1:]
+        kept = _statistics(x, D, True, eps)
+        statistics = kept[0], kept[1]
     else:
         rows = x.size // D if D else 0
         statistics = given(op, "mean", mean, rows), given(op, "var", var, rows)
@@ -273,12 +287,14 @@ def _rms_eps(op: str, eps: float | None, x: Array) -> float:
     return float(eps)
 
 
-def _rms_norm(op: str, input: ArrayLike, normalized_shape: Any, weight: ArrayLike | None, eps: float | None) -> tuple[Array, Array]:
+def _rms_norm(
+    op: str, input: ArrayLike, normalized_shape: Any, weight: ArrayLike | None, eps: float | None, keep: bool,
+) -> tuple[Array, Array]:  # fmt: skip
     (x, w), dtype = _check.as_arrays(op, optional="weight", input=input, weight=weight)
     row = _rows(op, x.shape, normalized_shape)
     check_shape(op, "weight", w, row)
-    y, _, square = _normalise(x, prod(row), False, _rms_eps(op, eps, x), w, None)
-    return y.astype(dtype, copy=False), square
+    y, kept = _normalise(x, prod(row), False, _rms_eps(op, eps, x), w, None, keep)
+    return y if y.dtype is dtype else y.astype(dtype, copy=False), kept
 
 
 @operation
@@ -300,14 +316,14 @@ def rms_norm(input: ArrayLike, normalized_shape: int | tuple[int, ...], weight: 
     >>> rms_norm([[1.0, 7.0]], 2).round(3)
     array([[0.2, 1.4]])
     """
-    return _rms_norm("rms_norm", input, normalized_shape, weight, eps)[0]
+    return _rms_norm("rms_norm", input, normalized_shape, weight, eps, False)[0]
 
 
 def _record_rms_norm(
     input: ArrayLike, normalized_shape: int | tuple[int, ...], weight: ArrayLike | None = None, eps: float | None = None,
 ) -> tuple[Array, dict[str, Array]]:  # fmt: skip
-    y, square = _rms_norm("rms_norm", input, normalized_shape, weight, eps)
-    return y, {"mean_square": square}
+    y, kept = _rms_norm("rms_norm", input, normalized_shape, weight, eps, True)
+    return y, {"mean_square": kept[1]}
 
 
 def rms_norm_backward(
@@ -331,7 +347,7 @@ def rms_norm_backward(
     check_shape(op, "weight", w, row)
     D, eps = prod(row), _rms_eps(op, eps, x)
     if mean_square is None:
-        mean_square = _normalise(x, D, False, eps, None, None, only_statistics=True)[2]
+        mean_square = _statistics(x, D, False, eps)[1]
     square = given(op, "mean_square", mean_square, x.size // D if D else 0)
     mask = output_mask[0], output_mask[1] and weight is not None
     dx, dw, _ = _gradients(dy, x, D, False, eps, w, (np.zeros_like(square), square), (*mask, False))
