@@ -13,6 +13,7 @@ from operator import index
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import NDArray
 
 from fastops._memory import empty
@@ -62,7 +63,7 @@ def as_arrays(op: str, *, optional: str | tuple[str, ...] = (), **values: Any) -
     absent = (optional,) if isinstance(optional, str) else optional
     ready, kind = [], None
     for name, value in values.items():  # the usual case: 0.25 us an array instead of 0.45
-        if type(value) is np.ndarray:
+        if type(value) is ndarray:
             dtype = value.dtype
             if not ((dtype is kind or (kind is None and dtype in _COMPILED)) and value.flags.carray):
                 break

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
-
+from fastops import _check
 from fastops._check import Array
 
 Mask = tuple[bool, bool, bool]
@@ -33,12 +32,11 @@ def running(op: str, name: str, value: Any, channels: int) -> Array:
     return value
 
 
-def given(op: str, name: str, value: ArrayLike, count: int) -> Array:
+def given(op: str, name: str, value: Any, count: int) -> Array:
     """Statistics that the forward pass has kept, or running ones, as kernels take them."""
-    if isinstance(value, np.ndarray) and value.dtype == np.float64 and value.flags.carray:
-        array: Array = value
-    else:
-        array = np.array(value, np.float64, order="C")
+    if type(value) is not np.ndarray or value.dtype.char not in "efd":
+        value = _check.as_array(op, name, value)
+    array: Array = value if value.dtype == np.float64 and value.flags.carray else value.astype(np.float64, order="C")
     check_shape(op, name, array, (count,))
     return array
 

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import Array
+from fastops._jit import launcher
 from fastops._memory import empty
 from fastops._op import operation, register
 from fastops.ops.norm import core
@@ -30,29 +31,36 @@ _AXES = "axes (N, C, ...)"
 # Between what numbers an activation confines the result.
 Limits = tuple[float | None, float | None]
 NONE: Limits = (None, None)
+_NOTHING = np.empty(0)
 _ACTIVATIONS: dict[str | None, Limits] = {None: NONE, "relu": (0.0, None), "relu6": (0.0, 6.0)}
 
 
 class _Call:
     """A checked call: arrays, groups, and the statistics if they are not those of the input."""
 
+    __slots__ = ("batch", "bias", "channels", "dtype", "dy", "eps", "length", "weight", "x")
+
     def __init__(self, op: str, eps: float, **arrays: ArrayLike | None) -> None:
         """The arrays are input, weight and bias, or grad_output, input and weight."""
         ready, self.dtype = _check.as_arrays(op, optional=("weight", "bias"), **arrays)
         if "bias" in arrays:
-            self.dy, (self.x, self.weight, self.bias) = None, ready
+            x, weight, bias = ready
+            dy = None
         else:
-            (self.dy, self.x, self.weight), self.bias = ready, None
-        shape = self.x.shape
+            dy, x, weight = ready
+            bias = None
+        shape = x.shape
         if len(shape) < 2:
             raise ValueError(f"{op}: input must have {_AXES}, got shape {shape}")
-        if self.dy is not None and self.dy.shape != shape:
-            raise ValueError(f"{op}: grad_output must have the shape of input, {shape}, got {self.dy.shape}")
-        self.batch, self.channels, self.length = shape[0], shape[1], prod(shape[2:])
-        check_shape(op, "weight", self.weight, (self.channels,))
-        check_shape(op, "bias", self.bias, (self.channels,))
+        if dy is not None and dy.shape != shape:
+            raise ValueError(f"{op}: grad_output must have the shape of input, {shape}, got {dy.shape}")
+        self.batch, channels = shape[:2]
+        self.length = prod(shape[2:])
+        check_shape(op, "weight", weight, (channels,))
+        check_shape(op, "bias", bias, (channels,))
         check_eps(op, eps)
         self.eps = float(eps)
+        self.x, self.dy, self.weight, self.bias, self.channels = x, dy, weight, bias, channels
 
     def forward(
         self, groups: Groups, statistics: tuple[Array, Array] | None, only_statistics: bool = False, limits: Limits = NONE,
@@ -89,12 +97,9 @@ def _channels(c: _Call, training: bool) -> Groups:
 
 
 def _fixed_statistics(op: str, mean: Any, var: Any, channels: int, wanted: str) -> tuple[Array, Array]:
-    def checked(name: str, value: Any) -> Array:
-        if value is None:
-            raise ValueError(f"{op}: {name} must be given unless {wanted}")
-        return given(op, name, _check.as_array(op, name, value), channels)
-
-    return checked("running_mean", mean), checked("running_var", var)
+    if mean is None or var is None:
+        raise ValueError(f"{op}: {'running_mean' if mean is None else 'running_var'} must be given unless {wanted}")
+    return given(op, "running_mean", mean, channels), given(op, "running_var", var, channels)
 
 
 def _check_running(op: str, mean: Any, var: Any, channels: int, momentum: Any) -> None:
@@ -105,12 +110,22 @@ def _check_running(op: str, mean: Any, var: Any, channels: int, momentum: Any) -
         raise TypeError(f"{op}: momentum must be a number, got {momentum!r}")
 
 
+@launcher
+def _blend(threads, mean, var, momentum, correction, running_mean, running_var):
+    """running += momentum (new - running), with the unbiased variance; either may be empty."""
+    for i in range(running_mean.size):
+        running_mean[i] = (1 - momentum) * running_mean[i] + momentum * mean[i]
+    for i in range(running_var.size):
+        running_var[i] = (1 - momentum) * running_var[i] + momentum * correction * var[i]
+
+
 def _update(running_mean: Any, running_var: Any, mean: Array, var: Array, count: int, momentum: float) -> None:
-    """running += momentum (new - running), with the unbiased variance."""
-    if running_mean is not None:
-        running_mean[...] = (1 - momentum) * running_mean + momentum * mean
-    if running_var is not None:
-        running_var[...] = (1 - momentum) * running_var + (momentum * count / (count - 1)) * var
+    # a kernel takes 1 us for what NumPy takes 4
+    ready = [_NOTHING if a is None else a if a.dtype.char in "fd" and a.flags.carray else a.astype(np.float64) for a in (running_mean, running_var)]
+    _blend(1, mean, var, float(momentum), count / (count - 1), ready[0], ready[1])
+    for running, updated in zip((running_mean, running_var), ready):
+        if running is not None and running is not updated:
+            running[...] = updated
 
 
 def _limits(op: str, activation: str | None) -> Limits:
@@ -206,7 +221,7 @@ def batch_norm_backward(
     c = _Call(op, eps, grad_output=grad_output, input=input, weight=weight)
     limits = _limits(op, activation)
     if limits != NONE and bias is not None:
-        c.bias = given(op, "bias", _check.as_array(op, "bias", bias), c.channels).astype(c.x.dtype, copy=False)
+        c.bias = given(op, "bias", bias, c.channels).astype(c.x.dtype, copy=False)
     groups = _channels(c, training)
     if mean is not None and var is not None:
         statistics = given(op, "mean", mean, c.channels), given(op, "var", var, c.channels)
