@@ -177,12 +177,15 @@ def _apply(x, start, length, near, scale, shift, limits, y):
     """y = (x - near) scale + shift, within limits, over a span."""
     step, centre, factor, summand = lanes(x), splat(x, near), splat(x, scale), splat(x, shift)
     low, high = splat(x, limits[0]), splat(x, limits[1])
-    i, end = start, start + length
-    while end - i >= step:
+    if length < step:  # a masked store takes 20 ns
+        for j in range(start, start + length):
+            y[j] = _confined((x[j] - near) * scale + shift, limits[0], limits[1])
+        return
+    i, last = start, start + length - step
+    while i < start + length:
+        i = min(i, last)  # the last vector overlaps the one before it
         store(y, i, _confined(fma(load(x, i) - centre, factor, summand), low, high))
         i += step
-    for j in range(i, end):  # a masked store takes 20 ns
-        y[j] = _confined((x[j] - near) * scale + shift, limits[0], limits[1])
 
 
 @function
@@ -191,15 +194,18 @@ def _apply_gradient(dy, x, start, length, near, scale, slope, shift, limits, val
     step, centre, factor = lanes(x), splat(x, near), splat(x, scale)
     tilt, summand = splat(x, slope), splat(x, shift)
     intercept, low, high = splat(x, value), splat(x, limits[0]), splat(x, limits[1])
-    i, end = start, start + length
-    while end - i >= step:
+    if length < step:
+        for j in range(start, start + length):
+            p = _let_through(dy[j], x[j] - near, limits, scale, value, limits[0], limits[1])
+            dx[j] = p * scale + ((x[j] - near) * slope + shift)
+        return
+    i, last = start, start + length - step
+    while i < start + length:
+        i = min(i, last)
         m = load(x, i) - centre
         p = _let_through(load(dy, i), m, limits, factor, intercept, low, high)
         store(dx, i, fma(p, factor, fma(m, tilt, summand)))
         i += step
-    for j in range(i, end):
-        p = _let_through(dy[j], x[j] - near, limits, scale, value, limits[0], limits[1])
-        dx[j] = p * scale + ((x[j] - near) * slope + shift)
 
 
 @separate
