@@ -19,12 +19,14 @@ from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import Array
+from fastops._jit import formula
 from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activation_entry
 from fastops.simd.gemm import gemm_strided, multiply, rows_by_rows
+from fastops.simd.maps import Map
 from fastops.simd.reduce import sum_axis, sum_to
 
 Number = int | float
@@ -35,6 +37,14 @@ _FEW_ROWS = 8
 _NS_PER_PRODUCT = 0.05
 
 _NOTHING = {np.dtype(name): np.empty(0, name) for name in ("float32", "float64")}
+
+
+@formula
+def _scaled(x, a, b):
+    return x * a
+
+
+_SCALED = Map(__name__, _scaled, 0.1)
 
 
 def _matrix_product(a: Array, b: Array, c: Array, a_turned: bool = False) -> None:
@@ -331,7 +341,10 @@ def _add_product(
         _product(a, b, whole, alpha=alpha, bias=c)
     else:
         if beta != 0:  # 0 does not even look at the input, which may be NaN
-            np.multiply(np.broadcast_to(c, shape), c.dtype.type(beta), out=y)
+            if c.shape == shape:
+                _SCALED.of(op, c, float(beta), out=y)
+            else:
+                np.multiply(np.broadcast_to(c, shape), c.dtype.type(beta), out=y)
         _product(a, b, whole, alpha=alpha, accumulate=beta != 0)
     return _check.deliver(y, out, dtype)
 

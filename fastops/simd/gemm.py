@@ -194,22 +194,30 @@ def _way(rows: int, cols: int, depth: int, b_col: int, dtype: str) -> int:
 
 @separate
 def _direct_block(
-    block, worker, way, strips, rows, cols, depth, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch, c_row, accumulate,
-    bias, bias_row, bias_col, activation, panels,
+    block, worker, way, strips, rows, cols, depth, alpha, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch, c_row, accumulate,
+    bias, bias_row, bias_col, activation, panels, copies,
 ):  # fmt: skip
-    """A strip of columns of one product of the batch; ``panels`` has room for a panel for each worker."""
+    """A strip of columns of one product of the batch; ``panels`` has room for a panel for each worker, ``copies`` for scaled A."""
     item, j0 = block // strips, block % strips * _STRIP
     n = min(_STRIP, cols - j0)
     a0, b0, start = item * a_batch, item * b_batch + j0 * b_col, item * c_batch + j0
-    call_at(way, (rows, n, depth, a, a0, a_row, a_col, b, b0, b_row, b_col, c, start, c_row, accumulate, panels, worker))
+    left = a
+    if alpha != 1:
+        copy0, row, col = worker * rows * depth, depth if a_col == 1 else 1, 1 if a_col == 1 else rows
+        if (row, col) == (a_row, a_col):
+            scale_run(a, a0, copies, copy0, rows * depth, alpha)
+        else:
+            _pack_a(a, a0, a_row, a_col, rows, depth, alpha, copies, copy0, row, col)
+        left, a0, a_row, a_col = copies, copy0, row, col
+    call_at(way, (rows, n, depth, left, a0, a_row, a_col, b, b0, b_row, b_col, c, start, c_row, accumulate, panels, worker))
     if bias.size > 0 or activation[1] != 0:
         call(finish_rows, (c, start, c_row, rows, n, bias, j0 * bias_col, bias_row, bias_col, activation))
 
 
 @launcher
 def _direct(
-    threads, way, batch, rows, cols, depth, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch, c_row, accumulate,
-    bias, bias_row, bias_col, activation, panels,
+    threads, way, batch, rows, cols, depth, alpha, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch, c_row, accumulate,
+    bias, bias_row, bias_col, activation, panels, copies,
 ):  # fmt: skip
     strips = (cols + _STRIP - 1) // _STRIP
     parallel(
@@ -217,8 +225,8 @@ def _direct(
         batch * strips,
         threads,
         (
-            way, strips, rows, cols, depth, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch, c_row, accumulate,
-            bias, bias_row, bias_col, activation, panels,
+            way, strips, rows, cols, depth, alpha, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch, c_row, accumulate,
+            bias, bias_row, bias_col, activation, panels, copies,
         ),
     )  # fmt: skip
 
@@ -350,8 +358,8 @@ def _direct_matrix(threads, way, a, a_turned, b, b_turned, c, panels):
         strips,
         threads,
         (
-            way, strips, rows, cols, depth, a.reshape(-1), 0, a_row, a_col, b.reshape(-1), 0, b_row, b_col, flat, 0, cols, False,
-            flat[:0], 0, 1, (0, 0), panels,
+            way, strips, rows, cols, depth, c.dtype.type(1), a.reshape(-1), 0, a_row, a_col, b.reshape(-1), 0, b_row, b_col, flat, 0, cols,
+            False, flat[:0], 0, 1, (0, 0), panels, panels,
         ),
     )  # fmt: skip
 
@@ -397,14 +405,17 @@ def gemm_strided(
     threads = _threads.threads_for(batch * rows * cols * depth * (0.01 if dtype == "float32" else 0.02))
     if bias is None:
         bias = c[:0]
-    plain = alpha == 1 and runs is None and not summed
+    plain = runs is None and not summed
     if plain and _reads_in_place(rows, cols, depth, a_strides[2], b_strides[1], b_strides[2]):
+        panels = threads * width * depth
+        space = scratch(panels + (threads * rows * depth if alpha != 1 else 0), dtype)
         _direct(
-            threads, _way(rows, cols, depth, b_strides[2], dtype), batch, rows, cols, depth, a, *a_strides, b, *b_strides, c, *c_strides, accumulate, bias,
-            int(bias_axis == 0), int(bias_axis == 1), activation_entry(activation, dtype), scratch(threads * width * depth, dtype),
+            threads, _way(rows, cols, depth, b_strides[2], dtype), batch, rows, cols, depth, c.dtype.type(alpha), a, *a_strides, b, *b_strides,
+            c, *c_strides, accumulate, bias, int(bias_axis == 0), int(bias_axis == 1), activation_entry(activation, dtype),
+            space[:panels], space[panels:],
         )  # fmt: skip
         return
-    if plain and a_strides[2] == 1 and b_strides[1] == 1 and _is_turned(batch, rows, cols, width):
+    if plain and alpha == 1 and a_strides[2] == 1 and b_strides[1] == 1 and _is_turned(batch, rows, cols, width):
         packed, blocks = _turned_layout(rows, depth, threads, width)
         space = scratch(packed + blocks, dtype)
         _turned(
