@@ -650,12 +650,13 @@ _eight_vectors, _four_vectors = _tile_of(8), _tile_of(4)
 
 @separate
 def _total_block(block, worker, starts, source, weights, step, mean, work, far, x, y):
-    """A block of rows of y (D, F), which are zero: the weighted sums of rows of x (J, F), or their means."""
+    """A block of rows of y (D, F): the weighted sums of rows of x (J, F), or their means."""
     F = x.shape[1]
     nv = lanes(x)
     for d in range(_first_row(starts, work * block), _first_row(starts, work * (block + 1))):
         begin, end = starts[d], starts[d + 1]
         if begin == end:
+            y[d] = x.dtype.type(0)
             continue
         c = 0
         while c + 8 * nv <= F:
@@ -687,8 +688,10 @@ def total(starts: Array, source: Array, x: Array, weights: Array | None = None, 
     Here threads share rows, and running sums stay in registers.
     """
     F, D = x.shape[1], starts.size - 1
-    y = np.zeros((D, F), x.dtype)
-    if y.size and source.size:
+    if not source.size:
+        return np.zeros((D, F), x.dtype)
+    y = empty((D, F), x.dtype)  # from fresh pages, as zeros come, 2048 sums of 128 would take 0.1 ms longer
+    if y.size:
         work = max(1, _BLOCK_ELEMENTS // F)
         blocks = -(-(source.size + D) // work)
         w, step = (_ONE[x.dtype.name], 0) if weights is None else (weights, 1)
