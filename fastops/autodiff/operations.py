@@ -141,7 +141,11 @@ def _assembled(parts: Any, grads: Iterator[Any]) -> Any:
 
 
 def _holds_variable(value: Any) -> bool:
-    return type(value) is Variable or (type(value) in _CONTAINERS and any(map(_holds_variable, value)))
+    if type(value) in _CONTAINERS:
+        for one in value:
+            if type(one) is not int and _holds_variable(one):
+                return True
+    return type(value) is Variable
 
 
 def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -229,11 +233,15 @@ def _without_values(value: Any) -> Any:
 def innermost(values: Any, tape: Tape | None) -> Tape | None:
     """The innermost level among values, also those in lists and tuples, and ``tape``."""
     for value in values:
-        if type(value) is Variable:
+        kind = type(value)
+        if kind is Variable:
             if tape is None or value._tape.level > tape.level:
                 tape = value._tape
-        elif type(value) in _CONTAINERS:
-            tape = innermost(value, tape)
+        elif kind in _CONTAINERS:
+            for one in value:
+                if type(one) is not int:  # as strides are
+                    tape = innermost(value, tape)
+                    break
     return tape
 
 

@@ -12,7 +12,7 @@ when its turn comes. Nothing recurses, however long the chain.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
@@ -132,9 +132,8 @@ def fingerprint(array: Any) -> bytes:
     """
     if array.nbytes <= _WHOLE:
         return array.tobytes()
-    step = array.size // _PLACES
     flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
-    return flat[::step].tobytes() + flat[-1].tobytes()
+    return flat[:: array.size // _PLACES].tobytes() + flat[-1:].tobytes()
 
 
 class Watch:
@@ -152,9 +151,13 @@ class Watch:
         self._sound: set[int] = set()  # compared in this backward pass
 
     def add(self, array: Any) -> None:
-        if not self.knows(array):
-            base = array.base
-            self._seen.setdefault(id(array if base is None else base), []).append((weakref.ref(array), fingerprint(array)))
+        base = array.base
+        owner = id(array if base is None else base)
+        seen = self._seen.get(owner)
+        if seen is None:
+            self._seen[owner] = [(weakref.ref(array), fingerprint(array))]
+        elif not self.knows(array):
+            seen.append((weakref.ref(array), fingerprint(array)))
 
     def knows(self, array: Any) -> bool:
         base = array.base
@@ -180,7 +183,7 @@ class Watch:
                 self._sound.add(owner)
         elif type(value) is tuple:
             for one in value:
-                if self.changed(one):
+                if type(one) is not int and self.changed(one):
                     return True
         return False
 
@@ -245,6 +248,15 @@ class _Pending:
         part.add_to(entry[1])
 
 
+def _pulled(edges: list[tuple[Node, Pull]], grad: Any, changed: Callable[[Any], bool]) -> Iterator[tuple[Node, Any]]:
+    """The gradient of each argument with its node, one after the other."""
+    for parent, pull in edges:
+        for cell in getattr(pull, "__closure__", None) or ():
+            if changed(cell.cell_contents):
+                raise ValueError(CHANGED)
+        yield parent, pull(grad)
+
+
 def walk_back(seeds: list[tuple[Node, Any]], watch: Watch) -> dict[int, tuple[Any, bool]]:
     """The gradients of the primals that were reached, by key; and whether each is an array that nobody else holds.
 
@@ -263,14 +275,10 @@ def walk_back(seeds: list[tuple[Node, Any]], watch: Watch) -> dict[int, tuple[An
             continue
         try:
             if type(node) is not Node:
-                for parent, d in node.gradients(grad, watch):
-                    add(parent, d)
-                continue
-            for parent, pull in node.edges:
-                for cell in getattr(pull, "__closure__", None) or ():
-                    if changed(cell.cell_contents):
-                        raise ValueError(CHANGED)
-                d = pull(grad)
+                pairs = node.gradients(grad, watch)
+            else:
+                pairs = _pulled(node.edges, grad, changed)
+            for parent, d in pairs:
                 key = parent.key
                 if key not in sums and type(d) is ndarray and d.shape == parent.shape and d.dtype is parent.dtype:
                     sums[key] = [parent, d, False]  # the usual case of add(parent, d)

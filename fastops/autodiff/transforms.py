@@ -21,6 +21,8 @@ from fastops.autodiff.variable import ENDED, Variable
 
 Gradients = tuple[Any, ...]
 
+_LEAF = np.empty(0)
+
 
 def vjp(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Gradients]]:
     """The value of a function, and the pullback: what turns a gradient with respect to it into gradients of its arguments.
@@ -174,7 +176,7 @@ def checkpoint(fn: Callable[..., Any]) -> Callable[..., Any]:
             call_args, call_kwargs = rebuilt((args_shape, kwargs_shape), chosen)
             return fn(*call_args, **call_kwargs)
 
-        args_shape, kwargs_shape = rebuilt((args, kwargs), lambda _: 0)
+        args_shape, kwargs_shape = _hollow((args, kwargs))
         plain_args, plain_kwargs = rebuilt((args, kwargs), lowered)
         y = call(*plain_args, **plain_kwargs)
         results = [leaf for _, leaf in leaves(y)]
@@ -229,7 +231,7 @@ def _trace(op: str, fn: Callable[..., Any], primals: Gradients, has_aux: bool = 
     nodes: list[tuple[Node, bool]] = []
 
     def variable(leaf: Any) -> Any:
-        value = _as_primal(op, leaf, primals)
+        value = leaf if type(leaf) is np.ndarray and leaf.dtype.kind == "f" else _as_primal(op, leaf, primals)
         if type(value) is np.ndarray:
             tape.watch.add(value)
         node = Node("primal", value, None)
@@ -257,7 +259,12 @@ def _trace(op: str, fn: Callable[..., Any], primals: Gradients, has_aux: bool = 
         outputs.append(leaf._node if below is not leaf else None)
         if below is not leaf and type(below) is np.ndarray:
             tape.watch.add(below)
-    return y, aux, _Pullback(tape.watch, rebuilt(primals, lambda _: 0), nodes, rebuilt(y, lambda _: 0), outputs)
+    return y, aux, _Pullback(tape.watch, _hollow(primals), nodes, _hollow(y), outputs)
+
+
+def _hollow(tree: Any) -> Any:
+    """The containers without what is in them."""
+    return rebuilt(tree, lambda _: _LEAF)
 
 
 def _as_primal(op: str, leaf: Any, primals: Gradients) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from numpy import ndarray
+
 
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Every leaf with the indices that lead to it.
@@ -28,8 +30,8 @@ def rebuilt(tree: Any, function: Callable[[Any], Any]) -> Any:
     >>> rebuilt({"w": [1, 2], "b": None}, float)
     {'w': [1.0, 2.0], 'b': None}
     """
-    if isinstance(tree, dict):
-        return {key: rebuilt(value, function) for key, value in tree.items()}
+    if isinstance(tree, dict):  # of arrays, as a rule
+        return {key: function(value) if type(value) is ndarray else rebuilt(value, function) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
         items = [rebuilt(value, function) for value in tree]
         if isinstance(tree, list):

@@ -10,7 +10,7 @@ Products of few rows, or small ones, read both matrices where they lie: copying 
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -331,11 +331,19 @@ def _room(grid: tuple[int, int, int, int], kc: int, joined: bool, threads: int) 
     return threads * kc * nc, threads * kc * _MC, threads * high * nc if joined else 0
 
 
+@lru_cache(maxsize=1024)
+def _blocks(count: int, sums: int, rows: int, cols: int, depth: int, joined: bool, threads: int, width: int) -> tuple[Any, ...]:
+    """How ``_blocked`` goes about a product: its blocks, grid and chunk, and where the panels, the copies and the blocks end in its memory."""
+    grid, chunk = _grid(count, rows, cols, joined, threads, width), _chunk(depth, sums)
+    panels, copies, blocks = _room(grid, chunk[1], joined, threads)
+    return count * grid[0] * grid[2], grid, chunk, panels, panels + copies, panels + copies + blocks
+
+
 def gemm_workspace(rows: int, cols: int, depth: int, dtype: str, threads: int, batch: int = 1, *, joined: bool = False, summed: bool = False) -> int:
     """Bytes of scratch memory that products of these sizes take."""
     width = panel_width(dtype)
     sums, count = (batch, 1) if summed else (1, batch)
-    room = sum(_room(_grid(count, rows, cols, joined, threads, width), _chunk(depth, sums)[1], joined, threads))
+    room = _blocks(count, sums, rows, cols, depth, joined, threads, width)[-1]
     turned = sum(_turned_layout(rows, depth, threads, width)) if _is_turned(batch, rows, cols, width) else 0
     return max(turned, room) * np.dtype(dtype).itemsize
 
@@ -424,13 +432,12 @@ def gemm_strided(
         )  # fmt: skip
         return
     sums, count = (batch, 1) if summed else (1, batch)
-    grid, chunk = _grid(count, rows, cols, runs is not None, threads, width), _chunk(depth, sums)
-    panels, copies, blocks = _room(grid, chunk[1], runs is not None, threads)
-    space = scratch(panels + copies + blocks, dtype)
+    blocks, grid, chunk, panels, copies, room = _blocks(count, sums, rows, cols, depth, runs is not None, threads, width)
+    space = scratch(room, dtype)
     _blocked(
-        threads, count * grid[0] * grid[2], grid, sums, (rows, cols, depth), chunk, runs or (cols, 0, 0), a, a_strides, b, b_strides,
+        threads, blocks, grid, sums, (rows, cols, depth), chunk, runs or (cols, 0, 0), a, a_strides, b, b_strides,
         c, c_strides, c.dtype.type(alpha), accumulate, bias, (int(bias_axis == 0), int(bias_axis == 1)),
-        activation_entry(activation, dtype), space[:panels], space[panels : panels + copies], space[panels + copies :],
+        activation_entry(activation, dtype), space[:panels], space[panels:copies], space[copies:],
     )  # fmt: skip
 
 

@@ -80,15 +80,13 @@ class _Call:
         self, groups: Groups, statistics: tuple[Array, Array], fixed: bool, bias: Any, output_mask: Mask, limits: Limits = NONE,
     ) -> Any:  # fmt: skip
         mask = (output_mask[0], output_mask[1] and self.weight is not None, output_mask[2] and bias is not None)
-        dx, affine = None, np.zeros((2, 1, self.channels))
-        if self.x.size:
-            assert self.dy is not None
-            dx, affine = core.backward(self.dy, self.x, groups, self.eps, self.weight, *statistics, fixed, mask[0], self.bias, *limits)
-            affine = affine.reshape(2, -1, self.channels)
-        elif mask[0]:
-            dx = np.zeros_like(self.x)
-        dw, db = affine[:, 0] if affine.shape[1] == 1 else affine.sum(axis=1)
-        return pick((dx, dw, db), mask, self.dtype)
+        if not self.x.size:
+            return pick((np.zeros_like(self.x), np.zeros(self.channels), np.zeros(self.channels)), mask, self.dtype)
+        assert self.dy is not None
+        dx, affine = core.backward(self.dy, self.x, groups, self.eps, self.weight, *statistics, fixed, mask[0], self.bias, *limits)
+        if affine.shape[1] != self.channels:
+            affine = affine.reshape(2, -1, self.channels).sum(axis=1)
+        return pick((dx, affine[0], affine[1]), mask, self.dtype)
 
 
 def _channels(c: _Call, training: bool) -> Groups:
