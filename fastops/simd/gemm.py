@@ -23,7 +23,7 @@ from fastops.simd.blocking import KC, MR, NV, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activation_entry, finish_rows
 from fastops.simd.pack import copy_run, pack_panels, scale_run
-from fastops.simd.product import block_product, dot_products, row_combinations
+from fastops.simd.product import BY_COLUMNS, BY_ROWS, SUM, ZERO, block_product, dot_products, finished_product, row_combinations
 from fastops.simd.vector import (
     lanes,
     load_part,
@@ -43,6 +43,8 @@ _MC = 128
 _PANELS, _FEW_PANELS = 32, 8
 _ROWS, _FEW_ROWS_EACH = 64, 32
 _SHARES = 4
+
+_RELU, _RELU6 = ACTIVATIONS["relu"], ACTIVATIONS["relu6"]
 
 
 @function
@@ -92,6 +94,11 @@ def _block(
     top, j0, item = block % parts * high, block // parts % strips * nc, block // (parts * strips)
     m_all, n = min(high, rows - top), min(nc, cols - j0)
     joined = run < cols
+    # What sums can begin with, and be confined to, needs no pass of its own.
+    relu, relu6 = activation[1] == _RELU, activation[1] == _RELU6
+    confined = (relu or relu6) and not (accumulate and bias.size > 0)
+    rest = (accumulate and bias.size > 0) or (activation[1] != 0 and not confined)
+    zero, high_limit = c.dtype.type(0), c.dtype.type(6 if relu6 else np.nan)
     # Workers are in chunks of different depths at one time, so the room of each must not depend on the depth of its chunk.
     panel0, copy0 = worker * kc * nc, worker * kc * _MC
     y = blocks if joined else c
@@ -109,8 +116,8 @@ def _block(
                         _pack_runs(b, source, b_row, run, b_run, j0 + j, k, n - j, panels, to)
                     else:
                         call(pack_panels, (0, worker, b, source + (j0 + j) * b_col, b_row, b_col, k, n - j, panels[to : to + k * width]))
-            more = accumulate or s > 0 or k0 > 0
-            last = s + items == sums and k0 + k == depth
+            first, last = s == 0 and k0 == 0, s + items == sums and k0 + k == depth
+            begin = SUM if accumulate or not first else ZERO if bias.size == 0 else BY_ROWS if bias_col == 0 else BY_COLUMNS
             in_place = a_col == 1 and alpha == 1 and items == 1
             for copied in range(0, m_all, _MC):
                 m, a0 = min(_MC, m_all - copied), (item + s) * a_batch + (top + copied) * a_row + k0 * a_col
@@ -124,9 +131,13 @@ def _block(
                 for i in range(0, m, MR):
                     at, some = copied + i, min(MR, m - i)
                     to = y0 + at * y_row
-                    call(block_product, (some, n, steps, left, a0 + i * row, row, col, panels, panel0, width, width * steps, y, to, y_row, more))
-                    if last:
-                        call(finish_rows, (y, to, y_row, some, n, bias, (top + at) * bias_row + j0 * bias_col, bias_row, bias_col, activation))
+                    bias0 = (top + at) * bias_row + j0 * bias_col
+                    call(finished_product, (
+                        some, n, steps, left, a0 + i * row, row, col, panels, panel0, width, width * steps, y, to, y_row,
+                        begin, bias, bias0, bias_row, bias_col, last and confined, zero, high_limit,
+                    ))  # fmt: skip
+                    if last and rest:
+                        call(finish_rows, (y, to, y_row, some, n, bias if accumulate else bias[:0], bias0, bias_row, bias_col, activation))
     if joined:
         for i in range(m_all):
             at = 0

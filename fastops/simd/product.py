@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastops._jit import function, separate
+from fastops._jit import formula, function, separate
 from fastops.simd.blocking import MR, NV
 from fastops.simd.vector import (
     element,
@@ -32,27 +32,37 @@ from fastops.simd.vector import (
     store_tile,
     store_tile_part,
     tile_add,
+    tile_confine,
     tile_fma,
     tile_load_rows,
     tile_load_rows_part,
+    tile_splat_rows,
+    uncounted,
     zero_tile,
 )  # fmt: skip
 
 
+# Where the sums of a tile begin: at zero, at what C holds, at one number for each row, or at one for each column.
+ZERO, SUM, BY_ROWS, BY_COLUMNS = range(4)
+
+
 def _tile_product(rows: int, vectors: int) -> Any:
-    @function
-    def product(cols, depth, a, a0, a_row, a_col, b, b0, b_row, c, c0, c_row, accumulate):
+    @formula
+    def product(cols, depth, a, a0, a_row, a_col, b, b0, b_row, c, c0, c_row, start, bias, bias0, bias_row, confined, low, high):
         whole = cols >= vectors * lanes(b)
         t = zero_tile(b, rows, vectors)
-        if accumulate:
-            if whole:
-                t = tile_load_rows(t, c, c0, c_row)
-            else:
-                t = tile_load_rows_part(t, c, c0, c_row, cols)
+        if start == BY_ROWS:
+            t = tile_splat_rows(t, bias, bias0, bias_row)
+        elif start == SUM:
+            t = tile_load_rows(t, c, c0, c_row) if whole else tile_load_rows_part(t, c, c0, c_row, cols)
+        elif start == BY_COLUMNS:
+            t = tile_load_rows(t, bias, bias0, 0) if whole else tile_load_rows_part(t, bias, bias0, 0, cols)
         for _ in range(depth):
             t = outer(t, a, a0, a_row, b, b0)
             a0 += a_col
             b0 += b_row
+        if confined:
+            t = tile_confine(t, low, high)
         if whole:
             store_tile(c, c0, c_row, t)
         else:
@@ -66,6 +76,34 @@ _whole, _four, _two, _one = (_tile_product(rows, NV) for rows in (MR, 4, 2, 1))
 _whole_narrow = _tile_product(MR, 1)
 
 
+@formula
+def _products(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_panel, c, c0, c_row, start, bias, bias0, bias_row, bias_col, confined, low, high):
+    width = NV * lanes(b)
+    for j in range(0, cols, width):
+        panel, to, shift = b0 + j // width * b_panel, c0 + j, bias0 + j * bias_col
+        left = cols - j
+        i = 0
+        narrow = left <= lanes(b)
+        while rows - i >= MR:
+            at, y, s = a0 + i * a_row, to + i * c_row, shift + i * bias_row
+            if narrow:
+                _whole_narrow(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, s, bias_row, confined, low, high)
+            else:
+                _whole(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, s, bias_row, confined, low, high)
+            i += MR
+        if rows - i >= 4:
+            at, y, s = a0 + i * a_row, to + i * c_row, shift + i * bias_row
+            _four(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, s, bias_row, confined, low, high)
+            i += 4
+        if rows - i >= 2:
+            at, y, s = a0 + i * a_row, to + i * c_row, shift + i * bias_row
+            _two(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, s, bias_row, confined, low, high)
+            i += 2
+        if rows - i >= 1:
+            at, y, s = a0 + i * a_row, to + i * c_row, shift + i * bias_row
+            _one(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, s, bias_row, confined, low, high)
+
+
 @separate
 def block_product(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_panel, c, c0, c_row, accumulate):
     """c[rows, cols] (+)= a[rows, depth] @ b[depth, cols].
@@ -73,26 +111,24 @@ def block_product(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_panel,
     a[i, k] at a0 + i * a_row + k * a_col; panel p of b at b0 + p * b_panel, its row k at + k * b_row, NR elements that
     may all be read; c[i, j] at c0 + i * c_row + j.
     """
-    width = NV * lanes(b)
-    for j in range(0, cols, width):
-        panel = b0 + j // width * b_panel
-        left = cols - j
-        i = 0
-        narrow = left <= lanes(b)
-        while rows - i >= MR:
-            if narrow:
-                _whole_narrow(left, depth, a, a0 + i * a_row, a_row, a_col, b, panel, b_row, c, c0 + i * c_row + j, c_row, accumulate)
-            else:
-                _whole(left, depth, a, a0 + i * a_row, a_row, a_col, b, panel, b_row, c, c0 + i * c_row + j, c_row, accumulate)
-            i += MR
-        if rows - i >= 4:
-            _four(left, depth, a, a0 + i * a_row, a_row, a_col, b, panel, b_row, c, c0 + i * c_row + j, c_row, accumulate)
-            i += 4
-        if rows - i >= 2:
-            _two(left, depth, a, a0 + i * a_row, a_row, a_col, b, panel, b_row, c, c0 + i * c_row + j, c_row, accumulate)
-            i += 2
-        if rows - i >= 1:
-            _one(left, depth, a, a0 + i * a_row, a_row, a_col, b, panel, b_row, c, c0 + i * c_row + j, c_row, accumulate)
+    zero = c.dtype.type(0)
+    a, b, c = uncounted(a), uncounted(b), uncounted(c)
+    start = SUM if accumulate else ZERO
+    _products(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_panel, c, c0, c_row, start, c, 0, 0, 0, False, zero, zero)
+
+
+@separate
+def finished_product(
+    rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_panel, c, c0, c_row, start, bias, bias0, bias_row, bias_col, confined, low, high,
+):  # fmt: skip
+    """As ``block_product``; sums begin where ``start`` says, and with ``confined`` end between two limits (NaN is none).
+
+    A pass over memory for the bias and another for relu took a quarter of the time of 16 to 96 channels.
+    """
+    a, b, c, bias = uncounted(a), uncounted(b), uncounted(c), uncounted(bias)
+    _products(
+        rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_panel, c, c0, c_row, start, bias, bias0, bias_row, bias_col, confined, low, high
+    )
 
 
 # From L2 on, and for long rows, four streams are fetched ahead faster than eight: 54 us instead of 107 for 1000 x 1000. Rows

@@ -162,6 +162,19 @@ def _fma(builder: Any, vector: VectorType, a: Any, b: Any, c: Any) -> Any:
 
 
 @intrinsic
+def uncounted(typingctx: Any, array: Any) -> Any:
+    """The array, whose references nobody counts: for helpers whose branches keep Numba from seeing that it need not."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        view = context.make_array(array)(context, builder, args[0])
+        view.meminfo = cgutils.get_null_value(view.meminfo.type)
+        view.parent = cgutils.get_null_value(view.parent.type)
+        return view._getvalue()
+
+    return array(array), codegen
+
+
+@intrinsic
 def lanes(typingctx: Any, array: Any) -> Any:
     """Elements in a vector of the array's dtype."""
     return types.intp(array), lambda context, builder, sig, args: _int(LANES[array.dtype.name])
@@ -402,6 +415,18 @@ def tile_load_rows(typingctx: Any, tile: Any, array: Any, offset: Any, row: Any)
 
 
 @intrinsic
+def tile_splat_rows(typingctx: Any, tile: Any, array: Any, offset: Any, row: Any) -> Any:
+    """A tile shaped as the given one, array[offset + i * row] in every lane of row i."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory = _Memory(context, builder, array, args[1])
+        rows = [_splat(builder, tile.vector.llvm, memory.scalar(builder.add(args[2], builder.mul(args[3], _int(i))))) for i in range(tile.rows)]
+        return _pack(builder, tile, [vector for vector in rows for _ in range(tile.cols)])
+
+    return tile(tile, array, types.intp, types.intp), codegen
+
+
+@intrinsic
 def tile_load_rows_part(typingctx: Any, tile: Any, array: Any, offset: Any, row: Any, columns: Any) -> Any:
     """As tile_load_rows, the first ``columns`` elements of each row, zeros behind them."""
 
@@ -499,6 +524,21 @@ def tile_add(typingctx: Any, a: Any, b: Any) -> Any:
         return _pack(builder, a, [builder.fadd(x, y, flags=_CONTRACT) for x, y in zip(_vectors(builder, a, args[0]), right, strict=True)])
 
     return a(a, b), codegen
+
+
+@intrinsic
+def tile_confine(typingctx: Any, tile: Any, low: Any, high: Any) -> Any:
+    """The tile's elements, or the limit that they are beyond; what is not a number stays so, and as a limit is none."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        least, most = (_splat(builder, tile.vector.llvm, limit) for limit in args[1:])
+        confined = []
+        for value in _vectors(builder, tile, args[0]):
+            value = builder.select(builder.fcmp_ordered("<", value, least), least, value)
+            confined.append(builder.select(builder.fcmp_ordered(">", value, most), most, value))
+        return _pack(builder, tile, confined)
+
+    return tile(tile, tile.dtype, tile.dtype), codegen
 
 
 @intrinsic
