@@ -30,7 +30,7 @@ _CONVOLUTIONS = (
     *(
         (channels, size, channels, kernel, 1, (kernel[0] // 2, kernel[1] // 2), 1)
         for channels, size in ((32, (32, 32)), (256, (2, 8)))
-        for kernel in ((3, 3), (5, 5), (1, 3), (3, 1), (1, 5), (5, 1))
+        for kernel in ((3, 3), (5, 5), (7, 7), (1, 3), (3, 1), (1, 5), (5, 1), (1, 7), (7, 1))
     ),
     # products: strided, grouped, 1x1, small
     (32, (32, 32), 32, (3, 3), 2, (1, 1), 1),

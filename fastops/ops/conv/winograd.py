@@ -609,16 +609,20 @@ _VARIANTS = {
     for v in (
         _variant(4, 3, 4, 3), _variant(2, 3, 2, 3), _variant(2, 5, 2, 5),
         _variant(1, 1, 4, 3), _variant(4, 3, 1, 1), _variant(1, 1, 2, 3), _variant(2, 3, 1, 1), _variant(1, 1, 2, 5), _variant(2, 5, 1, 1),
+        _variant(2, 7, 2, 7), _variant(1, 1, 2, 7), _variant(2, 7, 1, 1),
     )
 }  # fmt: skip
 
-# (kernel, precision) -> variant. F(4, 3) has points up to 2: an error near 1e-5 of the largest output in float32.
+# (kernel, precision) -> variant. F(4, 3), F(2, 5) and F(2, 7) have points up to 2: an error of some 1e-6 of the largest output in
+# float32 along one axis, and near 1e-5 along two. F(2, 11), which would need four more points, is off by 4e-4.
 _CHOICE = {
     ((3, 3), "default"): "f4x4_3x3", ((3, 3), "highest"): "f2x2_3x3",
     ((5, 5), "default"): "f2x2_5x5",
     ((1, 3), "default"): "f1x4_1x3", ((1, 3), "highest"): "f1x2_1x3",
     ((3, 1), "default"): "f4x1_3x1", ((3, 1), "highest"): "f2x1_3x1",
     ((1, 5), "default"): "f1x2_1x5", ((5, 1), "default"): "f2x1_5x1",
+    ((7, 7), "default"): "f2x2_7x7",
+    ((1, 7), "default"): "f1x2_1x7", ((7, 1), "default"): "f2x1_7x1",
 }  # fmt: skip
 
 # Scratch: with all of it in L2 the fused order runs best; transformed weights beyond _SHARED go panel by panel.
