@@ -253,3 +253,55 @@ def table_product(rows, depth, a, a0, row_table, r0, steps, s0, b, b0, b_row, c,
         i += 2
     if rows - i >= 1:
         _table_one(depth, a, a0, row_table, r0 + i, steps, s0, b, b0, b_row, c, c0 + i * c_row, c_row, accumulate)
+
+
+def _stencil_tile(rows: int, vectors: int) -> Any:
+    @formula
+    def product(cols, depth, a, a0, a_row, b, b0, steps, c, c0, c_row, biased, bias, bias0, confined, low, high):
+        t = zero_tile(b, rows, vectors)
+        if biased:
+            t = tile_splat_rows(t, bias, bias0, 1)
+        for k in range(depth):
+            t = outer(t, a, a0 + k, a_row, b, b0 + element(steps, k))
+        if confined:
+            t = tile_confine(t, low, high)
+        if cols >= vectors * lanes(b):
+            store_tile(c, c0, c_row, t)
+        else:
+            store_tile_part(c, c0, c_row, t, cols)
+
+    return product
+
+
+_stencil_whole, _stencil_four, _stencil_two, _stencil_one = (_stencil_tile(rows, NV) for rows in (MR, 4, 2, 1))
+_stencil_narrow = _stencil_tile(MR, 1)
+
+
+@separate
+def stencil_product(rows, cols, depth, a, a0, a_row, b, b0, steps, c, c0, c_row, biased, bias, bias0, confined, low, high):
+    """c[i, :cols] = bias[i] + sum over k of a[i, k] times the numbers from b[b0 + steps[k]] on: at most MR rows.
+
+    Where a convolution's channels are few, its output's rows are long and b is the image: weights are read where they lie, and
+    results written as they come. What is read behind the last column must be memory, whatever stands there.
+    """
+    a, b, steps, c, bias = uncounted(a), uncounted(b), uncounted(steps), uncounted(c), uncounted(bias)
+    width = NV * lanes(b)
+    for j in range(0, cols, width):
+        left, at, to = cols - j, b0 + j, c0 + j
+        if rows == MR:
+            if left <= lanes(b):
+                _stencil_narrow(left, depth, a, a0, a_row, b, at, steps, c, to, c_row, biased, bias, bias0, confined, low, high)
+            else:
+                _stencil_whole(left, depth, a, a0, a_row, b, at, steps, c, to, c_row, biased, bias, bias0, confined, low, high)
+            continue
+        i = 0
+        if rows - i >= 4:
+            _stencil_four(left, depth, a, a0, a_row, b, at, steps, c, to, c_row, biased, bias, bias0, confined, low, high)
+            i += 4
+        if rows - i >= 2:
+            start, y = a0 + i * a_row, to + i * c_row
+            _stencil_two(left, depth, a, start, a_row, b, at, steps, c, y, c_row, biased, bias, bias0 + i, confined, low, high)
+            i += 2
+        if rows - i >= 1:
+            start, y = a0 + i * a_row, to + i * c_row
+            _stencil_one(left, depth, a, start, a_row, b, at, steps, c, y, c_row, biased, bias, bias0 + i, confined, low, high)

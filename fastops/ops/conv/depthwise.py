@@ -28,12 +28,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastops import _threads
-from fastops._jit import function, launcher, parallel, separate
+from fastops._jit import call, function, launcher, parallel, separate
 from fastops.ops.conv.implicit import _axis_phases, zero_run
 from fastops.ops.conv.layout import side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
-from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, LANE_COLS, LANE_ROWS, LANES
+from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, LANE_COLS, LANE_ROWS, LANES, MR
+from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activate, activation_entry
+from fastops.simd.product import stencil_product
 from fastops.simd.vector import (
     correlate,
     correlate_part,
@@ -80,6 +82,7 @@ _FEW_PIXELS = 3
 _FEW_CHANNELS = 4
 _DENSE_SUMS_BYTES = 2 << 20
 _LANE_SUMS = LANE_ROWS * LANE_COLS
+_RELU, _RELU6 = ACTIVATIONS["relu"], ACTIVATIONS["relu6"]
 
 
 # ---- the slab
@@ -372,6 +375,41 @@ def _planar(name: str, taps: int, stride: int) -> Any:
         ))  # fmt: skip
 
     return launch
+
+
+@separate
+def _dense_block(block, worker, work, source, target, geometry, coarse, depths, at, x, w, y, bias, activation, space, each):
+    """Some rows of all output channels, which see the same few input channels: the slab is the matrix that weights multiply."""
+    image, od, i0, q0, _ = _place(block, work)
+    strip_rows, strip_cols = work[3], work[5]
+    stride_h, stride_w, pitch = geometry[1], geometry[2], geometry[8]
+    _, n_stride, d_stride, c_stride, _, _, width, outs = target
+    ins, taps = source[7], at.size
+    i1, q1 = min(coarse[0], i0 + strip_rows), min(coarse[1], q0 + strip_cols)
+    slices, before, dilation = depths[0], depths[1], depths[2]
+    s0, edges = worker * each + geometry[9], geometry[:9]
+    _clear_edges(space, s0, ins, slices, od, i0, i1, q0, q1, source, edges, before, dilation)
+    copies = _copies(i0, i1, q0, q1, source, edges)
+    _fill(x, image * source[1], space, s0, ins, slices, od, copies, source, edges, before, dilation)
+    relu, relu6 = activation[1] == _RELU, activation[1] == _RELU6
+    low, high = y.dtype.type(0), y.dtype.type(6 if relu6 else np.nan)
+    # A few output channels' weights and the slab stay in L1.
+    for k in range(0, outs, MR):
+        some, to = min(MR, outs - k), image * n_stride + od * d_stride + k * c_stride + i0 * width + q0
+        for i in range(i1 - i0):
+            row = s0 + i * stride_h * stride_w * pitch
+            call(stencil_product, (
+                some, q1 - q0, taps, w, k * taps, taps, space, row, at, y, to, c_stride, bias.size > 0, bias, k, relu or relu6, low, high,
+            ))  # fmt: skip
+            if activation[1] != 0 and not (relu or relu6):
+                for j in range(some):
+                    activate(activation, y, to + j * c_stride, q1 - q0)
+            to += width
+
+
+@launcher
+def _dense(threads, blocks, work, source, target, geometry, coarse, depths, at, x, w, y, bias, activation, space, each):
+    parallel(_dense_block, blocks, threads, (work, source, target, geometry, coarse, depths, at, x, w, y, bias, activation, space, each))
 
 
 @function
@@ -974,6 +1012,11 @@ def _is_dense(spec: ConvSpec) -> bool:
     return spec.groups == 1 and spec.channels <= _FEW_CHANNELS and spec.out_channels >= 2 * LANE_ROWS and not spec.channels_last
 
 
+def _is_shared(spec: ConvSpec, direction: str) -> bool:
+    """Whether the forward pass is a product of the weights with the slab: many output channels see the same few input channels."""
+    return direction == "forward" and spec.groups == 1 and spec.out_channels >= MR and not spec.channels_last
+
+
 def _turned_pixels(spec: ConvSpec, direction: str) -> int | None:
     """Vectors of channels that a block of ``_turned`` holds; None where that form does not apply."""
     depth = (spec.size[0], spec.kernel[0], spec.out_size[0], spec.stride[0])
@@ -1023,8 +1066,20 @@ def _dense_nanoseconds(spec: ConvSpec) -> float:
     return spec.batch * depth * tiles * strips / CYCLES_PER_NS
 
 
+def _shared_nanoseconds(spec: ConvSpec) -> float:
+    """Time of one thread: a vector of an output channel takes a multiply-add for each tap, and six more cycles' worth."""
+    depth, rows, cols = spec.out_size
+    lanes_, taps = LANES[spec.dtype], spec.channels * prod(spec.kernel)
+    cycles = 1.1 * spec.batch * depth * rows * spec.out_channels * -(-cols // lanes_) * (taps + 6) / FMAS_PER_CYCLE
+    # Strides above 2 are taken apart number by number.
+    copied = spec.batch * spec.channels * prod(spec.size) * (1.0 if spec.stride[2] > 2 else 2.5 / lanes_)
+    return cycles / CYCLES_PER_NS + copied
+
+
 def _nanoseconds(spec: ConvSpec, direction: str) -> float:
     """Time of one thread, of the form that is chosen."""
+    if _is_shared(spec, direction):
+        return _shared_nanoseconds(spec)
     if direction == "grad_weight" and _is_dense(spec):
         return _dense_nanoseconds(spec)
     if _is_turned(spec, direction):
@@ -1062,9 +1117,12 @@ class _Convolution:
         self.source, self.target = (y, x) if turned else (x, y)
         ins, outs = self.source.channels, self.target.channels
         axes = _axes(spec, turned)
-        self.turned = _is_turned(spec, direction)
+        self.shared = _is_shared(spec, direction)
+        self.turned = not self.shared and _is_turned(spec, direction)
         self.pixelwise = self.turned or _is_pixelwise(spec)
         self.slab = slab = _Slab(spec, axes, ins, outs, self.pixelwise, whole=self.turned)
+        if self.shared:
+            slab.taps = 1  # each step has its place in the table
         self.spec, self.dtype, self.itemsize, self.groups = spec, spec.dtype, spec.itemsize, spec.groups
         self.activation = activation_entry(activation, spec.dtype)
         taps = prod(spec.kernel)
@@ -1118,7 +1176,7 @@ class _Convolution:
             if step_w == 1 and p_stride == 1:
                 extra = 0
         self.each = up(slab.count + extra + 8 * slab.lanes, 16)
-        self.kernel = _kernel("turned" if self.turned else "pixelwise" if self.pixelwise else "planar", slab.taps, slab.stride)
+        self.kernel = _dense if self.shared else _kernel("turned" if self.turned else "pixelwise" if self.pixelwise else "planar", slab.taps, slab.stride)
 
     def workspace(self, threads: int) -> int:
         return self.itemsize * threads * self.each
@@ -1128,6 +1186,12 @@ class _Convolution:
         threads = min(_threads.threads_for(self.work_ns), self.blocks)
         space = scratch(threads * self.each, self.dtype)
         slab = self.slab
+        if self.shared:
+            self.kernel(
+                threads, self.blocks, self.work, self.source.dims, self.target.dims, (*slab.geometry, slab.lead), self.steps[3:5], self.depths, self.at,
+                x, w, y, bias, self.activation, space, self.each,
+            )  # fmt: skip
+            return
         if self.turned:
             self.kernel(
                 threads, self.blocks, self.per_block, self.spec.batch, self.groups, self.source.dims, self.target.dims, slab.geometry, self.steps,
