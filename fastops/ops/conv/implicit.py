@@ -746,7 +746,9 @@ class _Convolution:
         pixels = _PIXELS
         while True:
             cols = -(-w.out[2] // -(-w.out[2] // pixels))
-            rows = min(self.total, max(1, pixels // cols))
+            rows = max(1, pixels // cols)
+            # Even blocks: a last one of few rows would read all the weights for little (56 rows by 19 and not by 18).
+            rows = -(-self.total // max(1, round(self.total / rows)))
             slab = w.slab(rows, cols, self.lanes)
             channel_bytes = w.taps[0] * prod(slab) * self.itemsize
             if pixels <= 32 or 8 * channel_bytes <= _SLAB_BYTES:
