@@ -23,7 +23,7 @@ from fastops.simd.blocking import KC, MR, NV, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activation_entry, finish_rows
 from fastops.simd.pack import copy_run, pack_panels, scale_run
-from fastops.simd.product import BY_COLUMNS, BY_ROWS, SUM, ZERO, block_product, dot_products, finished_product, row_combinations
+from fastops.simd.product import BIAS, SUM, ZERO, block_product, dot_products, finished_product, row_combinations
 from fastops.simd.vector import (
     lanes,
     load_part,
@@ -95,9 +95,11 @@ def _block(
     m_all, n = min(high, rows - top), min(nc, cols - j0)
     joined = run < cols
     # What sums can begin with, and be confined to, needs no pass of its own.
+    by_rows = bias.size > 0 and bias_col == 0 and not accumulate
+    added = bias.size > 0 and not by_rows
     relu, relu6 = activation[1] == _RELU, activation[1] == _RELU6
-    confined = (relu or relu6) and not (accumulate and bias.size > 0)
-    rest = (accumulate and bias.size > 0) or (activation[1] != 0 and not confined)
+    confined = (relu or relu6) and not added
+    rest = added or (activation[1] != 0 and not confined)
     zero, high_limit = c.dtype.type(0), c.dtype.type(6 if relu6 else np.nan)
     # Workers are in chunks of different depths at one time, so the room of each must not depend on the depth of its chunk.
     panel0, copy0 = worker * kc * nc, worker * kc * _MC
@@ -117,7 +119,7 @@ def _block(
                     else:
                         call(pack_panels, (0, worker, b, source + (j0 + j) * b_col, b_row, b_col, k, n - j, panels[to : to + k * width]))
             first, last = s == 0 and k0 == 0, s + items == sums and k0 + k == depth
-            begin = SUM if accumulate or not first else ZERO if bias.size == 0 else BY_ROWS if bias_col == 0 else BY_COLUMNS
+            begin = SUM if accumulate or not first else BIAS if by_rows else ZERO
             in_place = a_col == 1 and alpha == 1 and items == 1
             for copied in range(0, m_all, _MC):
                 m, a0 = min(_MC, m_all - copied), (item + s) * a_batch + (top + copied) * a_row + k0 * a_col
@@ -134,10 +136,10 @@ def _block(
                     bias0 = (top + at) * bias_row + j0 * bias_col
                     call(finished_product, (
                         some, n, steps, left, a0 + i * row, row, col, panels, panel0, width, width * steps, y, to, y_row,
-                        begin, bias, bias0, bias_row, bias_col, last and confined, zero, high_limit,
+                        begin, bias, bias0, last and confined, zero, high_limit,
                     ))  # fmt: skip
                     if last and rest:
-                        call(finish_rows, (y, to, y_row, some, n, bias if accumulate else bias[:0], bias0, bias_row, bias_col, activation))
+                        call(finish_rows, (y, to, y_row, some, n, bias if added else bias[:0], bias0, bias_row, bias_col, activation))
     if joined:
         for i in range(m_all):
             at = 0
