@@ -34,13 +34,13 @@ from fastops._jit import address_of, call, call_at, function, launcher, parallel
 from fastops._memory import empty
 from fastops._threads import threads_for
 from fastops.simd.blocking import panel_width
-from fastops.simd.pack import copy_run, pack_panels
+from fastops.simd.pack import copy_run, pack_panels, scale_run
 from fastops.simd.product import block_product
 from fastops.simd.random import bits32
 from fastops.simd.reduce import greater, span_dot, span_sum
-from fastops.simd.rows import add_row, assign
+from fastops.simd.rows import add_row, assign, fill_row
 from fastops.simd.vector import fma, lanes, load, load_part, load_square, load_square_part, splat, store, store_tile, tile_fma, transpose
-from fastops.simd.vmath import exp_plain, log
+from fastops.simd.vmath import exp_plain
 from fastops.simd.workspace import scratch
 
 # Queries and keys of a tile: with heads of 64 a tile and its rows of Q, K and V take 100 KB of L2.
@@ -247,21 +247,17 @@ def _attend_block(block, worker, q, q_at, k, k_at, v, v_at, sizes, masks, causal
             call_at(drop_at, (tile, keys, queries, _QUERIES, (head * L + i0) * S + j0, 1, S, seed, threshold, factor))
         if changed and j0 > 0:
             for i in range(queries):
-                row, by = out[o0 + i * out_at[2] : o0 + i * out_at[2] + E], rescale[i]
-                for e in range(E):
-                    row[e] *= by
+                scale_run(out, o0 + i * out_at[2], out, o0 + i * out_at[2], E, rescale[i])
         values, v0, v_row = _padded(v, b * v_at[0] + h // group * v_at[1] + j0 * v_at[2], v_at[2], keys, E, spare, E_up)
         call(block_product, (queries, E, keys, tile, 0, 1, _QUERIES, values, v0, v_row, width, out, o0, out_at[2], j0 > 0))
-    one, below = q.dtype.type(1), lse[head * L + i0 : head * L + i0 + queries]
+    # The library's logarithm of one number at a time: one of vectors would be compiled for 64 numbers of a block.
     for i in range(queries):
-        below[i] = top[i] + log(total[i]) if total[i] != 0 else q.dtype.type(np.inf)
-    for i in range(queries):
-        row, by = out[o0 + i * out_at[2] : o0 + i * out_at[2] + E], one / total[i]
-        if total[i] == 0:
-            row[:] = q.dtype.type(0)
-            continue
-        for e in range(E):
-            row[e] *= by
+        at, some = o0 + i * out_at[2], total[i] != 0
+        lse[head * L + i0 + i] = top[i] + np.log(total[i]) if some else q.dtype.type(np.inf)
+        if some:
+            scale_run(out, at, out, at, E, q.dtype.type(1) / total[i])
+        else:
+            fill_row(q.dtype.type(0), out, at, E)
 
 
 @launcher
