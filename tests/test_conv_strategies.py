@@ -284,12 +284,38 @@ def test_highest_precision_is_exact_to_rounding():
             assert np.abs(y - truth).max() <= 4e-6 * np.abs(truth).max(), strategy.name
 
 
+@pytest.mark.parametrize("activation", [None, "relu", "relu6", "silu"])
+@pytest.mark.parametrize(
+    "shape, outs, kernel, options",
+    [
+        ((2, 3, 20, 70), 13, (3, 3), {"padding": 1}),
+        ((1, 3, 33, 48), 15, (3, 3), {"stride": 2, "padding": 1}),
+        ((1, 4, 23, 100), 8, (5, 7), {"stride": (3, 4), "padding": (2, 9)}),
+        ((2, 1, 9, 9), 33, (3, 2), {"dilation": (1, 3), "padding": (0, 2)}),
+        ((1, 2, 6, 2000), 9, (1, 3), {"padding": (0, 1)}),
+        ((3, 3, 5, 4), 8, (5, 4), {}),
+    ],
+)
+def test_first_layers(shape, outs, kernel, options, activation):
+    """Few input channels: the weights are multiplied with the slab itself."""
+    rng = np.random.default_rng(5)
+    x, w, bias = (integers(rng, s, "float32") for s in (shape, (outs, shape[1], *kernel), (outs,)))
+    y = fastops.conv2d(x, w, bias, **options, activation=activation, strategy="depthwise")
+    expected = fastops.conv2d(x, w, bias, **options, activation=activation, strategy="naive")
+    if activation == "silu":
+        np.testing.assert_allclose(y, expected, rtol=1e-5)
+    else:
+        np.testing.assert_array_equal(y, expected)
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize(
     "size, kernel, padding, dilation, groups",
     [
         ((20, 19), (7, 7), (3, 3), 1, 1),
         ((28, 28), (3, 3), (4, 4), 4, 1),
+        ((9, 30), (1, 3), (0, 6), (1, 6), 1),  # columns alone
+        ((16, 20), (3, 3), (9, 30), (3, 15), 1),  # columns of the result that see nothing
         ((17, 33), (5, 3), (4, 1), 2, 1),
         ((16, 16), (7, 1), (3, 0), 1, 2),
         ((3, 40), (9, 3), (6, 1), 1, 1),
@@ -298,7 +324,7 @@ def test_highest_precision_is_exact_to_rounding():
     ],
 )
 def test_taps_in_the_padding_are_left_out(size, kernel, padding, dilation, groups, channels_last):
-    """A row of them at a time, in the forward pass and in the gradient; to the last bit, with whole numbers."""
+    """A row or a column of them at a time, in the forward pass and in the gradient; to the last bit, with whole numbers."""
     rng = np.random.default_rng(3)
     x, w = integers(rng, (3, 70 * groups, *size), "float32"), integers(rng, (33 * groups, 70, *kernel), "float32")
     data_format = "NHWC" if channels_last else "NCHW"

@@ -252,6 +252,42 @@ def test_columns_in_runs(rng, dtype, run, a_turned):
     assert (c[:, : rows * run].reshape(images, rows, run) == np.maximum(w @ x + bias[:, None], 0)).all()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", [None, "relu", "relu6", "leaky_relu"])
+@pytest.mark.parametrize("rows", [MR * 3, MR * 130 + 7])
+@pytest.mark.parametrize("bias_axis", [0, 1])
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_bias_and_activation(rng, dtype, activation, rows, bias_axis, accumulate):
+    """In registers or in a pass of their own: after all chunks of the reduction, and once."""
+    cols, depth = 5 * panel_width(dtype) + 3, 2 * KC + 1
+    a, b = integers(rng, rows, depth, dtype=dtype) / 64, integers(rng, depth, cols, dtype=dtype)
+    c, bias = integers(rng, rows, cols, dtype=dtype), integers(rng, (rows, cols)[bias_axis], dtype=dtype)
+    expected = a @ b + (bias[:, None] if bias_axis == 0 else bias) + accumulate * c
+    if activation is not None:
+        expected = reference(activation, expected)
+    code = ACTIVATIONS[activation] if activation else 0
+    gemm_strided(
+        1, rows, cols, depth, a.reshape(-1), (0, depth, 1), b.reshape(-1), (0, cols, 1), c.reshape(-1), (0, cols), accumulate=accumulate,
+        bias=bias, bias_axis=bias_axis, activation=code,
+    )  # fmt: skip
+    np.testing.assert_allclose(c, expected, rtol=1e-6 if dtype == "float32" else 1e-14, atol=0)
+
+
+def test_what_is_not_a_number_passes_through_relu(rng):
+    a, b = integers(rng, 200, 40, dtype="float32"), integers(rng, 40, 400, dtype="float32")
+    a[7, 3], b[5, 9] = np.nan, np.inf
+    a[:, 5] = 1
+    for name, most in (("relu", np.inf), ("relu6", 6)):
+        c, bias = np.empty((200, 400), "float32"), integers(rng, 200, dtype="float32")
+        gemm_strided(
+            1, 200, 400, 40, a.reshape(-1), (0, 40, 1), b.reshape(-1), (0, 400, 1), c.reshape(-1), (0, 400), bias=bias, bias_axis=0,
+            activation=ACTIVATIONS[name],
+        )  # fmt: skip
+        np.testing.assert_array_equal(c, np.clip(a @ b + bias[:, None], 0, most))
+        assert np.isnan(c[7]).all()
+        assert (np.delete(c[:, 9], 7) == most).all()
+
+
 def test_inputs_are_read_and_no_more(rng):
     """What lies around them is not a number; what they hold stays."""
     for turned in (False, True):

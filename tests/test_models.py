@@ -12,6 +12,7 @@ import fastops
 import fastops.functional as F
 from fastops import models
 from fastops.models import Builder, weights
+from fastops.models.prepare import Arena, Room
 
 
 def tiny():
@@ -385,6 +386,26 @@ def test_prepare_keeps_values_that_others_see(rng):
     predict(x + 1)
     for a, b in zip(first, kept):
         np.testing.assert_array_equal(a, b)
+
+
+def test_results_that_live_at_one_time_lie_apart(rng):
+    for _ in range(50):
+        count = int(rng.integers(1, 40))
+        rooms = [
+            None if rng.random() < 0.2 else Room((int(rng.integers(0, 300)), 3), np.dtype(rng.choice(["f4", "f8"])), n + int(rng.integers(0, 6)))
+            for n in range(count)
+        ]
+        arrays = Arena(rooms).take()
+        for n, (room, array) in enumerate(zip(rooms, arrays)):
+            assert (array is None) == (room is None)
+            if room is None:
+                continue
+            assert (array.shape, array.dtype) == (room.shape, room.dtype)
+            assert array.flags.c_contiguous and array.flags.aligned and array.flags.writeable
+            for m in range(n + 1, min(room.until + 1, count)):
+                assert arrays[m] is None or not np.shares_memory(array, arrays[m])
+        together = sum(room.dtype.itemsize * room.shape[0] * 3 + 64 for room in rooms if room is not None)
+        assert Arena(rooms)._size <= together
 
 
 def test_prepared_networks_in_threads(rng):

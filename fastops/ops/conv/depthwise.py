@@ -12,6 +12,9 @@ output channel: lanes run over channels, and no element needs to move. Small ima
 idle at the end of each row: the planes of as many channels as a vector has lanes are turned, pixel by pixel a vector of
 channels, go through the stencil for channels last, and the result is turned back.
 
+Where many output channels see the same few input channels, as in the first layer of a network, the slab is the matrix on the
+right of a product: row k of it is the image from tap k on, and the weights on the left are read where they lie.
+
 The gradient with respect to x is the same computation on dy with the kernel turned; for a stride above 1 each remainder
 of the pixel modulo the stride has its own taps (see ``implicit``), and the results are interleaved on the way out. The
 gradient with respect to the weights keeps a vector of sums for each tap; a fixed order of blocks, not of threads, decides in
@@ -378,7 +381,7 @@ def _planar(name: str, taps: int, stride: int) -> Any:
 
 
 @separate
-def _dense_block(block, worker, work, source, target, geometry, coarse, depths, at, x, w, y, bias, activation, space, each):
+def _shared_block(block, worker, work, source, target, geometry, coarse, depths, at, x, w, y, bias, activation, space, each):
     """Some rows of all output channels, which see the same few input channels: the slab is the matrix that weights multiply."""
     image, od, i0, q0, _ = _place(block, work)
     strip_rows, strip_cols = work[3], work[5]
@@ -408,8 +411,8 @@ def _dense_block(block, worker, work, source, target, geometry, coarse, depths, 
 
 
 @launcher
-def _dense(threads, blocks, work, source, target, geometry, coarse, depths, at, x, w, y, bias, activation, space, each):
-    parallel(_dense_block, blocks, threads, (work, source, target, geometry, coarse, depths, at, x, w, y, bias, activation, space, each))
+def _shared(threads, blocks, work, source, target, geometry, coarse, depths, at, x, w, y, bias, activation, space, each):
+    parallel(_shared_block, blocks, threads, (work, source, target, geometry, coarse, depths, at, x, w, y, bias, activation, space, each))
 
 
 @function
@@ -1176,7 +1179,7 @@ class _Convolution:
             if step_w == 1 and p_stride == 1:
                 extra = 0
         self.each = up(slab.count + extra + 8 * slab.lanes, 16)
-        self.kernel = _dense if self.shared else _kernel("turned" if self.turned else "pixelwise" if self.pixelwise else "planar", slab.taps, slab.stride)
+        self.kernel = _shared if self.shared else _kernel("turned" if self.turned else "pixelwise" if self.pixelwise else "planar", slab.taps, slab.stride)
 
     def workspace(self, threads: int) -> int:
         return self.itemsize * threads * self.each
