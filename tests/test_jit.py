@@ -220,14 +220,19 @@ def _externals_of(*parts: str) -> list[tuple[str, str, Any]]:
     return found
 
 
-def _doubles(module: str, name: str, argtypes: Any) -> list[str]:
-    """Instructions in double precision in the optimised code of a function, compiled anew."""
+def _instructions(module: str, name: str, argtypes: Any) -> list[str]:
+    """The optimised code of a function, compiled anew."""
     dispatcher = numba.njit(**_jit.FLAGS, **_jit._INNER)(_jit._externals._made[module, name].py_func)
     dispatcher.compile(argtypes)
     (llvm,) = dispatcher.inspect_llvm().values()
-    body = [line for line in llvm.splitlines() if not line.startswith(("declare", "!", ";"))]
+    body = [line.strip() for line in llvm.splitlines() if not line.startswith(("declare", "!", ";"))]
     assert len(body) > 10
-    return [line.strip() for line in body if re.search(r"\bdouble\b", line)]
+    return body
+
+
+def _doubles(module: str, name: str, argtypes: Any) -> list[str]:
+    """Instructions in double precision in a function."""
+    return [line for line in _instructions(module, name, argtypes) if re.search(r"\bdouble\b", line)]
 
 
 def _run_strategies(*names: str, **options: Any) -> None:
@@ -250,10 +255,21 @@ def test_double_would_be_seen():
 
 def test_no_double_in_float32_products_and_transforms():
     _run_strategies("winograd", "implicit")
-    functions = _externals_of(".block_product", ".table_product", "_f4x4_3x3_to_tiles", "_f4x4_3x3_to_image")
+    functions = _externals_of(".finished_product", ".table_product", "_f4x4_3x3_to_tiles", "_f4x4_3x3_to_image")
     assert len({name for _, name, _ in functions}) == 4
     for each in functions:
         assert _doubles(*each) == [], each[:2]
+
+
+def test_no_references_are_counted_in_products():
+    """In the loop over tiles: a call there also sends their sums to memory and back."""
+    _run_strategies("winograd", "implicit")
+    x, w = np.ones((1, 3, 9, 40), np.float32), np.ones((8, 3, 3, 3), np.float32)
+    fastops.conv2d(x, w, strategy="depthwise")
+    functions = _externals_of(".finished_product", ".table_product", ".stencil_product")
+    assert len({name for _, name, _ in functions}) == 3
+    for each in functions:
+        assert not [line for line in _instructions(*each) if re.search(r"\bcall\b.*@NRT_(inc|dec)ref", line)], each[:2]
 
 
 @pytest.mark.full

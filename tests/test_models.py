@@ -401,7 +401,9 @@ def test_results_that_live_at_one_time_lie_apart(rng):
             if room is None:
                 continue
             assert (array.shape, array.dtype) == (room.shape, room.dtype)
-            assert array.flags.c_contiguous and array.flags.aligned and array.flags.writeable
+            assert array.flags.c_contiguous
+            assert array.flags.aligned
+            assert array.flags.writeable
             for m in range(n + 1, min(room.until + 1, count)):
                 assert arrays[m] is None or not np.shares_memory(array, arrays[m])
         together = sum(room.dtype.itemsize * room.shape[0] * 3 + 64 for room in rooms if room is not None)

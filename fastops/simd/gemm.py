@@ -176,11 +176,11 @@ _STRIP, _LONG_STRIP, _LONG_ROWS = 256, 4096, 4
 def _by_panels(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_col, c, c0, c_row, accumulate, panels, worker):
     width = NV * lanes(c)
     whole = cols // width * width
-    call(block_product, (rows, whole, depth, a, a0, a_row, a_col, b, b0, b_row, width, c, c0, c_row, accumulate))
+    block_product(rows, whole, depth, a, a0, a_row, a_col, b, b0, b_row, width, c, c0, c_row, accumulate)
     if whole < cols:  # the last panel would be read beyond its end
         rest, shift = cols - whole, worker * width
         call(pack_panels, (worker, worker, b, b0 + whole - shift, b_row, b_col, depth, rest + shift, panels))
-        call(block_product, (rows, rest, depth, a, a0, a_row, a_col, panels, shift * depth, width, 0, c, c0 + whole, c_row, accumulate))
+        block_product(rows, rest, depth, a, a0, a_row, a_col, panels, shift * depth, width, 0, c, c0 + whole, c_row, accumulate)
 
 
 @separate
@@ -272,10 +272,7 @@ def _turned_block(block, worker, rows, cols, depth, panels, b, b0, b_col, c, c0,
     own = worker * _TURNED_COLUMNS * whole
     for k0 in range(0, depth, KC):
         k = min(KC, depth - k0)
-        call(
-            block_product,
-            (n, whole, k, b, b0 + j0 * b_col + k0, b_col, 1, panels, k0 * width, width, width * depth, space, own, whole, k0 > 0),
-        )
+        block_product(n, whole, k, b, b0 + j0 * b_col + k0, b_col, 1, panels, k0 * width, width, width * depth, space, own, whole, k0 > 0)
     start = c0 + j0
     for i in range(0, n, count):
         for m in range(0, rows, count):

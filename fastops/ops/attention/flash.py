@@ -230,7 +230,7 @@ def _attend_block(block, worker, q, q_at, k, k_at, v, v_at, sizes, masks, causal
     for j0 in range(0, end, _KEYS):
         keys = min(_KEYS, end - j0)
         k0 = b * k_at[0] + h // group * k_at[1] + j0 * k_at[2]
-        call(block_product, (keys, whole, D, k, k0, k_at[2], 1, packed, 0, width, width * D, tile, 0, _QUERIES, False))
+        block_product(keys, whole, D, k, k0, k_at[2], 1, packed, 0, width, width * D, tile, 0, _QUERIES, False)
         left = scale  # to be multiplied by
         if starts.size:
             start = starts[head] + i0 * mask_row + j0 * mask_col
@@ -249,7 +249,7 @@ def _attend_block(block, worker, q, q_at, k, k_at, v, v_at, sizes, masks, causal
             for i in range(queries):
                 scale_run(out, o0 + i * out_at[2], out, o0 + i * out_at[2], E, rescale[i])
         values, v0, v_row = _padded(v, b * v_at[0] + h // group * v_at[1] + j0 * v_at[2], v_at[2], keys, E, spare, E_up)
-        call(block_product, (queries, E, keys, tile, 0, 1, _QUERIES, values, v0, v_row, width, out, o0, out_at[2], j0 > 0))
+        block_product(queries, E, keys, tile, 0, 1, _QUERIES, values, v0, v_row, width, out, o0, out_at[2], j0 > 0)
     # The library's logarithm of one number at a time: one of vectors would be compiled for 64 numbers of a block.
     for i in range(queries):
         at, some = o0 + i * out_at[2], total[i] != 0
@@ -369,8 +369,8 @@ def _gradient_block(
                 queries = min(_QUERIES, i_end - i0)
                 q0 = b * q_at[0] + h * q_at[1] + i0 * q_at[2]
                 do0 = b * out_at[0] + h * out_at[1] + i0 * out_at[2]
-                call(block_product, (queries, whole, D, q, q0, q_at[2], 1, k_turned, 0, width, width * D, s, 0, _KEYS, False))
-                call(block_product, (queries, whole, E, dout, do0, out_at[2], 1, v_turned, 0, width, width * E, dp, 0, _KEYS, False))
+                block_product(queries, whole, D, q, q0, q_at[2], 1, k_turned, 0, width, width * D, s, 0, _KEYS, False)
+                block_product(queries, whole, E, dout, do0, out_at[2], 1, v_turned, 0, width, width * E, dp, 0, _KEYS, False)
                 number = (head * L + i0) * S + j0
                 if starts.size:
                     start = starts[head] + i0 * mask_row + j0 * mask_col
@@ -404,12 +404,12 @@ def _gradient_block(
                     call_at(drop_at, (s, queries, keys, _KEYS, number, S, 1, seed, threshold, factor))
                 if dv.size:
                     lower, lower0, step = _padded(dout, do0, out_at[2], queries, E, do_spare, E_up)
-                    call(block_product, (keys, E, queries, s, 0, 1, _KEYS, lower, lower0, step, width, dv, v0, v_at[2], True))
+                    block_product(keys, E, queries, s, 0, 1, _KEYS, lower, lower0, step, width, dv, v0, v_at[2], True)
                 if dk.size:
                     lower, lower0, step = _padded(q, q0, q_at[2], queries, D, q_spare, D_up)
-                    call(block_product, (keys, D, queries, dp, 0, 1, _KEYS, lower, lower0, step, width, dk, k0, k_at[2], True))
+                    block_product(keys, D, queries, dp, 0, 1, _KEYS, lower, lower0, step, width, dk, k0, k_at[2], True)
                 if dq.size:
-                    call(block_product, (queries, D, keys, dp, 0, _KEYS, 1, k_rows, k_rows0, k_step, width, dq, q0, q_at[2], j0 > 0))
+                    block_product(queries, D, keys, dp, 0, _KEYS, 1, k_rows, k_rows0, k_step, width, dq, q0, q_at[2], j0 > 0)
 
 
 @separate
@@ -437,7 +437,7 @@ def _weights_block(
             keys = min(_KEYS, S - j0)
             whole = (keys + width - 1) // width * width
             _pack_turned(k, b * k_at[0] + h // group * k_at[1] + j0 * k_at[2], k_at[2], keys, D, k_turned, width)
-            call(block_product, (queries, whole, D, q, q0, q_at[2], 1, k_turned, 0, width, width * D, s, 0, _KEYS, False))
+            block_product(queries, whole, D, q, q0, q_at[2], 1, k_turned, 0, width, width * D, s, 0, _KEYS, False)
             if starts.size:
                 start = starts[head] + i0 * mask_row + j0 * mask_col
                 call_at(add_mask_at, (mask, allowed, start, mask_row, mask_col, queries, keys, scale, rows, s, False))

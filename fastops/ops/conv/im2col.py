@@ -127,9 +127,9 @@ def _forward_block(
     for k in range(0, depth, KC):
         some = min(KC, depth - k)
         if row == c_stride and result0 == to:
-            call(block_product, (k_count, j1 - j0, some, w, w0 + k0 * depth + k, depth, 1, matrix, m0 + k * m_row, m_row, width, y, to, row, k > 0))
+            block_product(k_count, j1 - j0, some, w, w0 + k0 * depth + k, depth, 1, matrix, m0 + k * m_row, m_row, width, y, to, row, k > 0)
         else:
-            call(block_product, (k_count, j1 - j0, some, w, w0 + k0 * depth + k, depth, 1, matrix, m0 + k * m_row, m_row, width, matrix, result0, row, k > 0))
+            block_product(k_count, j1 - j0, some, w, w0 + k0 * depth + k, depth, 1, matrix, m0 + k * m_row, m_row, width, matrix, result0, row, k > 0)
     if row == c_stride and result0 == to:
         call(finish_rows, (y, to, row, k_count, j1 - j0, bias, bias0 + k0, 1, 0, activation))
     else:

@@ -410,7 +410,7 @@ def _work(name: str, variant: Any) -> Any:
         panel = ins * width
         u_stride = skew((outs + width - 1) // width * panel, count)
         for e in range(count_e):
-            call(block_product, (t, outs, ins, space, v0 + e * v_stride, ins_up, 1, u, e * u_stride, width, panel, space, m0 + e * m_stride, outs_up, False))
+            block_product(t, outs, ins, space, v0 + e * v_stride, ins_up, 1, u, e * u_stride, width, panel, space, m0 + e * m_stride, outs_up, False)
         for k0 in range(0, outs, count):
             image_of(g0, g1, th, tiles, space, m0 + k0, m_stride, outs_up, target, y, y0, k0, bias, bias0, activation, flags, space, s0)
 
@@ -433,7 +433,7 @@ def _work(name: str, variant: Any) -> Any:
         if u.size > 0:
             u_stride = skew((outs + width - 1) // width * ins * width, count)
             for e in range(count_e):
-                call(block_product, (t, cols, ins, v, e * v_stride, ins_up, 1, u, e * u_stride + k0 * ins, width, 0, space, m0 + e * m_stride, width, False))
+                block_product(t, cols, ins, v, e * v_stride, ins_up, 1, u, e * u_stride + k0 * ins, width, 0, space, m0 + e * m_stride, width, False)
         else:
             for c0 in range(0, ins, c_chunk):
                 n = min(c_chunk, ins - c0)
@@ -445,10 +445,9 @@ def _work(name: str, variant: Any) -> Any:
                         (w, w0 + (k0 + lane) * k_stride + c0 * c_stride, k_stride, c_stride, turn, some, n, space, chunk0 + lane, u_stride, width, space, s0),
                     )
                 for e in range(count_e):
-                    call(
-                        block_product,
-                        (t, cols, n, v, e * v_stride + c0, ins_up, 1, space, chunk0 + e * u_stride, width, 0, space, m0 + e * m_stride, width, c0 > 0),
-                    )
+                    block_product(
+                        t, cols, n, v, e * v_stride + c0, ins_up, 1, space, chunk0 + e * u_stride, width, 0, space, m0 + e * m_stride, width, c0 > 0,
+                    )  # fmt: skip
         for lane in range(0, cols, count):
             image_of(first, total, th, tiles, space, m0 + lane, m_stride, width, target, y, y0, k0 + lane, bias, bias0, activation, flags, space, s0)
 
@@ -473,12 +472,9 @@ def _gradient_work(name: str, variant: Any) -> Any:
         m0 = worker * each
         s0 = m0 + count_e * e_stride
         for e in range(count_e):
-            call(
-                block_product,
-                (
-                    k_some, c_some, t, left, e * left_stride + k0, 1, left_up, right, e * right_stride + c0, right_up,
-                    width, space, m0 + e * e_stride, c_cols, False,
-                ),
+            block_product(
+                k_some, c_some, t, left, e * left_stride + k0, 1, left_up, right, e * right_stride + c0, right_up,
+                width, space, m0 + e * e_stride, c_cols, False,
             )  # fmt: skip
         for k in range(k_some):
             for c in range(0, c_some, count):

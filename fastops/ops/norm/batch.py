@@ -121,9 +121,9 @@ def _update(running_mean: Any, running_var: Any, mean: Array, var: Array, count:
     # a kernel takes 1 us for what NumPy takes 4
     ready = [_NOTHING if a is None else a if a.dtype.char in "fd" and a.flags.carray else a.astype(np.float64) for a in (running_mean, running_var)]
     _blend(1, mean, var, float(momentum), count / (count - 1), ready[0], ready[1])
-    for running, updated in zip((running_mean, running_var), ready):
-        if running is not None and running is not updated:
-            running[...] = updated
+    for statistic, updated in zip((running_mean, running_var), ready):
+        if statistic is not None and statistic is not updated:
+            statistic[...] = updated
 
 
 def _limits(op: str, activation: str | None) -> Limits:

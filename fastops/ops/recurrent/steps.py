@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastops._check import Array
-from fastops._jit import call, function, launcher, parallel, separate
+from fastops._jit import function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops._threads import threads_for
 from fastops.simd.blocking import panel_width
@@ -83,7 +83,7 @@ def _lstm_rows(block, worker, sizes, rows, reverse, sums, cells, raw, w, w_hr, s
         t = T - 1 - step if reverse else step
         at, to = t * N + n0, out0 + (t * N + n0) * out_row
         if w.size:
-            call(block_product, (count, 4 * H, P, state, n0 * P, P, 1, w, 0, width, width * P, sums, at * 4 * H, 4 * H, True))
+            block_product(count, 4 * H, P, state, n0 * P, P, 1, w, 0, width, width * P, sums, at * 4 * H, 4 * H, True)
         for i in range(count):
             hidden = raw[(at + i) * H : (at + i + 1) * H] if w_hr.size else out[to + i * out_row : to + i * out_row + H]
             c, c_next = cell[(n0 + i) * H : (n0 + i + 1) * H], cells[(at + i) * H : (at + i + 1) * H]
@@ -91,7 +91,7 @@ def _lstm_rows(block, worker, sizes, rows, reverse, sums, cells, raw, w, w_hr, s
             if t < lengths[n0 + i]:
                 assign(c, c_next)
         if w_hr.size:
-            call(block_product, (count, P, H, raw, at * H, H, 1, w_hr, 0, width, width * H, out, to, out_row, False))
+            block_product(count, P, H, raw, at * H, H, 1, w_hr, 0, width, width * H, out, to, out_row, False)
         _keep_states(out, to, out_row, state, n0, count, P, lengths, t)
 
 
@@ -111,8 +111,8 @@ def _gru_rows(block, worker, sizes, rows, reverse, sums, inner, b_hn, w, w_n, st
                     assign(row, b_hn)
                 else:
                     row[:] = w.dtype.type(0)
-            call(block_product, (count, 2 * H, H, state, n0 * H, H, 1, w, 0, width, width * H, sums, at * 3 * H, 3 * H, True))
-            call(block_product, (count, H, H, state, n0 * H, H, 1, w_n, 0, width, width * H, inner, at * H, H, True))
+            block_product(count, 2 * H, H, state, n0 * H, H, 1, w, 0, width, width * H, sums, at * 3 * H, 3 * H, True)
+            block_product(count, H, H, state, n0 * H, H, 1, w_n, 0, width, width * H, inner, at * H, H, True)
         for i in range(count):
             row, hidden = inner[(at + i) * H : (at + i + 1) * H], out[to + i * out_row : to + i * out_row + H]
             _gru_gates(sums[(at + i) * 3 * H : (at + i + 1) * 3 * H], H, state[(n0 + i) * H : (n0 + i + 1) * H], row, hidden)
@@ -129,7 +129,7 @@ def _rnn_rows(block, worker, sizes, rows, reverse, sums, relu, w, state, lengths
         t = T - 1 - step if reverse else step
         at, to = t * N + n0, out0 + (t * N + n0) * out_row
         if w.size:
-            call(block_product, (count, H, H, state, n0 * H, H, 1, w, 0, width, width * H, sums, at * H, H, True))
+            block_product(count, H, H, state, n0 * H, H, 1, w, 0, width, width * H, sums, at * H, H, True)
         for i in range(count):
             row, hidden = sums[(at + i) * H : (at + i + 1) * H], out[to + i * out_row : to + i * out_row + H]
             if relu:
@@ -248,7 +248,7 @@ def _lstm_rows_backward(
             if w_hr.size:
                 assign(dhidden[(at + i) * P : (at + i + 1) * P], dh)
         if w_hr.size:
-            call(block_product, (count, H, P, dhidden, at * P, P, 1, w_hr, 0, width, width * P, draw, n0 * H, H, False))
+            block_product(count, H, P, dhidden, at * P, P, 1, w_hr, 0, width, width * P, draw, n0 * H, H, False)
         for i in range(count):
             n, d = n0 + i, dsums[(at + i) * 4 * H : (at + i + 1) * 4 * H]
             dh = dstate[n * P : (n + 1) * P]
@@ -270,7 +270,7 @@ def _lstm_rows_backward(
             )  # fmt: skip
             dh[:] = w.dtype.type(0)
         if w.size:
-            call(block_product, (count, P, 4 * H, dsums, at * 4 * H, 4 * H, 1, w, 0, width, width * 4 * H, dstate, n0 * P, P, True))
+            block_product(count, P, 4 * H, dsums, at * 4 * H, 4 * H, 1, w, 0, width, width * 4 * H, dstate, n0 * P, P, True)
 
 
 @function
@@ -309,7 +309,7 @@ def _gru_rows_backward(block, worker, sizes, rows, reverse, gates, inner, w, h0,
             _earlier(out, to + i * out_row, out_row, t == (lengths[n] - 1 if reverse else 0), h0, n, H, t, N, reverse, kept)
             _gru_gate_gradients(gates[(at + i) * 3 * H : (at + i + 1) * 3 * H], H, inner[(at + i) * H : (at + i + 1) * H], kept, dh, d, dn_row)
         if w.size:
-            call(block_product, (count, H, 3 * H, dsums, at * 3 * H, 3 * H, 1, w, 0, width, width * 3 * H, dstate, n0 * H, H, True))
+            block_product(count, H, 3 * H, dsums, at * 3 * H, 3 * H, 1, w, 0, width, width * 3 * H, dstate, n0 * H, H, True)
 
 
 @separate
@@ -339,7 +339,7 @@ def _rnn_rows_backward(block, worker, sizes, rows, reverse, relu, w, h0, lengths
                     d[j] = dh[j] * (1 - h[j] * h[j])
             dh[:] = zero
         if w.size:
-            call(block_product, (count, H, H, dsums, at * H, H, 1, w, 0, width, width * H, dstate, n0 * H, H, True))
+            block_product(count, H, H, dsums, at * H, H, 1, w, 0, width, width * H, dstate, n0 * H, H, True)
 
 
 @launcher
