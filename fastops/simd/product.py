@@ -76,34 +76,6 @@ _whole, _four, _two, _one = (_tile_product(rows, NV) for rows in (MR, 4, 2, 1))
 _whole_narrow = _tile_product(MR, 1)
 
 
-@formula
-def _products(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_panel, c, c0, c_row, start, bias, bias0, confined, low, high):
-    width = NV * lanes(b)
-    for j in range(0, cols, width):
-        panel, to = b0 + j // width * b_panel, c0 + j
-        left = cols - j
-        i = 0
-        narrow = left <= lanes(b)
-        while rows - i >= MR:
-            at, y = a0 + i * a_row, to + i * c_row
-            if narrow:
-                _whole_narrow(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
-            else:
-                _whole(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
-            i += MR
-        if rows - i >= 4:
-            at, y = a0 + i * a_row, to + i * c_row
-            _four(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
-            i += 4
-        if rows - i >= 2:
-            at, y = a0 + i * a_row, to + i * c_row
-            _two(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
-            i += 2
-        if rows - i >= 1:
-            at, y = a0 + i * a_row, to + i * c_row
-            _one(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
-
-
 @separate
 def finished_product(
     rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_panel, c, c0, c_row, start, bias, bias0, confined, low, high,

@@ -626,7 +626,8 @@ _FUSED_BYTES = 1 << 20
 _SHARED_WEIGHTS_BYTES = 4 << 20
 _TILES_BYTES = 8 << 20
 _ROW_BYTES = 8 << 20
-_C_CHUNK = 64
+# Input channels of a panel that are transformed at a time, 0.6 MB of weights: 512 channels at 7x7 take 2.15 ms, 2.25 by 64 or 192.
+_C_CHUNK = 128
 
 
 def _skewed(n: int, count: int) -> int:
