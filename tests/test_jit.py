@@ -261,6 +261,7 @@ def test_no_double_in_float32_products_and_transforms():
         assert _doubles(*each) == [], each[:2]
 
 
+@pytest.mark.skipif(_jit.CHECKED, reason="what raises an error counts references")
 def test_no_references_are_counted_in_products():
     """In the loop over tiles: a call there also sends their sums to memory and back."""
     _run_strategies("winograd", "implicit")
