@@ -111,7 +111,7 @@ def _places(rooms: Sequence[Room | None]) -> tuple[list[int], int]:
     """Where in a block of memory each result goes, and the size of the block.
 
     The largest first, each at the lowest place where nothing lies that lives at the same time. Source: Pisarchyk, Lee,
-    "Efficient Memory Management for Deep Neural Net Inference" (2020), section 5.2.
+    "Efficient Memory Management for Deep Neural Net Inference" (2020): offsets, greedy by size.
 
     >>> _places([Room((100,), np.dtype("u1"), 1), Room((200,), np.dtype("u1"), 2), Room((60,), np.dtype("u1"), 3)])
     ([256, 0, 256], 384)
