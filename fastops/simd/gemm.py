@@ -19,11 +19,11 @@ from numba import types
 from fastops import _threads
 from fastops._jit import address_of, call, call_at, function, launcher, parallel, separate
 from fastops._memory import empty, empty_like
-from fastops.simd.blocking import KC, MR, NV, panel_width
+from fastops.simd.blocking import KC, MR, NV, VECTOR_BYTES, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activation_entry, finish_rows
 from fastops.simd.pack import copy_run, pack_panels, scale_run
-from fastops.simd.product import BIAS, SUM, ZERO, block_product, dot_products, finished_product, row_combinations
+from fastops.simd.product import BIAS, SUM, ZERO, block_product, dot_products, finished_product, packing_product, reading_product, row_combinations
 from fastops.simd.vector import (
     lanes,
     load_part,
@@ -39,10 +39,16 @@ from fastops.simd.workspace import scratch
 
 # Rows of A that are copied at a time, where they are not read as they lie: 128 KB in float32, which stay in L2.
 _MC = 128
-# Panels of B that a thread packs at a time, 1 MB at most; and how few of them, and of rows, it takes for others to have work too.
+# Panels of B that a thread packs at a time, and their bytes (64 rows with chunks of 256 steps take 0.77 ms by 512 KB, 0.85 by
+# 1 MB); how few panels, and rows, it takes for others to have work too.
 _PANELS, _FEW_PANELS = 32, 8
+_PANEL_BYTES = 1 << 19
 _ROWS, _FEW_ROWS_EACH = 64, 32
 _SHARES = 4
+# Rows, and elements of A, up to which a B that lies in rows is read there by every tile, and else packed by the first: more rows
+# read a copy faster, and a larger A takes the first-level cache from B. GFLOP/s, read against packed: 16 x 3136 x 96 109 and 66,
+# 64 x 3136 x 64 155 and 127, 128 x 25088 x 64 90 and 109.
+_READING_ROWS, _READING_SIZE = 3 * MR, 4096
 
 _RELU, _RELU6 = ACTIVATIONS["relu"], ACTIVATIONS["relu6"]
 
@@ -110,9 +116,12 @@ def _block(
         for k0 in range(0, depth, kc):
             k = min(kc, depth - k0)
             steps = items * k
+            # Whole panels that lie in rows are read there, or packed by the first rows while they multiply.
+            whole = n // width * width if b_col == 1 and items == 1 and not joined and m_all >= MR else 0
+            reads = m_all <= _READING_ROWS or m_all * k <= _READING_SIZE
             for z in range(items):
                 source = (item + s + z) * b_batch + k0 * b_row
-                for j in range(0, n, width):
+                for j in range(whole, n, width):
                     to = panel0 + j * steps + z * k * width
                     if joined:
                         _pack_runs(b, source, b_row, run, b_run, j0 + j, k, n - j, panels, to)
@@ -120,23 +129,36 @@ def _block(
                         call(pack_panels, (0, worker, b, source + (j0 + j) * b_col, b_row, b_col, k, n - j, panels[to : to + k * width]))
             first, last = s == 0 and k0 == 0, s + items == sums and k0 + k == depth
             begin = SUM if accumulate or not first else BIAS if by_rows else ZERO
-            in_place = a_col == 1 and alpha == 1 and items == 1
+            as_it_lies = a_col == 1 and alpha == 1 and items == 1
             for copied in range(0, m_all, _MC):
                 m, a0 = min(_MC, m_all - copied), (item + s) * a_batch + (top + copied) * a_row + k0 * a_col
-                row, col = (a_row, 1) if in_place else (steps, 1) if a_col == 1 else (1, m)
+                row, col = (a_row, 1) if as_it_lies else (steps, 1) if a_col == 1 else (1, m)
                 left = a
-                if not in_place:
+                if not as_it_lies:
                     for z in range(items):
                         _pack_a(a, a0 + z * a_batch, a_row, a_col, m, k, alpha, copies, copy0 + z * k * col, row, col)
                     left, a0 = copies, copy0
                 # A tile's rows along all the panels, and then the next: C is written by few long streams.
-                for i in range(0, m, MR):
-                    at, some = copied + i, min(MR, m - i)
-                    to = y0 + at * y_row
+                high_tile = _FEW_ROWS_EACH if reads else MR
+                for i in range(0, m, high_tile):
+                    at, some = copied + i, min(high_tile, m - i)
+                    to, a_at_row, done = y0 + at * y_row, a0 + i * row, 0
                     bias0 = (top + at) * bias_row + j0 * bias_col
+                    if reads:
+                        done = whole
+                        call(reading_product, (
+                            some, done, k, left, a_at_row, row, col, b, source + j0, b_row, y, to, y_row,
+                            begin, bias, bias0, last and confined, zero, high_limit,
+                        ))  # fmt: skip
+                    elif at == 0:
+                        done = whole
+                        call(packing_product, (
+                            done, k, left, a_at_row, row, col, b, source + j0, b_row, panels, panel0, width * k, y, to, y_row,
+                            begin, bias, bias0, last and confined, zero, high_limit,
+                        ))  # fmt: skip
                     call(finished_product, (
-                        some, n, steps, left, a0 + i * row, row, col, panels, panel0, width, width * steps, y, to, y_row,
-                        begin, bias, bias0, last and confined, zero, high_limit,
+                        some, n - done, steps, left, a_at_row, row, col, panels, panel0 + done * steps, width, width * steps,
+                        y, to + done, y_row, begin, bias, bias0, last and confined, zero, high_limit,
                     ))  # fmt: skip
                     if last and rest:
                         call(finish_rows, (y, to, y_row, some, n, bias if added else bias[:0], bias0, bias_row, bias_col, activation))
@@ -323,9 +345,11 @@ def _reads_in_place(rows: int, cols: int, depth: int, a_col: int, b_row: int, b_
     return a_col == 1 and b_row == 1 and (rows * cols * depth <= _SMALL_BY_COLUMNS or rows <= _FEW_ROWS)
 
 
-def _grid(count: int, rows: int, cols: int, joined: bool, threads: int, width: int) -> tuple[int, int, int, int]:
+def _grid(count: int, rows: int, cols: int, kc: int, joined: bool, threads: int, width: int) -> tuple[int, int, int, int]:
     """Parts of the rows and rows of one, strips of columns and columns of one: enough blocks for every thread to have its share."""
-    high, panels = min(rows, 2 * _MC) if joined else rows, min(_PANELS, -(-cols // width))
+    # A panel is as many bytes wide in float64.
+    most = max(_FEW_PANELS, min(_PANELS, _PANEL_BYTES // (kc * NV * VECTOR_BYTES)))
+    high, panels = min(rows, 2 * _MC) if joined else rows, min(most, -(-cols // width))
     for few_panels, few_rows in ((_FEW_PANELS, rows), (_FEW_PANELS, _ROWS), (1, _ROWS), (1, _FEW_ROWS_EACH)):
         while threads > 1 and count * -(-rows // high) * -(-cols // (panels * width)) < _SHARES * threads:
             if panels > few_panels:
@@ -353,7 +377,8 @@ def _room(grid: tuple[int, int, int, int], kc: int, joined: bool, threads: int) 
 @lru_cache(maxsize=1024)
 def _blocks(count: int, sums: int, rows: int, cols: int, depth: int, joined: bool, threads: int, width: int) -> tuple[Any, ...]:
     """How ``_blocked`` goes about a product: its blocks, grid and chunk, and where the panels, the copies and the blocks end in its memory."""
-    grid, chunk = _grid(count, rows, cols, joined, threads, width), _chunk(depth, sums)
+    chunk = _chunk(depth, sums)
+    grid = _grid(count, rows, cols, chunk[1], joined, threads, width)
     panels, copies, blocks = _room(grid, chunk[1], joined, threads)
     return count * grid[0] * grid[2], grid, chunk, panels, panels + copies, panels + copies + blocks
 

@@ -228,19 +228,27 @@ def store_part(typingctx: Any, array: Any, offset: Any, vector: Any, count: Any)
     return types.void(array, types.intp, vector, types.intp), codegen
 
 
-@intrinsic
-def prefetch(typingctx: Any, array: Any, offset: Any) -> Any:
-    """Asks for the cache line of an element that will be read soon; harmless outside the array."""
+def _prefetch(locality: int) -> Any:
+    @intrinsic
+    def prefetch(typingctx: Any, array: Any, offset: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            data = context.make_array(array)(context, builder, args[0]).data
+            pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
+            fnty = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
+            fn = cgutils.get_or_insert_function(builder.module, fnty, "llvm.prefetch.p0")
+            builder.call(fn, [pointer, ir.Constant(_I32, 0), ir.Constant(_I32, locality), ir.Constant(_I32, 1)])
+            return context.get_dummy_value()
 
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        data = context.make_array(array)(context, builder, args[0]).data
-        pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
-        fnty = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
-        fn = cgutils.get_or_insert_function(builder.module, fnty, "llvm.prefetch.p0")
-        builder.call(fn, [pointer, ir.Constant(_I32, 0), ir.Constant(_I32, 3), ir.Constant(_I32, 1)])
-        return context.get_dummy_value()
+        return types.void(array, types.intp), codegen
 
-    return types.void(array, types.intp), codegen
+    return prefetch
+
+
+prefetch = _prefetch(3)
+"""Asks for the cache line of an element that will be read soon; harmless outside the array."""
+
+prefetch_near = _prefetch(2)
+"""As ``prefetch``, into the second-level cache alone: no more of the first is taken than what is read."""
 
 
 @intrinsic
@@ -310,21 +318,41 @@ def zero_tile(typingctx: Any, array: Any, rows: Any, cols: Any) -> Any:
     return tile(array, rows, cols), lambda context, builder, sig, args: ir.Constant(tile.llvm, None)
 
 
+def _add_outer(builder: Any, tile: Any, value: Any, scalars: Any, columns: list[Any]) -> Any:
+    """The tile's value + the outer product of numbers, one for each row and loaded when it is needed, and vectors."""
+    for i, scalar in enumerate(scalars):
+        row = _splat(builder, tile.vector.llvm, scalar)
+        for j, column in enumerate(columns):
+            at = i * tile.cols + j
+            value = builder.insert_value(value, _fma(builder, tile.vector, row, column, builder.extract_value(value, at)), at)
+    return value
+
+
+def _outer(tile: Any, a: Any, b: Any, packed: Any = None) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        left, right = _Memory(context, builder, a, args[1]), _Memory(context, builder, b, args[4])
+        columns = []
+        for j in range(tile.cols):
+            shift = _int(j * tile.vector.count)
+            columns.append(right.load(builder.add(args[5], shift)))
+            if packed is not None:
+                _Memory(context, builder, packed, args[6]).store(builder.add(args[7], shift), columns[j])
+        scalars = (left.scalar(builder.add(args[2], builder.mul(args[3], _int(i)))) for i in range(tile.rows))
+        return _add_outer(builder, tile, args[0], scalars, columns)
+
+    return codegen
+
+
 @intrinsic
 def outer(typingctx: Any, tile: Any, a: Any, a0: Any, a_row: Any, b: Any, b0: Any) -> Any:
     """tile + the outer product of a[a0 + i * a_row] (its rows) and the vectors from b[b0] on (its columns)."""
+    return tile(tile, a, types.intp, types.intp, b, types.intp), _outer(tile, a, b)
 
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        value, left, right = args[0], _Memory(context, builder, a, args[1]), _Memory(context, builder, b, args[4])
-        columns = [right.load(builder.add(args[5], _int(j * tile.vector.count))) for j in range(tile.cols)]
-        for i in range(tile.rows):
-            row = _splat(builder, tile.vector.llvm, left.scalar(builder.add(args[2], builder.mul(args[3], _int(i)))))
-            for j in range(tile.cols):
-                at = i * tile.cols + j
-                value = builder.insert_value(value, _fma(builder, tile.vector, row, columns[j], builder.extract_value(value, at)), at)
-        return value
 
-    return tile(tile, a, types.intp, types.intp, b, types.intp), codegen
+@intrinsic
+def outer_packing(typingctx: Any, tile: Any, a: Any, a0: Any, a_row: Any, b: Any, b0: Any, packed: Any, to: Any) -> Any:
+    """As ``outer``, which also writes the vectors of b to packed[to ...]."""
+    return tile(tile, a, types.intp, types.intp, b, types.intp, packed, types.intp), _outer(tile, a, b, packed)
 
 
 @intrinsic(prefer_literal=True)
@@ -355,17 +383,13 @@ def outer_at(typingctx: Any, tile: Any, a: Any, rows: Any, step: Any, b: Any, b0
     """As ``outer``, its rows a[rows[i] + step]."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        value, left, right = args[0], _Memory(context, builder, a, args[1]), _Memory(context, builder, b, args[4])
+        left, right = _Memory(context, builder, a, args[1]), _Memory(context, builder, b, args[4])
         # LLVM unrolls the caller's loop and would load both steps' elements ahead, more than there are registers:
         # accumulators spill and 234 GFLOP/s become 175. An empty statement that "touches memory" keeps steps apart.
         builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
         columns = [right.load(builder.add(args[5], _int(j * tile.vector.count))) for j in range(tile.cols)]
-        for i, row_offset in enumerate(cgutils.unpack_tuple(builder, args[2], tile.rows)):
-            row = _splat(builder, tile.vector.llvm, left.scalar(row_offset, args[3]))
-            for j in range(tile.cols):
-                at = i * tile.cols + j
-                value = builder.insert_value(value, _fma(builder, tile.vector, row, columns[j], builder.extract_value(value, at)), at)
-        return value
+        rows_ = cgutils.unpack_tuple(builder, args[2], tile.rows)
+        return _add_outer(builder, tile, args[0], (left.scalar(row, args[3]) for row in rows_), columns)
 
     return tile(tile, a, rows, types.intp, b, types.intp), codegen
 
