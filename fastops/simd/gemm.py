@@ -23,8 +23,20 @@ from fastops.simd.blocking import KC, MR, NV, VECTOR_BYTES, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activation_entry, finish_rows
 from fastops.simd.pack import copy_run, pack_panels, scale_run
-from fastops.simd.product import BIAS, SUM, ZERO, block_product, dot_products, finished_product, packing_product, reading_product, row_combinations
+from fastops.simd.product import (
+    BIAS,
+    SUM,
+    ZERO,
+    block_product,
+    columns_product,
+    dot_products,
+    finished_product,
+    packing_product,
+    reading_product,
+    row_combinations,
+)
 from fastops.simd.vector import (
+    element,
     lanes,
     load_part,
     load_square,
@@ -45,6 +57,8 @@ _PANELS, _FEW_PANELS = 32, 8
 _PANEL_BYTES = 1 << 19
 _ROWS, _FEW_ROWS_EACH = 64, 32
 _SHARES = 4
+# A vector's part that the last columns may fill and be summed up one by one.
+_TAIL = 4
 # Rows, and elements of A, up to which a B that lies in rows is read there by every tile, and else packed by the first: more rows
 # read a copy faster, and a larger A takes the first-level cache from B. GFLOP/s, read against packed: 16 x 3136 x 96 109 and 66,
 # 64 x 3136 x 64 155 and 127, 128 x 25088 x 64 90 and 109.
@@ -90,7 +104,7 @@ def _block(
     """A block of one product of the batch: packs what it needs of B, a chunk of the reduction at a time."""
     parts, high, strips, nc = grid
     rows, cols, depth = size
-    together, kc = chunk
+    together, kc, room = chunk
     run, b_run, c_run = runs
     a_batch, a_row, a_col = a_at
     b_batch, b_row, b_col = b_at
@@ -100,6 +114,11 @@ def _block(
     top, j0, item = block % parts * high, block // parts % strips * nc, block // (parts * strips)
     m_all, n = min(high, rows - top), min(nc, cols - j0)
     joined = run < cols
+    # The last columns where they are few, and rows of A and columns of B can be read in vectors.
+    tail = n % lanes(panels)
+    if tail > lanes(panels) // _TAIL or a_col != 1 or sums > 1 or joined:
+        tail = 0
+    n_whole = n - tail
     # What sums can begin with, and be confined to, needs no pass of its own.
     by_rows = bias.size > 0 and bias_col == 0 and not accumulate
     added = bias.size > 0 and not by_rows
@@ -108,7 +127,8 @@ def _block(
     rest = added or (activation[1] != 0 and not confined)
     zero, high_limit = c.dtype.type(0), c.dtype.type(6 if relu6 else np.nan)
     # Workers are in chunks of different depths at one time, so the room of each must not depend on the depth of its chunk.
-    panel0, copy0 = worker * kc * nc, worker * kc * _MC
+    panel0, copy0 = worker * room, worker * kc * _MC
+    tail0 = panel0 + kc * nc
     y = blocks if joined else c
     y0, y_row = (worker * high * nc, nc) if joined else (item * c_batch + top * c_row + j0, c_row)
     for s in range(0, sums, together):
@@ -117,16 +137,19 @@ def _block(
             k = min(kc, depth - k0)
             steps = items * k
             # Whole panels that lie in rows are read there, or packed by the first rows while they multiply.
-            whole = n // width * width if b_col == 1 and items == 1 and not joined and m_all >= MR else 0
+            whole = n_whole // width * width if b_col == 1 and items == 1 and not joined and m_all >= MR else 0
             reads = m_all <= _READING_ROWS or m_all * k <= _READING_SIZE
             for z in range(items):
                 source = (item + s + z) * b_batch + k0 * b_row
-                for j in range(whole, n, width):
+                for j in range(whole, n_whole, width):
                     to = panel0 + j * steps + z * k * width
                     if joined:
                         _pack_runs(b, source, b_row, run, b_run, j0 + j, k, n - j, panels, to)
                     else:
-                        call(pack_panels, (0, worker, b, source + (j0 + j) * b_col, b_row, b_col, k, n - j, panels[to : to + k * width]))
+                        call(pack_panels, (0, worker, b, source + (j0 + j) * b_col, b_row, b_col, k, n_whole - j, panels[to : to + k * width]))
+            for j in range(tail):
+                for z in range(k):
+                    panels[tail0 + j * k + z] = element(b, source + (j0 + n_whole + j) * b_col + z * b_row)
             first, last = s == 0 and k0 == 0, s + items == sums and k0 + k == depth
             begin = SUM if accumulate or not first else BIAS if by_rows else ZERO
             as_it_lies = a_col == 1 and alpha == 1 and items == 1
@@ -157,9 +180,14 @@ def _block(
                             begin, bias, bias0, last and confined, zero, high_limit,
                         ))  # fmt: skip
                     call(finished_product, (
-                        some, n - done, steps, left, a_at_row, row, col, panels, panel0 + done * steps, width, width * steps,
+                        some, n_whole - done, steps, left, a_at_row, row, col, panels, panel0 + done * steps, width, width * steps,
                         y, to + done, y_row, begin, bias, bias0, last and confined, zero, high_limit,
                     ))  # fmt: skip
+                    if tail > 0:
+                        call(columns_product, (
+                            some, tail, k, left, a_at_row, row, panels, tail0, y, to + n_whole, y_row,
+                            begin, bias, bias0, last and confined, zero, high_limit,
+                        ))  # fmt: skip
                     if last and rest:
                         call(finish_rows, (y, to, y_row, some, n, bias if added else bias[:0], bias0, bias_row, bias_col, activation))
     if joined:
@@ -368,19 +396,17 @@ def _chunk(depth: int, sums: int) -> tuple[int, int]:
     return 1, max(1, -(-depth // max(1, -(-depth // KC))))
 
 
-def _room(grid: tuple[int, int, int, int], kc: int, joined: bool, threads: int) -> tuple[int, int, int]:
-    """Elements of panels, of copies and of blocks."""
-    _, high, _, nc = grid
-    return threads * kc * nc, threads * kc * _MC, threads * high * nc if joined else 0
-
-
 @lru_cache(maxsize=1024)
 def _blocks(count: int, sums: int, rows: int, cols: int, depth: int, joined: bool, threads: int, width: int) -> tuple[Any, ...]:
     """How ``_blocked`` goes about a product: its blocks, grid and chunk, and where the panels, the copies and the blocks end in its memory."""
-    chunk = _chunk(depth, sums)
-    grid = _grid(count, rows, cols, chunk[1], joined, threads, width)
-    panels, copies, blocks = _room(grid, chunk[1], joined, threads)
-    return count * grid[0] * grid[2], grid, chunk, panels, panels + copies, panels + copies + blocks
+    together, kc = _chunk(depth, sums)
+    grid = _grid(count, rows, cols, kc, joined, threads, width)
+    _, high, _, nc = grid
+    room = kc * nc + -(-kc // _TAIL) * width  # panels of a thread, and its last columns
+    panels = threads * room
+    copies = panels + threads * kc * _MC
+    blocks = copies + (threads * high * nc if joined else 0)
+    return count * grid[0] * grid[2], grid, (together, kc, room), panels, copies, blocks
 
 
 def gemm_workspace(rows: int, cols: int, depth: int, dtype: str, threads: int, batch: int = 1, *, joined: bool = False, summed: bool = False) -> int:
