@@ -41,6 +41,7 @@ from fastops.simd.vector import (
     load_part,
     load_square,
     load_square_part,
+    prefetch_near,
     store_part,
     store_square_part,
     store_tile,
@@ -167,6 +168,11 @@ def _block(
                     at, some = copied + i, min(high_tile, m - i)
                     to, a_at_row, done = y0 + at * y_row, a0 + i * row, 0
                     bias0 = (top + at) * bias_row + j0 * bias_col
+                    # The next rows, of which nothing may be in a cache: weights are read once a call. 960 x 64 x 160 0.24 to 0.22 ms then.
+                    if col == 1 and not reads:
+                        for r in range(i + MR, min(i + 2 * MR, m)):
+                            for z in range(0, k, lanes(left)):
+                                prefetch_near(left, a0 + r * row + z)
                     if reads:
                         done = whole
                         call(reading_product, (
