@@ -30,6 +30,10 @@ import numpy as np
 from llvmlite import ir
 from numba import prange, types
 from numba.core import cgutils, config
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import register_pass
+from numba.core.lowering import Lower
+from numba.core.typed_passes import NativeLowering
 from numba.extending import intrinsic
 
 from fastops import _thread_pool, _threads
@@ -37,7 +41,43 @@ from fastops._cache import Externals, KernelCache
 
 CHECKED = os.environ.get("FASTOPS_CHECKED", "") not in ("", "0")
 
-FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "boundscheck": CHECKED}
+
+
+class _WholeVectors(Lower):  # type: ignore[misc]
+    """A function whose loops LLVM makes as many elements wide as a register.
+
+    For Intel's processors it would take half of an AVX-512 register, whose first ones ran slower with whole ones: tanh of 1.6
+    million elements on Emerald Rapids 1.10 ms, with this 0.71.
+    """
+
+    def setup_function(self, fndesc: Any) -> None:
+        super().setup_function(fndesc)
+        # llvmlite's own ``add`` knows the attributes that are single words, and this one is a string.
+        set.add(self.function.attributes, '"prefer-vector-width"="512"')
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _Lowering(NativeLowering):  # type: ignore[misc]
+    _name = "whole_vectors"
+
+    @property
+    def lowering_class(self) -> Any:
+        return _WholeVectors
+
+
+class _Pipeline(CompilerBase):  # type: ignore[misc]
+    """Numba's own passes, the last of which makes LLVM's functions."""
+
+    def define_pipelines(self) -> list[Any]:
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        passes.passes = [(_Lowering if made is NativeLowering else made, name) for made, name in passes.passes]
+        passes.finalize()
+        return [passes]
+
+
+FLAGS: dict[str, Any] = {
+    "nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "boundscheck": CHECKED, "pipeline_class": _Pipeline,
+}  # fmt: skip
 REDUCTION_FLAGS: dict[str, Any] = {**FLAGS, "fastmath": {"contract", "reassoc", "nsz", "arcp"}}
 
 # Code that only other compiled code calls needs no entry for Python or C: they take a third of the time to compile.
