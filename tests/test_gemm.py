@@ -177,7 +177,9 @@ def test_one_thread_and_many_give_the_same_bits(rng, dtype):
     many = _threads._available()
     if many == 1:
         pytest.skip("needs two threads")
-    for rows, cols, depth in ((7, 5, 3), (1, 700, 300), (700, 1, 300), (130, 257, 2 * KC + 3), (8, 4136, 9), (300, 4136, 9)):
+    for rows, cols, depth in (
+        (7, 5, 3), (1, 700, 300), (700, 1, 300), (130, 257, 2 * KC + 3), (8, 4136, 9), (300, 4136, 9), (24, 1030, 144), (100, 49, 300), (77, 196, 70),
+    ):  # fmt: skip
         a, b = rng.standard_normal((rows, depth)).astype(dtype), rng.standard_normal((depth, cols)).astype(dtype)
         results = []
         for threads in (1, many):
@@ -190,7 +192,7 @@ def test_one_thread_and_many_give_the_same_bits(rng, dtype):
 @pytest.mark.usefixtures("all_threads")
 def test_nothing_outside_the_result_is_written(rng, dtype):
     """A result in the middle of a larger array: rows apart, batches apart, guards before and behind."""
-    for batch, rows, cols, depth in ((1, 1, 1, 1), (2, 3, 5, 2), (2, MR + 3, panel_width(dtype) + 3, 4), (1, 70, 150, KC + 9)):
+    for batch, rows, cols, depth in ((1, 1, 1, 1), (2, 3, 5, 2), (2, MR + 3, panel_width(dtype) + 3, 4), (1, 70, 150, KC + 9), (2, 71, 81, 99)):
         a, b = integers(rng, batch, rows, depth, dtype=dtype), integers(rng, batch, depth, cols, dtype=dtype)
         gap, start = 3, 11
         row = cols + gap
@@ -351,6 +353,31 @@ def test_few_rows_times_a_transposed_matrix(rng, dtype):
         assert (gemm(a, b.T) == a @ b.T).all()
         assert (gemm(a, b.T, bias=bias, activation="relu") == np.maximum(a @ b.T + bias, 0)).all()
         assert (gemm(a, b.T, accumulate=True, out=before.copy()) == before + a @ b.T).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows, depth", [(MR + 1, 130), (3 * MR, 300), (70, 50), (70, 130), (130, KC + 9), (KC + 70, 140)])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.usefixtures("all_threads")
+def test_panels_that_are_read_in_place_or_packed(rng, dtype, rows, depth, threads):
+    """Few rows, a short sum, and neither; columns that end in a few, in a vector, and in a part of one."""
+    fastops.set_num_threads(threads)
+    width = panel_width(dtype)
+    for cols in (width * 34 + 1, width + width // 2 + 1, width * 3 + 2, width * 2 + width // 4 + 3):
+        a, b = integers(rng, rows, depth, dtype=dtype), integers(rng, depth, cols, dtype=dtype)
+        before, bias, shift = integers(rng, rows, cols, dtype=dtype), integers(rng, cols, dtype=dtype), integers(rng, rows, dtype=dtype)
+        expected = a @ b
+        assert (gemm(a, b) == expected).all()
+        assert (gemm(np.asfortranarray(a), b) == expected).all()
+        assert (gemm(a, np.asfortranarray(b)) == expected).all()
+        assert (gemm(a, b, accumulate=True, out=before.copy()) == before + expected).all()
+        assert (gemm(a, b, bias=bias, alpha=2.0, activation="relu") == np.maximum(2 * expected + bias, 0)).all()
+        c = np.empty(expected.size, dtype)
+        gemm_strided(
+            1, rows, cols, depth, a.reshape(-1), (0, depth, 1), b.reshape(-1), (0, cols, 1), c, (0, cols), bias=shift, bias_axis=0,
+            activation=ACTIVATIONS["relu6"],
+        )  # fmt: skip
+        assert (c.reshape(rows, cols) == np.clip(expected + shift[:, None], 0, 6)).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

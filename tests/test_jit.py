@@ -15,6 +15,7 @@ from numba import types
 import fastops
 from fastops import _jit
 from fastops._jit import address_of, call, call_at, launcher, parallel, separate
+from fastops.simd.blocking import LANES
 from fastops.simd.vector import load, store
 from tests.processes import run_python
 
@@ -271,6 +272,19 @@ def test_no_references_are_counted_in_products():
     assert len({name for _, name, _ in functions}) == 3
     for each in functions:
         assert not [line for line in _instructions(*each) if re.search(r"\bcall\b.*@NRT_(inc|dec)ref", line)], each[:2]
+
+
+@separate
+def _twice(x):
+    for i in range(x.size):
+        x[i] = x[i] + x[i]
+
+
+@pytest.mark.skipif(_jit.CHECKED, reason="a loop that may stop at any element has no vectors")
+def test_loops_are_as_wide_as_the_vectors():
+    """LLVM would take half of an AVX-512 register for Intel's processors."""
+    instructions = _instructions(_twice.py_func.__module__, "_twice", (types.float32[::1],))
+    assert any(f"<{LANES['float32']} x float>" in line for line in instructions)
 
 
 @pytest.mark.full

@@ -5,7 +5,8 @@ the other. B is read in vectors of NR columns, from packed panels or from a row-
 
 Rows left over by the register tile are done by shorter tiles, columns left over by a masked store: nothing is computed
 twice, and no memory outside C is touched. Every element of C sees the same chain of multiply-adds whatever tile it
-falls into, so the result does not depend on how the caller cuts C into blocks.
+falls into, so the result does not depend on how the caller cuts C into blocks. (``columns_product`` adds in another order; which
+columns it gets must not depend on that either.)
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ def _tile_product(rows: int, vectors: int) -> Any:
             else:
                 t = tile_load_rows_part(t, c, c0, c_row, cols)
         if narrow:
+            # Left alone, LLVM gets from row to row of a by adding to one address: a step would take the time of eight additions,
+            # which is that of two vectors (3.5 ns; 2.1 by halves).
             a1 = apart(a0 + rows // 2 * a_row)
             for _ in range(depth):
                 t = outer(t, a, (a0, a1), a_row, b, b0)
@@ -85,20 +88,8 @@ def _tile_product(rows: int, vectors: int) -> Any:
 
 
 _whole, _four, _two, _one = (_tile_product(rows, NV) for rows in (MR, 4, 2, 1))
+# For the last columns where one vector holds them: 16 of 32, as of a gradient of 16 x 96 weights, take half the time.
 _whole_narrow = _tile_product(MR, 1)
-
-
-@separate
-def narrow_product(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, c, c0, c_row, start, bias, bias0, confined, low, high):
-    """``finished_product`` of whole tiles of rows and at most a vector of columns, in half the time of two.
-
-    In a function of its own: where registers are wanted by more than this loop, LLVM gets from row to row by adding to one
-    address, and a step takes the time of eight additions, that of two vectors (3.5 ns; 1.8 here).
-    """
-    a, b, c, bias = uncounted(a), uncounted(b), uncounted(c), uncounted(bias)
-    for i in range(0, rows, MR):
-        at, y = a0 + i * a_row, c0 + i * c_row
-        _whole_narrow(cols, depth, a, at, a_row, a_col, b, b0, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
 
 
 @separate
@@ -115,12 +106,13 @@ def finished_product(
         panel, to = b0 + j // width * b_panel, c0 + j
         left = cols - j
         i = 0
-        if left <= lanes(b):
-            i = rows // MR * MR
-            call(narrow_product, (i, left, depth, a, a0, a_row, a_col, b, panel, b_row, c, to, c_row, start, bias, bias0, confined, low, high))
+        narrow = left <= lanes(b)
         while rows - i >= MR:
             at, y = a0 + i * a_row, to + i * c_row
-            _whole(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
+            if narrow:
+                _whole_narrow(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
+            else:
+                _whole(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
             i += MR
         if rows - i >= 4:
             at, y = a0 + i * a_row, to + i * c_row
@@ -259,7 +251,7 @@ def _finish_one(total, c, at, start, bias, bias_at, confined, low, high):
 def columns_product(rows, cols, depth, a, a0, a_row, b, b0, c, c0, c_row, start, bias, bias0, confined, low, high):
     """As ``finished_product`` for a few columns of b, where rows of a and columns of b are runs of memory: both are read in vectors.
 
-    49 columns, images of 7x7, are three vectors and one column, which takes a quarter of a vector's time to sum up this way.
+    49 columns, images of 7x7, are three vectors and one column, which takes an eighth of a vector's time this way.
     """
     a, b, c, bias = uncounted(a), uncounted(b), uncounted(c), uncounted(bias)
     for j in range(cols):
