@@ -23,18 +23,7 @@ from fastops.simd.blocking import KC, MR, NV, VECTOR_BYTES, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activation_entry, finish_rows
 from fastops.simd.pack import copy_run, pack_panels, scale_run
-from fastops.simd.product import (
-    BIAS,
-    SUM,
-    ZERO,
-    block_product,
-    columns_product,
-    dot_products,
-    finished_product,
-    packing_product,
-    reading_product,
-    row_combinations,
-)
+from fastops.simd.product import BIAS, PACK, PACKED, READ, SUM, ZERO, block_product, dot_products, row_combinations, rows_product
 from fastops.simd.vector import (
     element,
     lanes,
@@ -173,34 +162,17 @@ def _block(
                     at = copied + i
                     packs = at == 0 and whole > 0 and not reads
                     some = min(MR if packs else high_tile, m - i)
-                    to, a_at_row, done = y0 + at * y_row, a0 + i * row, 0
-                    bias0 = (top + at) * bias_row + j0 * bias_col
+                    to, bias0 = y0 + at * y_row, (top + at) * bias_row + j0 * bias_col
                     # The next rows, of which nothing may be in a cache: weights are read once a call. 960 x 64 x 160 0.24 to 0.22 ms then.
                     if col == 1 and not reads:
                         for r in range(i + some, min(i + some + MR, m)):
                             for z in range(0, k, lanes(left)):
                                 prefetch_near(left, a0 + r * row + z)
-                    if reads:
-                        done = whole
-                        call(reading_product, (
-                            some, done, k, left, a_at_row, row, col, b, source + j0, b_row, y, to, y_row,
-                            begin, bias, bias0, last and confined, zero, high_limit,
-                        ))  # fmt: skip
-                    elif packs:
-                        done = whole
-                        call(packing_product, (
-                            done, k, left, a_at_row, row, col, b, source + j0, b_row, panels, panel0, width * k, y, to, y_row,
-                            begin, bias, bias0, last and confined, zero, high_limit,
-                        ))  # fmt: skip
-                    call(finished_product, (
-                        some, n_whole - done, steps, left, a_at_row, row, col, panels, panel0 + done * steps, width, width * steps,
-                        y, to + done, y_row, begin, bias, bias0, last and confined, zero, high_limit,
+                    way = READ if reads else PACK if packs else PACKED
+                    call(rows_product, (
+                        some, n_whole, steps, left, a0 + i * row, row, col, way, 0 if way == PACKED else whole, b, source + j0, b_row,
+                        panels, panel0, width * steps, tail, tail0, y, to, y_row, begin, bias, bias0, last and confined, zero, high_limit,
                     ))  # fmt: skip
-                    if tail > 0:
-                        call(columns_product, (
-                            some, tail, k, left, a_at_row, row, panels, tail0, y, to + n_whole, y_row,
-                            begin, bias, bias0, last and confined, zero, high_limit,
-                        ))  # fmt: skip
                     if last and rest:
                         call(finish_rows, (y, to, y_row, some, n, bias if added else bias[:0], bias0, bias_row, bias_col, activation))
                     i += some

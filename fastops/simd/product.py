@@ -5,7 +5,7 @@ the other. B is read in vectors of NR columns, from packed panels or from a row-
 
 Rows left over by the register tile are done by shorter tiles, columns left over by a masked store: nothing is computed
 twice, and no memory outside C is touched. Every element of C sees the same chain of multiply-adds whatever tile it
-falls into, so the result does not depend on how the caller cuts C into blocks. (``columns_product`` adds in another order; which
+falls into, so the result does not depend on how the caller cuts C into blocks. (``_columns`` adds in another order; which
 columns it gets must not depend on that either.)
 """
 
@@ -127,32 +127,6 @@ def finished_product(
             _one(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
 
 
-@separate
-def packing_product(
-    cols, depth, a, a0, a_row, a_col, b, b0, b_row, packed, p0, panel, c, c0, c_row, start, bias, bias0, confined, low, high,
-):  # fmt: skip
-    """``finished_product`` of MR rows and whole panels, with b read where it lies: row-major, its panels written at p0, p0 + panel, ..."""
-    a, b, packed, c, bias = uncounted(a), uncounted(b), uncounted(packed), uncounted(c), uncounted(bias)
-    width = NV * lanes(b)
-    for j in range(0, cols, width):
-        t = zero_tile(b, MR, NV)
-        if start == BIAS:
-            t = tile_splat_rows(t, bias, bias0, 1)
-        elif start == SUM:
-            t = tile_load_rows(t, c, c0 + j, c_row)
-        left, right, to = a0, b0 + j, p0 + j // width * panel
-        for _ in range(depth):
-            prefetch_near(b, right + _AHEAD * width)
-            prefetch_near(b, right + _AHEAD * width + width // 2)
-            t = outer_packing(t, a, left, a_row, b, right, packed, to)
-            left += a_col
-            right += b_row
-            to += width
-        if confined:
-            t = tile_confine(t, low, high)
-        store_tile(c, c0 + j, c_row, t)
-
-
 # How many panels ahead a row-major matrix is asked for, into L2. 24 rows by 144 steps, with b in L3, on a core of Emerald Rapids:
 # 90 GFLOP/s without, 94 where the next panel is asked for, 116 the one after it, 115 four ahead; into L1 93, 104 and 103.
 _AHEAD = 2
@@ -177,26 +151,25 @@ def _reading(depth, a, a0, a_row, a_col, b, b0, b_row, first, c, c0, c_row, star
     store_tile(c, c0, c_row, t)
 
 
-@separate
-def reading_product(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, c, c0, c_row, start, bias, bias0, confined, low, high):
-    """``finished_product`` of whole panels, with b a row-major matrix that may be far away.
-
-    The first tiles of a panel ask for one that is read later, a vector a step.
-    """
-    near_a, near_b, near_c, near_bias = uncounted(a), uncounted(b), uncounted(c), uncounted(bias)
+@formula
+def _packing(depth, a, a0, a_row, a_col, b, b0, b_row, packed, to, c, c0, c_row, start, bias, bias0, confined, low, high):
+    """A tile of MR rows, which also writes the panel that it reads to packed[to ...]."""
+    t = zero_tile(b, MR, NV)
+    if start == BIAS:
+        t = tile_splat_rows(t, bias, bias0, 1)
+    elif start == SUM:
+        t = tile_load_rows(t, c, c0, c_row)
     width = NV * lanes(b)
-    asking = min(NV, rows // MR)
-    for j in range(0, cols, width):
-        for i in range(asking):
-            _reading(
-                depth, near_a, a0 + i * MR * a_row, a_row, a_col, near_b, b0 + j, b_row, i * depth,
-                near_c, c0 + i * MR * c_row + j, c_row, start, near_bias, bias0 + i * MR, confined, low, high,
-            )  # fmt: skip
-        done = asking * MR
-        call(finished_product, (
-            rows - done, width, depth, a, a0 + done * a_row, a_row, a_col, b, b0 + j, b_row, width,
-            c, c0 + done * c_row + j, c_row, start, bias, bias0 + done, confined, low, high,
-        ))  # fmt: skip
+    for _ in range(depth):
+        prefetch_near(b, b0 + _AHEAD * width)
+        prefetch_near(b, b0 + _AHEAD * width + lanes(b))
+        t = outer_packing(t, a, a0, a_row, b, b0, packed, to)
+        a0 += a_col
+        b0 += b_row
+        to += width
+    if confined:
+        t = tile_confine(t, low, high)
+    store_tile(c, c0, c_row, t)
 
 
 @function
@@ -247,25 +220,66 @@ def _finish_one(total, c, at, start, bias, bias_at, confined, low, high):
     c[at] = total
 
 
-@separate
-def columns_product(rows, cols, depth, a, a0, a_row, b, b0, c, c0, c_row, start, bias, bias0, confined, low, high):
-    """As ``finished_product`` for a few columns of b, where rows of a and columns of b are runs of memory: both are read in vectors.
+@function
+def _columns(rows, cols, depth, a, a0, a_row, b, b0, c, c0, c_row, start, bias, bias0, confined, low, high):
+    """A few columns of b, where rows of a and columns of b are runs of memory: both are read in vectors.
 
     49 columns, images of 7x7, are three vectors and one column, which takes an eighth of a vector's time this way.
     """
-    a, b, c, bias = uncounted(a), uncounted(b), uncounted(c), uncounted(bias)
     for j in range(cols):
         x0, to = b0 + j * depth, c0 + j
-        fours = rows // 4 * 4
-        for i in range(0, fours, 4):
-            p, q, r, s = _four_long_dots(depth, b, x0, a, a0 + i * a_row, a_row)
-            _finish_one(p, c, to + i * c_row, start, bias, bias0 + i, confined, low, high)
-            _finish_one(q, c, to + (i + 1) * c_row, start, bias, bias0 + i + 1, confined, low, high)
-            _finish_one(r, c, to + (i + 2) * c_row, start, bias, bias0 + i + 2, confined, low, high)
-            _finish_one(s, c, to + (i + 3) * c_row, start, bias, bias0 + i + 3, confined, low, high)
-        for i in range(fours, rows):
-            p = _one_long_dot(depth, b, x0, a, a0 + i * a_row, a_row)[0]
-            _finish_one(p, c, to + i * c_row, start, bias, bias0 + i, confined, low, high)
+        i = 0
+        while i < rows:
+            if rows - i >= 4:
+                sums = _four_long_dots(depth, b, x0, a, a0 + i * a_row, a_row)
+                for r in range(4):
+                    _finish_one(sums[r], c, to + (i + r) * c_row, start, bias, bias0 + i + r, confined, low, high)
+                i += 4
+            else:
+                (one,) = _one_long_dot(depth, b, x0, a, a0 + i * a_row, a_row)
+                _finish_one(one, c, to + i * c_row, start, bias, bias0 + i, confined, low, high)
+                i += 1
+
+
+# Where ``rows_product`` finds whole panels of a row-major b: packed already, in b, or in b from where it packs them.
+PACKED, READ, PACK = range(3)
+
+
+@separate
+def rows_product(
+    rows, cols, depth, a, a0, a_row, a_col, way, whole, b, b0, b_row, panels, p0, panel, tail, tail0,
+    c, c0, c_row, start, bias, bias0, confined, low, high,
+):  # fmt: skip
+    """``finished_product`` of rows with columns of a block: the first ``whole`` in one of three ways, ``cols`` in all, and ``tail`` more.
+
+    ``way`` is PACK for MR rows alone. Panels are at p0 + p * panel, whether packed or to be. Where panels are read in b, which
+    may be far away, the first tiles of each ask for one that is read later, a vector a step.
+    """
+    a, b, panels, c, bias = uncounted(a), uncounted(b), uncounted(panels), uncounted(c), uncounted(bias)
+    width = NV * lanes(b)
+    j = 0
+    while j < cols:
+        done, some, source, at, step, stride = 0, cols - j, panels, p0 + j // width * panel, width, panel
+        if j < whole:
+            some = width
+            if way == READ:
+                source, at, step, stride = b, b0 + j, b_row, width
+                done = min(NV, rows // MR) * MR
+                for i in range(0, done, MR):
+                    _reading(
+                        depth, a, a0 + i * a_row, a_row, a_col, b, at, b_row, i // MR * depth,
+                        c, c0 + i * c_row + j, c_row, start, bias, bias0 + i, confined, low, high,
+                    )  # fmt: skip
+            else:
+                done = MR
+                _packing(depth, a, a0, a_row, a_col, b, b0 + j, b_row, panels, at, c, c0 + j, c_row, start, bias, bias0, confined, low, high)
+        if done < rows:
+            call(finished_product, (
+                rows - done, some, depth, a, a0 + done * a_row, a_row, a_col, source, at, step, stride,
+                c, c0 + done * c_row + j, c_row, start, bias, bias0 + done, confined, low, high,
+            ))  # fmt: skip
+        j += some
+    _columns(rows, tail, depth, a, a0, a_row, panels, tail0, c, c0 + cols, c_row, start, bias, bias0, confined, low, high)
 
 
 @separate
