@@ -31,7 +31,7 @@ def test_every_benchmark_runs_once():
         env={**os.environ, "FASTOPS_BENCH_TINY": "1"},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"[1-9]\d* passed, 0 failed", done.stdout.splitlines()[-1])
