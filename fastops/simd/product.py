@@ -128,7 +128,7 @@ def finished_product(
 
 
 # How many panels ahead a row-major matrix is asked for, into L2. 24 rows by 144 steps, with b in L3, on a core of Emerald Rapids:
-# 90 GFLOP/s without, 94 where the next panel is asked for, 116 the one after it, 115 four ahead; into L1 93, 104 and 103.
+# 88 GFLOP/s without, 97 where the next panel is asked for, 116 the one after it, 114 four ahead; into L1 91, 104 and 103.
 _AHEAD = 2
 
 
@@ -224,7 +224,7 @@ def _finish_one(total, c, at, start, bias, bias_at, confined, low, high):
 def _columns(rows, cols, depth, a, a0, a_row, b, b0, c, c0, c_row, start, bias, bias0, confined, low, high):
     """A few columns of b, where rows of a and columns of b are runs of memory: both are read in vectors.
 
-    49 columns, images of 7x7, are three vectors and one column, which takes an eighth of a vector's time this way.
+    49 columns, images of 7x7, are three vectors and one column, which would take the time of a whole vector.
     """
     for j in range(cols):
         x0, to = b0 + j * depth, c0 + j
