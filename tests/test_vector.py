@@ -302,11 +302,13 @@ def test_parts_of_a_column(dtype):
 
 
 def _rational(rows: int, cols: int, seed: int) -> tuple[tuple[Fraction, ...], ...]:
-    """Zeros, ones, fractions, rows that are each other's mirror image, and a row of nothing but zeros."""
+    """Zeros, ones, fractions, rows and columns that are each other's mirror image, and a row of nothing but zeros."""
     rng = np.random.default_rng(seed)
     matrix = [[Fraction(int(n), 4) for n in rng.choice([0, 0, 4, -4, 2, -3, 8], cols)] for _ in range(rows)]
     matrix[1] = [value if k % 2 else -value for k, value in enumerate(matrix[0])]
     matrix[2] = [Fraction(0)] * cols
+    for i, row in enumerate(matrix):
+        row[3] = row[1] if i % 3 else -row[1]
     return tuple(map(tuple, matrix))
 
 

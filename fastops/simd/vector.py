@@ -638,10 +638,10 @@ def transpose(typingctx: Any, tile: Any) -> Any:
 # ---- constant matrices
 
 
-def _combination(builder: Any, vector: VectorType, terms: list[tuple[Fraction, Any]]) -> Any:
+def _combination(builder: Any, vector: VectorType, coefficients: tuple[Fraction, ...], x: list[Any]) -> Any:
     """The sum of coefficient * vector; None when there is none."""
     total = None
-    for coefficient, v in sorted(terms, key=lambda term: abs(term[0]) != 1):
+    for coefficient, v in sorted(((c, v) for c, v in zip(coefficients, x, strict=True) if c), key=lambda term: abs(term[0]) != 1):
         if total is None:
             total = v if coefficient == 1 else builder.fmul(v, _constant(vector, coefficient))
         elif coefficient == 1:
@@ -657,21 +657,40 @@ def _constant(vector: VectorType, value: Fraction) -> Any:
     return ir.Constant(vector.llvm, [ir.Constant(vector.llvm.element, float(value))] * vector.count)
 
 
+def _mirrored(a: tuple[Fraction, ...], b: tuple[Fraction, ...]) -> bool:
+    """Whether two rows or columns agree up to sign, in some places with the same sign and in some with the other."""
+    return all(abs(s) == abs(t) for s, t in zip(a, b, strict=True)) and any(s and s == t for s, t in zip(a, b, strict=True)) and a != b
+
+
+def _agreeing(a: tuple[Fraction, ...], b: tuple[Fraction, ...], sign: int) -> tuple[Fraction, ...]:
+    """a where it is sign * b, 0 elsewhere."""
+    return tuple(s if s == sign * t else Fraction(0) for s, t in zip(a, b, strict=True))
+
+
 def linear_map(matrix: tuple[tuple[Fraction, ...], ...]) -> Any:
     """An operation on tiles: the product of a constant matrix with a column of vectors, as straight-line code.
 
-    Zeros and ones cost nothing. Two rows that agree up to sign, as those of x and -x do in a Winograd transform, share
-    their work: u + v and u - v.
+    Zeros and ones cost nothing. In a Winograd transform the rows, or the columns, of the points p and -p agree up to
+    sign. Such columns meet only as x + y and x - y; such rows share their work, u + v and u - v.
     """
     rows, cols = len(matrix), len(matrix[0])
 
-    def partner(i: int) -> int | None:
-        for j in range(i + 1, rows):
-            agree = [matrix[i][k] == matrix[j][k] for k in range(cols) if matrix[i][k] or matrix[j][k]]
-            oppose = [matrix[i][k] == -matrix[j][k] for k in range(cols) if matrix[i][k] or matrix[j][k]]
-            if any(agree) and any(oppose) and all(a or o for a, o in zip(agree, oppose, strict=True)):
-                return j
-        return None
+    def fold(builder: Any, x: list[Any]) -> tuple[list[Any], tuple[tuple[Fraction, ...], ...]]:
+        """The vectors and the matrix once mirrored columns have met."""
+        columns = list(zip(*matrix, strict=True))
+        vectors, kept = [], []
+        left = list(range(cols))
+        while left:
+            j = left.pop(0)
+            k = next((k for k in left if _mirrored(columns[j], columns[k])), None)
+            if k is None:
+                vectors.append(x[j])
+                kept.append(columns[j])
+                continue
+            left.remove(k)
+            vectors += [builder.fadd(x[j], x[k]), builder.fsub(x[j], x[k])]
+            kept += [_agreeing(columns[j], columns[k], 1), _agreeing(columns[j], columns[k], -1)]
+        return vectors, tuple(zip(*kept, strict=True))
 
     @intrinsic
     def apply(typingctx: Any, tile: Any) -> Any:
@@ -680,19 +699,25 @@ def linear_map(matrix: tuple[tuple[Fraction, ...], ...]) -> Any:
         result = TileType(tile.dtype, rows, 1)
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            x = _vectors(builder, tile, args[0])
+            vector = tile.vector
+            x, folded = fold(builder, _vectors(builder, tile, args[0]))
             out: list[Any] = [None] * rows
             for i in range(rows):
                 if out[i] is not None:
                     continue
-                j = partner(i)
-                if j is None or out[j] is not None:
-                    terms = [(matrix[i][k], x[k]) for k in range(cols) if matrix[i][k]]
-                    out[i] = _combination(builder, tile.vector, terms) if terms else ir.Constant(tile.vector.llvm, None)
+                j = next((j for j in range(i + 1, rows) if out[j] is None and _mirrored(folded[i], folded[j])), None)
+                if j is None:
+                    total = _combination(builder, vector, folded[i], x)
+                    out[i] = ir.Constant(vector.llvm, None) if total is None else total
                     continue
-                u = _combination(builder, tile.vector, [(matrix[i][k], x[k]) for k in range(cols) if matrix[i][k] and matrix[i][k] == matrix[j][k]])
-                v = _combination(builder, tile.vector, [(matrix[i][k], x[k]) for k in range(cols) if matrix[i][k] and matrix[i][k] == -matrix[j][k]])
-                out[i], out[j] = builder.fadd(u, v), builder.fsub(u, v)
+                u = _combination(builder, vector, _agreeing(folded[i], folded[j], 1), x)
+                odd = _agreeing(folded[i], folded[j], -1)
+                factor = next(c for c in reversed(odd) if c)
+                v = _combination(builder, vector, tuple(c / factor for c in odd), x)
+                if factor == 1:
+                    out[i], out[j] = builder.fadd(u, v), builder.fsub(u, v)
+                else:
+                    out[i], out[j] = (_fma(builder, vector, v, _constant(vector, c), u) for c in (factor, -factor))
             return _pack(builder, result, out)
 
         return result(tile), codegen
