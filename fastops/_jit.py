@@ -240,7 +240,7 @@ def _share_by_pool(trampoline, state, counter, blocks, workers):
     """Runs the blocks; for 0 workers nothing. Returns the address of the control block."""
     pool = _thread_pool.control_block()
     if workers > 0:
-        _thread_pool.share(pool, trampoline, state, counter, blocks, workers)
+        _thread_pool.share(pool, trampoline, state, blocks, workers)
     return pool
 
 

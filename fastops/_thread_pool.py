@@ -23,7 +23,8 @@ and for each slot
 
     LOCK      1 while somebody launches there
     GATE      how many threads are inside, plus CLOSED where nobody may enter
-    JOB       how many tickets were taken, which number the workers; then trampoline, state, counter, blocks and workers
+    JOB       how many tickets were taken, which number the workers; then trampoline, state, ranges, blocks and workers
+    RANGES    for each range of the blocks how many were taken at its front and, in the upper half, at its back
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ from numba.extending import intrinsic, register_jitable
 
 _LINE = 8  # words
 _TURN, _ASLEEP, _ALIVE, _CALLER, _STOP, _SLOT = (_LINE * i for i in range(6))
-_LOCK, _GATE, _JOB = (_LINE * i for i in range(3))  # from the start of a slot
-_SLOTS, _SLOT_WORDS = 4, 3 * _LINE
+_LOCK, _GATE, _JOB, _RANGES = (_LINE * i for i in range(4))  # from the start of a slot
+_MOST_RANGES = 32
+_SLOTS, _SLOT_WORDS = 4, (3 + _MOST_RANGES) * _LINE
 _WORDS = _SLOT + _SLOTS * _SLOT_WORDS
 _CLOSED = 1 << 32
 _AT_FIRST = [_CLOSED if i >= _SLOT and (i - _SLOT) % _SLOT_WORDS == _GATE else 0 for i in range(_WORDS)]
@@ -171,31 +173,32 @@ def take_block(counter):
 
 
 @register_jitable
-def _take_end(counter, blocks, worker):
-    """The next block that nobody has taken: from the front, or for every other worker from the back; ``blocks`` if none is left.
+def _take_blocks(pool, at, worker, seat):
+    """Runs blocks until there are no more; how many it were.
 
-    So two threads work on neighbouring memory each, and call after call on the same: what one core has written, it reads and
-    writes again. With blocks in turns, MobileNetV2's first layer takes 0.25 ms on two threads, so 0.18. The counter has two
-    halves, how many were taken at the front and how many at the back.
+    The blocks fall into a range for every two seats, the threads' numbers, which do not change from launch to launch. Of the two
+    one takes blocks from the front and one from the back; then they help in the other ranges. So two threads seldom work on
+    neighbouring memory, and call after call on the same: what one core has written, it reads and writes again. With blocks in
+    turns MobileNetV2's first layer takes 0.25 ms on two threads, so 0.18; relu of 8x64x56x56 on sixteen
+    0.053 ms with two ends for all threads, so 0.024.
     """
-    back = worker % 2
-    taken = _add_to(counter, 1 << 32 if back else 1)
-    at_front, at_back = taken & 0xFFFFFFFF, taken >> 32
-    if at_front + at_back >= blocks:
-        return blocks
-    return blocks - 1 - at_back if back else at_front
-
-
-@register_jitable
-def _take_blocks(pool, job, worker):
-    """Runs blocks until there are no more; how many it were."""
-    trampoline, state, counter, blocks = _read(pool, job + 1), _read(pool, job + 2), _read(pool, job + 3), _read(pool, job + 4)
+    job = at + _JOB
+    trampoline, state, ranges, blocks = _read(pool, job + 1), _read(pool, job + 2), _read(pool, job + 3), _read(pool, job + 4)
+    back = seat % 2
+    one = 1 << 32 if back else 1
     done = 0
-    block = _take_end(counter, blocks, worker)
-    while block < blocks:
-        run_block(trampoline, state, block, worker)
-        done += 1
-        block = _take_end(counter, blocks, worker)
+    for i in range(ranges):
+        own = (seat // 2 + i) % ranges
+        first, last = own * blocks // ranges, (own + 1) * blocks // ranges
+        counter = at + _RANGES + own * _LINE
+        taken = _read(pool, counter)  # that others' ranges are used up is seen without writing to them
+        while (taken & 0xFFFFFFFF) + (taken >> 32) < last - first:
+            taken = _add(pool, counter, one)
+            at_front, at_back = taken & 0xFFFFFFFF, taken >> 32
+            if at_front + at_back >= last - first:
+                break
+            run_block(trampoline, state, last - 1 - at_back if back else first + at_front, worker)
+            done += 1
     return done
 
 
@@ -213,7 +216,7 @@ def _keep_off(cpus, cpu):
 def attend(pool, cpus):
     """What a thread of the pool does until the process ends. ``cpus`` is the set of processors that it may run on."""
     seen, looks, off = 0, 0, -1
-    _add(pool, _ALIVE, 1)
+    seat = _add(pool, _ALIVE, 1) + 1  # the caller's is 0
     while True:
         turn = _read(pool, _TURN)
         if turn == seen:
@@ -244,13 +247,13 @@ def attend(pool, cpus):
             if _read(pool, at + _GATE) < _CLOSED:
                 if _add(pool, at + _GATE, 1) < _CLOSED:
                     worker = _add(pool, at + _JOB, 1) + 1
-                    if worker < _read(pool, at + _JOB + 5) and _take_blocks(pool, at + _JOB, worker) > 0:
+                    if worker < _read(pool, at + _JOB + 5) and _take_blocks(pool, at, worker, seat) > 0:
                         looks = idle = 0  # who is not needed goes to sleep, however many launches there are
                 _add(pool, at + _GATE, -1)
 
 
 @register_jitable
-def share(pool, trampoline, state, counter, blocks, workers):
+def share(pool, trampoline, state, blocks, workers):
     """Runs all blocks on up to ``workers`` threads, the caller among them."""
     slot = 0
     while slot < _SLOTS and _exchange(pool, _SLOT + slot * _SLOT_WORDS + _LOCK, 1) != 0:
@@ -267,7 +270,10 @@ def share(pool, trampoline, state, counter, blocks, workers):
     _write(pool, job, 0)
     _write(pool, job + 1, trampoline)
     _write(pool, job + 2, state)
-    _write(pool, job + 3, counter)
+    ranges = min(_MOST_RANGES, (workers + 1) // 2)
+    for i in range(ranges):
+        _write(pool, at + _RANGES + i * _LINE, 0)
+    _write(pool, job + 3, ranges)
     _write(pool, job + 4, blocks)
     _write(pool, job + 5, workers)
     _add(pool, at + _GATE, -_CLOSED)
@@ -277,7 +283,7 @@ def share(pool, trampoline, state, counter, blocks, workers):
         looking = _read(pool, _ALIVE) - asleep if slot == 0 else 0  # beside another launch, they work for that
         if workers - 1 > looking:
             _syscall(_FUTEX, pool + 8 * _TURN, _FUTEX_WAKE_PRIVATE, workers - 1 - looking, 0)
-    _take_blocks(pool, job, 0)
+    _take_blocks(pool, at, 0, 0)
     _add(pool, at + _GATE, _CLOSED)
     looks = 0
     while _read(pool, at + _GATE) != _CLOSED:

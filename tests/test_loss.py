@@ -106,7 +106,8 @@ class TestElementwise:
 
     def test_sums_are_accurate(self):
         x = np.full(3_000_001, 0.1, np.float32)
-        np.testing.assert_allclose(fastops.l1_loss(x, np.zeros_like(x), reduction="sum"), x.astype(float).sum(), rtol=3e-7)
+        # Every block of 1024 errs alike; with vectors of eight by 3.5e-7. All in float32 it would be 1e-3 and more.
+        np.testing.assert_allclose(fastops.l1_loss(x, np.zeros_like(x), reduction="sum"), x.astype(float).sum(), rtol=1e-6)
 
 
 class TestClasses:

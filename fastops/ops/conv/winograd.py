@@ -419,12 +419,11 @@ def _work(name: str, variant: Any) -> Any:
 
     @separate(name=f"_{name}_panel_block")
     def panel_block(
-        block, worker, first, total, th, tiles, ins, c_chunk, target, v, ins_up, w, w0, k_stride, c_stride, turn, u, y,
+        block, worker, first, total, th, tiles, ins, width, c_chunk, target, v, ins_up, w, w0, k_stride, c_stride, turn, u, y,
         y0, bias, bias0, activation, flags, space, each,
     ):  # fmt: skip
-        """All tiles, a panel of output channels: its weights, the products, its output. u is empty or transformed ahead."""
+        """All tiles, ``width`` output channels: their weights, the products, their output. u is empty or transformed ahead, by whole panels."""
         count = lanes(y)
-        width = NV * count
         outs = target[7]
         k0 = block * width
         t = (total - first) * tiles
@@ -434,9 +433,11 @@ def _work(name: str, variant: Any) -> Any:
         s0 = chunk0 + count_e * skew(c_chunk * width, count)
         cols = min(width, outs - k0)
         if u.size > 0:
-            u_stride = skew((outs + width - 1) // width * ins * width, count)
+            panel = NV * count
+            u_stride = skew((outs + panel - 1) // panel * ins * panel, count)
+            u0 = k0 // panel * panel * ins + k0 % panel
             for e in range(count_e):
-                block_product(t, cols, ins, v, e * v_stride, ins_up, 1, u, e * u_stride + k0 * ins, width, 0, space, m0 + e * m_stride, width, False)
+                block_product(t, cols, ins, v, e * v_stride, ins_up, 1, u, u0 + e * u_stride, panel, 0, space, m0 + e * m_stride, width, False)
         else:
             for c0 in range(0, ins, c_chunk):
                 n = min(c_chunk, ins - c0)
@@ -560,16 +561,18 @@ def _launchers(variant: _Variant) -> _Launchers:
         count = lanes(y)
         ins, outs = source[7], target[7]
         ins_up = (ins + count - 1) // count * count
+        # Blocks of a vector of channels, half a panel, where whole ones would leave threads without work.
+        width = NV * count if outs > (threads - 1) * NV * count else count
         for first in range(0, total, chunk):
             last = min(total, first + chunk)
             groups = (last - first + rows - 1) // rows
             parallel(tiles_block, groups * (ins_up // count), threads, (rows, first, last, th, tiles, top, left, source, x, x0, v, ins_up, space, each))
             parallel(
                 panel_block,
-                (outs + NV * count - 1) // (NV * count),
+                (outs + width - 1) // width,
                 threads,
                 (
-                    first, last, th, tiles, ins, c_chunk, target, v, ins_up, w, w0, k_stride, c_stride, turn, u, y, y0,
+                    first, last, th, tiles, ins, width, c_chunk, target, v, ins_up, w, w0, k_stride, c_stride, turn, u, y, y0,
                     bias, bias0, activation, flags, space, each,
                 ),
             )  # fmt: skip
@@ -810,6 +813,11 @@ class _KernelGradient:
                 break
         return k_rows, c_cols
 
+    def _rows(self, threads: int) -> int:
+        """Rows of tiles in a block of the transforms: fewer read pixels more often, but many threads must all have work."""
+        g = self.geometry
+        return max(1, min(4, self.chunk * (g.ins // g.lanes) // (2 * threads)))
+
     def _each(self, threads: int) -> int:
         g = self.geometry
         k_rows, c_cols = self._tasks(threads)
@@ -832,7 +840,7 @@ class _KernelGradient:
         right, left, space = memory[:split], memory[split:used], memory[used:]
         for group in range(self.groups):
             self.launch(
-                threads, 4, self.chunk, g.total, g.th, g.tiles, *self.pads, self.x.dims, self.y.dims, x, group * self.x.group, dy, group * self.y.group,
+                threads, self._rows(threads), self.chunk, g.total, g.th, g.tiles, *self.pads, self.x.dims, self.y.dims, x, group * self.x.group, dy, group * self.y.group,
                 k_rows, c_cols, dw, group * self.w_group, right, left, flags, space, each,
             )  # fmt: skip
         if flags[0]:
