@@ -94,9 +94,9 @@ _whole_narrow = _tile_product(MR, 1)
 
 @separate
 def finished_product(
-    rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_panel, c, c0, c_row, start, bias, bias0, confined, low, high,
+    rows, cols, depth, a, a0, a_row, a_col, a_tile, b, b0, b_row, b_panel, c, c0, c_row, start, bias, bias0, confined, low, high,
 ):  # fmt: skip
-    """As ``block_product``; sums begin where ``start`` says, bias[bias0 + i] for row i, and with ``confined`` end between limits (NaN is none).
+    """As ``block_product``, with a_tile between groups of MR rows of a; sums begin where ``start`` says, bias[bias0 + i] for row i, and with ``confined`` end between limits (NaN is none).
 
     A pass over memory for the bias and another for relu took a quarter of the time of 16 to 96 channels.
     """
@@ -105,25 +105,28 @@ def finished_product(
     for j in range(0, cols, width):
         panel, to = b0 + j // width * b_panel, c0 + j
         left = cols - j
-        i = 0
+        i, at = 0, a0
         narrow = left <= lanes(b)
         while rows - i >= MR:
-            at, y = a0 + i * a_row, to + i * c_row
+            y = to + i * c_row
             if narrow:
                 _whole_narrow(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
             else:
                 _whole(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
             i += MR
+            at += a_tile
         if rows - i >= 4:
-            at, y = a0 + i * a_row, to + i * c_row
+            y = to + i * c_row
             _four(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
             i += 4
+            at += 4 * a_row
         if rows - i >= 2:
-            at, y = a0 + i * a_row, to + i * c_row
+            y = to + i * c_row
             _two(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
             i += 2
+            at += 2 * a_row
         if rows - i >= 1:
-            at, y = a0 + i * a_row, to + i * c_row
+            y = to + i * c_row
             _one(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
 
 
@@ -173,14 +176,20 @@ def _packing(depth, a, a0, a_row, a_col, b, b0, b_row, packed, to, c, c0, c_row,
 
 
 @function
+def tiled_product(rows, cols, depth, a, a0, a_row, a_col, a_tile, b, b0, b_row, b_panel, c, c0, c_row, accumulate):
+    """As ``block_product``, of rows of a that lie in groups of MR, a_tile apart."""
+    zero, start = c.dtype.type(0), SUM if accumulate else ZERO
+    call(finished_product, (rows, cols, depth, a, a0, a_row, a_col, a_tile, b, b0, b_row, b_panel, c, c0, c_row, start, c, 0, False, zero, zero))
+
+
+@function
 def block_product(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_panel, c, c0, c_row, accumulate):
     """c[rows, cols] (+)= a[rows, depth] @ b[depth, cols].
 
     a[i, k] at a0 + i * a_row + k * a_col; panel p of b at b0 + p * b_panel, its row k at + k * b_row, NR elements that
     may all be read; c[i, j] at c0 + i * c_row + j.
     """
-    zero, start = c.dtype.type(0), SUM if accumulate else ZERO
-    call(finished_product, (rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_panel, c, c0, c_row, start, c, 0, False, zero, zero))
+    tiled_product(rows, cols, depth, a, a0, a_row, a_col, MR * a_row, b, b0, b_row, b_panel, c, c0, c_row, accumulate)
 
 
 # From L2 on, and for long rows, four streams are fetched ahead faster than eight: 54 us instead of 107 for 1000 x 1000. Rows
@@ -247,7 +256,7 @@ PACKED, READ, PACK = range(3)
 
 @separate
 def rows_product(
-    rows, cols, depth, a, a0, a_row, a_col, way, whole, b, b0, b_row, panels, p0, panel, tail, tail0,
+    rows, cols, depth, a, a0, a_row, a_col, a_tile, way, whole, b, b0, b_row, panels, p0, panel, tail, tail0,
     c, c0, c_row, start, bias, bias0, confined, low, high,
 ):  # fmt: skip
     """``finished_product`` of rows with columns of a block: the first ``whole`` in one of three ways, ``cols`` in all, and ``tail`` more.
@@ -267,7 +276,7 @@ def rows_product(
                 done = min(NV, rows // MR) * MR
                 for i in range(0, done, MR):
                     _reading(
-                        depth, a, a0 + i * a_row, a_row, a_col, b, at, b_row, i // MR * depth,
+                        depth, a, a0 + i // MR * a_tile, a_row, a_col, b, at, b_row, i // MR * depth,
                         c, c0 + i * c_row + j, c_row, start, bias, bias0 + i, confined, low, high,
                     )  # fmt: skip
             else:
@@ -275,7 +284,7 @@ def rows_product(
                 _packing(depth, a, a0, a_row, a_col, b, b0 + j, b_row, panels, at, c, c0 + j, c_row, start, bias, bias0, confined, low, high)
         if done < rows:
             call(finished_product, (
-                rows - done, some, depth, a, a0 + done * a_row, a_row, a_col, source, at, step, stride,
+                rows - done, some, depth, a, a0 + done // MR * a_tile, a_row, a_col, a_tile, source, at, step, stride,
                 c, c0 + done * c_row + j, c_row, start, bias, bias0 + done, confined, low, high,
             ))  # fmt: skip
         j += some
