@@ -26,6 +26,24 @@ def test_beta_of_zero_does_not_look_at_the_input(beta):
     assert (fastops.addmm_backward(np.ones((2, 4)), np.zeros(4), a, b, beta=beta)[0] == 0).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows, depth, cols", [(5, 7, 3), (1, 5, 9), (200, 300, 1), (64, 300, 70), (130, 513, 257)])
+def test_matmul_of_transposes(dtype, rows, depth, cols):
+    """They are read where they lie; other views, and wrong ones, go the usual way."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(-4, 5, shape).astype(dtype) for shape in ((rows, depth), (depth, cols)))
+    for left in (a, np.asfortranarray(a), np.repeat(a, 2, 1)[:, ::2]):
+        for right in (b, np.asfortranarray(b), np.repeat(b, 2, 1)[:, ::2]):
+            y = fastops.matmul(left, right)
+            assert y.flags.c_contiguous
+            assert y.dtype == dtype
+            assert (y == a @ b).all()
+    with pytest.raises(ValueError, match="matmul: other must fit input"):
+        fastops.matmul(a.T, np.ones((rows + 1, 2), dtype).T.copy().T)
+    with pytest.raises(TypeError, match="matmul: input must have dtype"):
+        fastops.matmul(a.astype(int).T, np.ones((rows, 2), dtype))
+
+
 @pytest.mark.parametrize(
     "op, shapes, expected",
     [

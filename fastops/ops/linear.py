@@ -266,6 +266,18 @@ def _broadcast(a: Shape, b: Shape) -> Shape | None:
 
 
 @operation
+def _product_of_transposes(a: Array, b: Array) -> Array | None:
+    """The product of two matrices, as kernels can take them or transposes of such, which are then read where they lie; None of others."""
+    if a.dtype not in _NOTHING or a.dtype is not b.dtype or not a.ndim == b.ndim == 2 or a.shape[1] != b.shape[0] or not (a.size and b.size):
+        return None
+    if not all(type(m) is np.ndarray and m.flags.forc and m.flags.behaved for m in (a, b)):
+        return None
+    y = empty((a.shape[0], b.shape[1]), a.dtype)
+    a_turned, b_turned = not a.flags.c_contiguous, not b.flags.c_contiguous
+    multiply(a.T if a_turned else a, b.T if b_turned else b, y, a_turned, b_turned)
+    return y
+
+
 def matmul(input: ArrayLike, other: ArrayLike, *, out: Array | None = None) -> Array:
     """The product of vectors, matrices, or batches of matrices: ``torch.matmul``.
 
@@ -284,6 +296,10 @@ def matmul(input: ArrayLike, other: ArrayLike, *, out: Array | None = None) -> A
     array([21., 43.])
     """
     op = "matmul"
+    if out is None and isinstance(input, np.ndarray) and isinstance(other, np.ndarray) and not (input.flags.c_contiguous and other.flags.c_contiguous):
+        y = _product_of_transposes(input, other)
+        if y is not None:
+            return y
     a, b = _check.as_array(op, "input", input), _check.as_array(op, "other", other)
     left, right, nothing = a.shape, b.shape, _NOTHING.get(a.dtype)
     if nothing is not None and a.dtype is b.dtype and len(left) == 2 and left[1:] == right[:1] and a.size and b.size and out is None:

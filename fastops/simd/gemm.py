@@ -22,7 +22,7 @@ from fastops._memory import empty, empty_like
 from fastops.simd.blocking import KC, MR, NV, VECTOR_BYTES, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activation_entry, finish_rows
-from fastops.simd.pack import copy_run, pack_panels, scale_run
+from fastops.simd.pack import copy_run, pack_panels, pack_tiles, scale_run
 from fastops.simd.product import BIAS, PACK, PACKED, READ, SUM, ZERO, block_product, dot_products, row_combinations, rows_product
 from fastops.simd.vector import (
     element,
@@ -31,8 +31,6 @@ from fastops.simd.vector import (
     load_square,
     load_square_part,
     prefetch_near,
-    splat,
-    store,
     store_part,
     store_square_part,
     store_tile,
@@ -71,21 +69,6 @@ def _pack_a(a, a0, a_row, a_col, m, k, alpha, copies, at, row, col):
     else:
         for j in range(k):
             scale_run(a, a0 + j * a_col, copies, at + j * col, m, alpha)
-
-
-@function
-def _pack_tiles(a, a0, a_col, m, k, alpha, copies, at, tile):
-    """Columns of A as rows of its tiles: copies[at + i // MR * tile + j * MR + i % MR] = alpha * a[a0 + i + j * a_col].
-
-    Side by side a tile's elements stay in the first-level cache while it meets panel after panel. Columns as they lie take two and
-    a half times as many lines of it: 512 x 2048 x 392 on a Zen 3 BEFORE, so AFTER.
-    """
-    by = splat(copies, alpha)
-    for i in range(0, m, MR):
-        some, to = min(MR, m - i), at + i // MR * tile
-        for j in range(k - 1):
-            store(copies, to + j * MR, load_part(a, a0 + i + j * a_col, some) * by)  # what is too much is overwritten by the next
-        store_part(copies, to + (k - 1) * MR, load_part(a, a0 + i + (k - 1) * a_col, some) * by, MR)
 
 
 @function
@@ -173,11 +156,11 @@ def _block(
                         if a_col == 1:
                             _pack_a(a, at, a_row, a_col, m, k, alpha, copies, to, row, col)
                         else:
-                            _pack_tiles(a, at, a_col, m, k, alpha, copies, to, tile)
+                            pack_tiles(a, at, a_col, m, k, alpha, copies, to, tile)
                     left, a0 = copies, copy0
                 # A tile's rows along all the panels, and then the next: C is written by few long streams. Where they would be short,
                 # many rows along each panel: 2048 x 49 x 512 1.02 to 0.90 ms.
-                high_tile = _FEW_ROWS_EACH if reads else _MC if n <= 2 * width else MR
+                high_tile = _READING_ROWS if reads else _MC if n <= 2 * width else MR
                 i = 0
                 while i < m:
                     at = copied + i

@@ -96,7 +96,7 @@ _whole_narrow = _tile_product(MR, 1)
 def finished_product(
     rows, cols, depth, a, a0, a_row, a_col, a_tile, b, b0, b_row, b_panel, c, c0, c_row, start, bias, bias0, confined, low, high,
 ):  # fmt: skip
-    """As ``block_product``, with a_tile between groups of MR rows of a; sums begin where ``start`` says, bias[bias0 + i] for row i, and with ``confined`` end between limits (NaN is none).
+    """As ``tiled_product``; sums begin where ``start`` says, bias[bias0 + i] for row i, and with ``confined`` end between limits (NaN is none).
 
     A pass over memory for the bias and another for relu took a quarter of the time of 16 to 96 channels.
     """

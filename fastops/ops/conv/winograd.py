@@ -43,9 +43,10 @@ from fastops._memory import empty
 from fastops.ops.conv import implicit
 from fastops.ops.conv.layout import Side, side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
-from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, LANES, NV, panel_width
+from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, LANES, MR, NV, panel_width
 from fastops.simd.finish import activate, activation_entry
-from fastops.simd.product import block_product
+from fastops.simd.pack import pack_tiles
+from fastops.simd.product import block_product, tiled_product
 from fastops.simd.vector import (
     lanes,
     linear_map,
@@ -336,15 +337,16 @@ def _tiles_block(stage: Any, name: str) -> Any:
     tiles_of = _tiles_of(stage)
 
     @separate(name=name)
-    def tiles_block(block, worker, rows, first, total, th, tiles, top, left, source, x, x0, v, t_stride, space, each):
-        """Some rows of tiles, a vector of their channels."""
+    def tiles_block(block, worker, rows, first, total, th, tiles, top, left, source, x, x0, v, channels, panel, space, each):
+        """Some rows of tiles, a vector of their channels, of which ``panel`` stand side by side."""
         count = lanes(x)
         groups = (total - first + rows - 1) // rows
         g0 = first + block % groups * rows
         g1 = min(total, g0 + rows)
         c0 = block // groups * count
-        e_stride = skew((total - first) * tiles * t_stride, count)
-        tiles_of(g0, g1, th, tiles, top, left, source, x, x0, c0, v, (g0 - first) * tiles * t_stride, e_stride, t_stride, space, worker * each)
+        t = (total - first) * tiles
+        v0 = (g0 - first) * tiles * panel + c0 // panel * panel * (t - 1)
+        tiles_of(g0, g1, th, tiles, top, left, source, x, x0, c0, v, v0, skew(t * channels, count), panel, space, worker * each)
 
     return tiles_block
 
@@ -470,15 +472,15 @@ def _gradient_work(name: str, variant: Any) -> Any:
         width = NV * count
         k_blocks = (outs + k_rows - 1) // k_rows
         k0, c0 = block % k_blocks * k_rows, block // k_blocks * c_cols
-        k_some, c_some = min(k_rows, outs - k0), min(c_cols, ins - c0)
+        k_some, c_some, one = min(k_rows, outs - k0), min(c_cols, ins - c0), dw.dtype.type(1)
         e_stride = skew(k_rows * c_cols, count)
         left_stride, right_stride = skew(t * left_up, count), skew(t * right_up, count)
         m0 = worker * each
         s0 = m0 + count_e * e_stride
         for e in range(count_e):
-            block_product(
-                k_some, c_some, t, left, e * left_stride + k0, 1, left_up, right, e * right_stride + c0, right_up,
-                width, space, m0 + e * e_stride, c_cols, False,
+            pack_tiles(left, e * left_stride + k0, left_up, k_some, t, one, space, s0, MR * t)
+            tiled_product(
+                k_some, c_some, t, space, s0, 1, MR, MR * t, right, e * right_stride + c0 * t, width, t * width, space, m0 + e * e_stride, c_cols, False,
             )  # fmt: skip
         for k in range(k_some):
             for c in range(0, c_some, count):
@@ -566,7 +568,7 @@ def _launchers(variant: _Variant) -> _Launchers:
         for first in range(0, total, chunk):
             last = min(total, first + chunk)
             groups = (last - first + rows - 1) // rows
-            parallel(tiles_block, groups * (ins_up // count), threads, (rows, first, last, th, tiles, top, left, source, x, x0, v, ins_up, space, each))
+            parallel(tiles_block, groups * (ins_up // count), threads, (rows, first, last, th, tiles, top, left, source, x, x0, v, ins_up, ins_up, space, each))
             parallel(
                 panel_block,
                 (outs + width - 1) // width,
@@ -592,9 +594,11 @@ def _launchers(variant: _Variant) -> _Launchers:
                 tiles_block,
                 groups * ((ins + count - 1) // count),
                 threads,
-                (rows, first, last, th, tiles, top, left, source, x, x0, right, ins_up, space, each),
+                (rows, first, last, th, tiles, top, left, source, x, x0, right, ins_up, width, space, each),
             )
-            parallel(dy_block, groups * (outs_up // count), threads, (rows, first, last, th, tiles, 0, 0, target, dy, dy0, lefts, outs_up, space, each))
+            parallel(
+                dy_block, groups * (outs_up // count), threads, (rows, first, last, th, tiles, 0, 0, target, dy, dy0, lefts, outs_up, outs_up, space, each),
+            )  # fmt: skip
             parallel(
                 kernel_block,
                 tasks,
@@ -803,12 +807,12 @@ class _KernelGradient:
     def _tasks(self, threads: int) -> tuple[int, int]:
         """Output and input channels of a task: its products (points x k_rows x c_cols) should stay in L2."""
         g = self.geometry
-        k_rows, c_cols = min(g.outs, 32), min(self.ins_up, 4 * g.width)
+        k_rows, c_cols = min(g.outs, 32 // MR * MR), min(self.ins_up, 4 * g.width)
         while threads > 1 and -(-g.outs // k_rows) * -(-g.ins // c_cols) < 2 * threads:
             if c_cols > g.width:
                 c_cols = up(c_cols // 2, g.width)
-            elif k_rows > 8:
-                k_rows = max(8, k_rows // 2)
+            elif k_rows > MR:
+                k_rows = max(MR, k_rows // 2 // MR * MR)
             else:
                 break
         return k_rows, c_cols
@@ -821,7 +825,8 @@ class _KernelGradient:
     def _each(self, threads: int) -> int:
         g = self.geometry
         k_rows, c_cols = self._tasks(threads)
-        return up(max(g.points * _skewed(k_rows * c_cols, g.lanes) + g.weights_space() + g.points * g.lanes, g.stage_space(4)), 16)
+        then = max(up(k_rows, MR) * self.chunk * g.tiles, g.weights_space() + g.points * g.lanes)
+        return up(max(g.points * _skewed(k_rows * c_cols, g.lanes) + then, g.stage_space(4)), 16)
 
     def workspace(self, threads: int) -> int:
         g = self.geometry
@@ -840,8 +845,8 @@ class _KernelGradient:
         right, left, space = memory[:split], memory[split:used], memory[used:]
         for group in range(self.groups):
             self.launch(
-                threads, self._rows(threads), self.chunk, g.total, g.th, g.tiles, *self.pads, self.x.dims, self.y.dims, x, group * self.x.group, dy, group * self.y.group,
-                k_rows, c_cols, dw, group * self.w_group, right, left, flags, space, each,
+                threads, self._rows(threads), self.chunk, g.total, g.th, g.tiles, *self.pads, self.x.dims, self.y.dims,
+                x, group * self.x.group, dy, group * self.y.group, k_rows, c_cols, dw, group * self.w_group, right, left, flags, space, each,
             )  # fmt: skip
         if flags[0]:
             implicit.STRATEGY.grad_weight(self.spec)(*arguments)
