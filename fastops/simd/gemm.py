@@ -41,6 +41,8 @@ from fastops.simd.workspace import scratch
 
 # Rows of A, whole tiles, that are copied at a time, where they are not read as they lie: 128 KB in float32, which stay in L2.
 _MC = 128 // MR * MR
+# Rows, or up to twice as many, of a block whose columns come in runs: it stands apart until it is whole.
+_JOINED_ROWS = 256
 # Panels of B that a thread packs at a time, and their bytes (64 rows with chunks of 256 steps take 0.77 ms by 512 KB, 0.85 by
 # 1 MB); how few panels, and rows, it takes for others to have work too.
 _PANELS, _FEW_PANELS = 32, 8
@@ -160,7 +162,7 @@ def _block(
                     left, a0 = copies, copy0
                 # A tile's rows along all the panels, and then the next: C is written by few long streams. Where they would be short,
                 # many rows along each panel: 2048 x 49 x 512 1.02 to 0.90 ms.
-                high_tile = _READING_ROWS if reads else _MC if n <= 2 * width else MR
+                high_tile = _FEW_ROWS_EACH // MR * MR if reads else _MC if n <= 2 * width else MR
                 i = 0
                 while i < m:
                     at = copied + i
@@ -367,7 +369,8 @@ def _grid(count: int, rows: int, cols: int, kc: int, joined: bool, threads: int,
     """Parts of the rows and rows of one, strips of columns and columns of one: enough blocks for every thread to have its share."""
     # A panel is as many bytes wide in float64.
     most = _PANELS if rows > _PACKING_ROWS else max(_FEW_PANELS, min(_PANELS, _PANEL_BYTES // (kc * NV * VECTOR_BYTES)))
-    high, panels = min(rows, 2 * _MC) if joined else rows, min(most, -(-cols // width))
+    shares = max(1, rows // _JOINED_ROWS) if joined else 1
+    high, panels = min(rows, -(-rows // (shares * MR)) * MR), min(most, -(-cols // width))
     for few_panels, few_rows in ((_FEW_PANELS, rows), (_FEW_PANELS, _ROWS), (1, _ROWS), (1, _FEW_ROWS_EACH)):
         while threads > 1 and count * -(-rows // high) * -(-cols // (panels * width)) < _SHARES * threads:
             if panels > few_panels:

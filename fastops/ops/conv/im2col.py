@@ -334,7 +334,9 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     lanes_ = LANES[spec.dtype]
     elements = spec.batch * prod(spec.out_size) * spec.channels * prod(spec.kernel)
     pixels = prod(spec.out_size)
-    product = spec.flops / 2 / lanes_ / FMAS_PER_CYCLE * 1.3 * up(pixels, panel_width(spec.dtype)) / pixels
+    product = spec.flops / 2 / lanes_ / FMAS_PER_CYCLE * 1.3
+    if direction != "grad_weight":  # there pixels are steps of the reduction, and fill no panels
+        product *= up(pixels, panel_width(spec.dtype)) / pixels
     # Cycles a vector of the matrix: written and read back; more where it is added up, turned, or fetched one by one.
     each = 18 if direction == "forward" else 30
     passes = elements / lanes_ * (each if spec.stride[2] == 1 else each + 3 * lanes_)
