@@ -136,32 +136,40 @@ _AHEAD = 2
 
 
 @formula
-def _reading(depth, a, a0, a_row, a_col, b, b0, b_row, first, c, c0, c_row, start, bias, bias0, confined, low, high):
-    """A tile of MR rows; step k asks for vector ``first + k``, counted along the rows of a panel that is read later."""
+def _begun(b, c, c0, c_row, start, bias, bias0):
+    """A whole tile of MR rows before its first step."""
     t = zero_tile(b, MR, NV)
     if start == BIAS:
         t = tile_splat_rows(t, bias, bias0, 1)
     elif start == SUM:
         t = tile_load_rows(t, c, c0, c_row)
-    later = b0 + _AHEAD * NV * lanes(b)
-    for i in range(first, first + depth):
-        prefetch_near(b, later + i // NV * b_row + i % NV * lanes(b))
-        t = outer(t, a, a0, a_row, b, b0)
-        a0 += a_col
-        b0 += b_row
+    return t
+
+
+@formula
+def _end(t, c, c0, c_row, confined, low, high):
     if confined:
         t = tile_confine(t, low, high)
     store_tile(c, c0, c_row, t)
 
 
 @formula
+def _reading(depth, a, a0, a_row, a_col, b, b0, b_row, first, c, c0, c_row, start, bias, bias0, confined, low, high):
+    """A tile of MR rows; step k asks for vector ``first + k``, counted along the rows of a panel that is read later."""
+    t = _begun(b, c, c0, c_row, start, bias, bias0)
+    later = b0 + _AHEAD * NV * lanes(b)
+    for i in range(first, first + depth):
+        prefetch_near(b, later + i // NV * b_row + i % NV * lanes(b))
+        t = outer(t, a, a0, a_row, b, b0)
+        a0 += a_col
+        b0 += b_row
+    _end(t, c, c0, c_row, confined, low, high)
+
+
+@formula
 def _packing(depth, a, a0, a_row, a_col, b, b0, b_row, packed, to, c, c0, c_row, start, bias, bias0, confined, low, high):
     """A tile of MR rows, which also writes the panel that it reads to packed[to ...]."""
-    t = zero_tile(b, MR, NV)
-    if start == BIAS:
-        t = tile_splat_rows(t, bias, bias0, 1)
-    elif start == SUM:
-        t = tile_load_rows(t, c, c0, c_row)
+    t = _begun(b, c, c0, c_row, start, bias, bias0)
     width = NV * lanes(b)
     for _ in range(depth):
         prefetch_near(b, b0 + _AHEAD * width)
@@ -170,9 +178,7 @@ def _packing(depth, a, a0, a_row, a_col, b, b0, b_row, packed, to, c, c0, c_row,
         a0 += a_col
         b0 += b_row
         to += width
-    if confined:
-        t = tile_confine(t, low, high)
-    store_tile(c, c0, c_row, t)
+    _end(t, c, c0, c_row, confined, low, high)
 
 
 @function
