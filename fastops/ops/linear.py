@@ -265,7 +265,6 @@ def _broadcast(a: Shape, b: Shape) -> Shape | None:
         return None
 
 
-@operation
 def _product_of_transposes(a: Array, b: Array) -> Array | None:
     """The product of two matrices, as kernels can take them or transposes of such, which are then read where they lie; None of others."""
     if a.dtype not in _NOTHING or a.dtype is not b.dtype or not a.ndim == b.ndim == 2 or a.shape[1] != b.shape[0] or not (a.size and b.size):
@@ -278,6 +277,7 @@ def _product_of_transposes(a: Array, b: Array) -> Array | None:
     return y
 
 
+@operation
 def matmul(input: ArrayLike, other: ArrayLike, *, out: Array | None = None) -> Array:
     """The product of vectors, matrices, or batches of matrices: ``torch.matmul``.
 

@@ -43,7 +43,7 @@ from fastops._memory import empty
 from fastops.ops.conv import implicit
 from fastops.ops.conv.layout import Side, side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
-from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, LANES, MR, NV, panel_width
+from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, KC, LANES, MR, NV, panel_width
 from fastops.simd.finish import activate, activation_entry
 from fastops.simd.pack import pack_tiles
 from fastops.simd.product import block_product, tiled_product
@@ -477,11 +477,15 @@ def _gradient_work(name: str, variant: Any) -> Any:
         left_stride, right_stride = skew(t * left_up, count), skew(t * right_up, count)
         m0 = worker * each
         s0 = m0 + count_e * e_stride
+        steps = (t + (t + KC - 1) // KC - 1) // ((t + KC - 1) // KC)  # at most KC, which leave a panel in L1
         for e in range(count_e):
-            pack_tiles(left, e * left_stride + k0, left_up, k_some, t, one, space, s0, MR * t)
-            tiled_product(
-                k_some, c_some, t, space, s0, 1, MR, MR * t, right, e * right_stride + c0 * t, width, t * width, space, m0 + e * e_stride, c_cols, False,
-            )  # fmt: skip
+            for z in range(0, t, steps):
+                n = min(steps, t - z)
+                pack_tiles(left, e * left_stride + z * left_up + k0, left_up, k_some, n, one, space, s0, MR * n)
+                tiled_product(
+                    k_some, c_some, n, space, s0, 1, MR, MR * n, right, e * right_stride + c0 * t + z * width, width, t * width,
+                    space, m0 + e * e_stride, c_cols, z > 0,
+                )  # fmt: skip
         for k in range(k_some):
             for c in range(0, c_some, count):
                 call(
@@ -820,12 +824,12 @@ class _KernelGradient:
     def _rows(self, threads: int) -> int:
         """Rows of tiles in a block of the transforms: fewer read pixels more often, but many threads must all have work."""
         g = self.geometry
-        return max(1, min(4, self.chunk * (g.ins // g.lanes) // (2 * threads)))
+        return max(1, min(4, self.chunk * (up(g.ins, g.lanes) // g.lanes) // (2 * threads)))
 
     def _each(self, threads: int) -> int:
         g = self.geometry
         k_rows, c_cols = self._tasks(threads)
-        then = max(up(k_rows, MR) * self.chunk * g.tiles, g.weights_space() + g.points * g.lanes)
+        then = max(up(k_rows, MR) * KC, g.weights_space() + g.points * g.lanes)
         return up(max(g.points * _skewed(k_rows * c_cols, g.lanes) + then, g.stage_space(4)), 16)
 
     def workspace(self, threads: int) -> int:
