@@ -18,6 +18,7 @@ from fastops.ops.conv import implicit
 from fastops.ops.conv.ready import KINDS, check_problem
 from fastops.ops.conv.spec import Options
 from fastops.ops.conv.strategies import STRATEGIES
+from fastops.simd.blocking import panel_width
 from tests.cases.conv import random_configurations
 
 EXACT = {strategy.name: strategy.exact for strategy in STRATEGIES}
@@ -238,6 +239,24 @@ def test_threads_do_not_matter(strategy, dtype, monkeypatch):
                 alone = case.run(direction, strategy)
                 fastops.set_num_threads(many)
                 assert case.run(direction, strategy).tobytes() == alone.tobytes(), f"{direction} of {case.text}"
+
+
+def test_fewer_panels_than_threads(monkeypatch):
+    """Winograd's blocks are half panels then: the same bits, also where the weights were transformed ahead."""
+    many = _threads._available()
+    if many == 1:
+        pytest.skip("needs two threads")
+    monkeypatch.setattr(_threads, "_GRAIN_NS", 0)
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(s).astype(np.float32) for s in ((1, 2048, 5, 6), (panel_width("float32") - 3, 2048, 3, 3)))
+    found = []
+    for threads in (1, many):
+        fastops.set_num_threads(threads)
+        found.append(fastops.conv2d(x, w, padding=1, strategy="winograd"))
+        found.append(fastops.prepare_conv2d(w, padding=1, strategy="winograd")(x))
+    assert len({y.tobytes() for y in found}) == 1
+    expected = fastops.conv2d(x.astype(float), w.astype(float), padding=1, strategy="im2col")
+    np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-5 * abs(expected).max())
 
 
 @pytest.mark.parametrize("layout", ["first", "last"])

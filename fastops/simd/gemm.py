@@ -2,8 +2,8 @@
 
 After Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 34(3), 2008: the reduction is cut
 into chunks of KC, and a chunk of B is packed into panels. Here whoever computes a block of C, some rows by up to 32 panels,
-packs the panels that it needs, just before they are read: nobody waits for another, and B passes through the caches once. A is
-read where it lies: the inner product takes any stride (``product.py``). docs/decisions/008-products.md has the figures.
+packs the panels that it needs, just before they are read: nobody waits for another, and B passes through the caches once. Rows
+of A are read where they lie, a transpose is copied into tiles. docs/decisions/008-products.md has the figures.
 
 Products of few rows, or small ones, read both matrices where they lie: copying would take longer than multiplying.
 """
