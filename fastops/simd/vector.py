@@ -148,7 +148,7 @@ class _Memory:
         if VECTOR_BYTES == 64:
             self._store_masked(pointer, value, count)
             return
-        # AMD's processors take 12 cycles for a masked store of AVX2, however many elements it writes.
+        # A Zen 3 takes 4 ns for a masked store of AVX2, however many elements it writes, and 0.6 for a plain one.
         whole = self._builder.icmp_signed(">=", count, _int(self._vector.count))
         with self._builder.if_else(whole, likely=True) as (then, otherwise):
             with then:

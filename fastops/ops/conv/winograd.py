@@ -477,7 +477,8 @@ def _gradient_work(name: str, variant: Any) -> Any:
         left_stride, right_stride = skew(t * left_up, count), skew(t * right_up, count)
         m0 = worker * each
         s0 = m0 + count_e * e_stride
-        steps = (t + (t + KC - 1) // KC - 1) // ((t + KC - 1) // KC)  # at most KC, which leave a panel in L1
+        parts = (t + KC - 1) // KC
+        steps = (t + parts - 1) // parts  # at most KC, which leave a panel in L1
         for e in range(count_e):
             for z in range(0, t, steps):
                 n = min(steps, t - z)
