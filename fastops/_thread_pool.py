@@ -39,10 +39,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, register_jitable
+from numba.extending import intrinsic
 
 _LINE = 8  # words
 _TURN, _ASLEEP, _ALIVE, _CALLER, _STOP, _SLOT = (_LINE * i for i in range(6))
@@ -72,6 +73,9 @@ _sched_setaffinity = types.ExternalFunction("sched_setaffinity", types.intc(type
 _CPU_WORDS = 16
 
 _WORD = ir.IntType(64)
+
+# What takes blocks is compiled once for threads and callers.
+_helper = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def _pointer(builder: Any, base: Any, word: Any) -> Any:
@@ -166,13 +170,13 @@ def _add_to(typingctx: Any, counter: Any, amount: Any) -> Any:
     return types.intp(types.intp, types.intp), codegen
 
 
-@register_jitable
+@_helper
 def take_block(counter):
     """The number of the next block that nobody has taken yet, in order."""
     return _add_to(counter, 1)
 
 
-@register_jitable
+@_helper
 def _take_blocks(pool, at, worker, seat):
     """Runs blocks until there are no more; how many it were.
 
@@ -202,7 +206,7 @@ def _take_blocks(pool, at, worker, seat):
     return done
 
 
-@register_jitable
+@_helper
 def _keep_off(cpus, cpu):
     """Moves this thread off a processor, and keeps it off."""
     if 0 <= cpu < 64 * _CPU_WORDS:
@@ -252,7 +256,7 @@ def attend(pool, cpus):
                 _add(pool, at + _GATE, -1)
 
 
-@register_jitable
+@_helper
 def share(pool, trampoline, state, blocks, workers):
     """Runs all blocks on up to ``workers`` threads, the caller among them."""
     slot = 0
@@ -283,7 +287,8 @@ def share(pool, trampoline, state, blocks, workers):
         looking = _read(pool, _ALIVE) - asleep if slot == 0 else 0  # beside another launch, they work for that
         if workers - 1 > looking:
             _syscall(_FUTEX, pool + 8 * _TURN, _FUTEX_WAKE_PRIVATE, workers - 1 - looking, 0)
-    _take_blocks(pool, at, 0, 0)
+    caller = np.intp(0)  # a literal would have it compiled again
+    _take_blocks(pool, at, caller, caller)
     _add(pool, at + _GATE, _CLOSED)
     looks = 0
     while _read(pool, at + _GATE) != _CLOSED:

@@ -339,7 +339,7 @@ class TestKey:
 
 class TestSources:
     def test_imports_wherever_they_stand(self):
-        source = """
+        source = '''
             import os, fastops.a.b
             import fastopsish
             from fastops import _jit, conv2d
@@ -349,15 +349,25 @@ class TestSources:
             from . import conv
             from .spec import ConvSpec
             from ...simd import *
+            from fastops.simd.product import (  # one (of many
+                block_product,
+            )
+            from fastops.simd \\
+                import reduce
+            import math; import fastops.simd.vmath as vmath, \\
+                fastops.simd.segments
             def late():
-                if True:
+                if True: from .layout import side
+                """>>> import fastops.functional as F"""
+                # import fastops.cli
+                with open("import.txt"):
                     from fastops.simd.finish import activate
-            """
+            '''
         found = _cache._imports(textwrap.dedent(source), "fastops.ops.conv.new", is_package=False)
         conv, simd = "fastops.ops.conv", "fastops.simd"
         assert found == {
-            "fastops.a.b", "fastops", "fastops._jit", f"{simd}.gemm", f"{simd}.pack", f"{simd}.vector",
-            f"{conv}.conv", f"{conv}.spec", simd, f"{simd}.finish",
+            "fastops.a.b", "fastops", "fastops._jit", f"{simd}.gemm", f"{simd}.pack", f"{simd}.vector", f"{conv}.conv", f"{conv}.spec",
+            simd, f"{simd}.product", f"{simd}.reduce", f"{simd}.vmath", f"{simd}.segments", f"{conv}.layout", f"{simd}.finish",
         }  # fmt: skip
         assert _cache._imports("from . import spec", conv, is_package=True) == {f"{conv}.spec"}
 
@@ -484,6 +494,13 @@ def test_a_second_process_finds_it_and_an_edit_compiles_what_it_can_reach(tree, 
     (folder / element).write_bytes(b"")
     assert results() == "-3 -6 -9 -12 -15"
     assert written(second) == {"element"}
+
+
+def test_what_was_compiled_before_needs_no_compiler(tree, folder):
+    """What Numba fetches to compile takes half a second: a process that finds all its kernels does without."""
+    code = PRINT_RESULTS + "print('numba.np.arraymath' in sys.modules)"
+    fetched = [run_python(code, root=tree.parent, FASTOPS_CACHE_DIR=folder).split()[-1] for _ in range(2)]
+    assert fetched == ["True", "False"]
 
 
 def test_two_commits_share_a_folder(tree, folder, tmp_path):

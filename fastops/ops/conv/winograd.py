@@ -32,6 +32,7 @@ time of the whole product if they go through memory.
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -351,11 +352,8 @@ def _tiles_block(stage: Any, name: str) -> Any:
     return tiles_block
 
 
-def _work(name: str, variant: Any) -> Any:
+def _work(name: str, count_e: int, to_tiles: Any, to_image: Any, to_weights: Any) -> Any:
     """The blocks of a convolution by one variant; see the module's docstring for the two orders of work."""
-    to_tiles, to_image, to_weights = variant.to_tiles, variant.to_image, variant.to_weights
-    count_e = variant.alpha_h * variant.alpha_w
-
     tiles_of = _tiles_of(to_tiles)
 
     @function
@@ -460,10 +458,8 @@ def _work(name: str, variant: Any) -> Any:
     return weights_block, fused_block, panel_block
 
 
-def _gradient_work(name: str, variant: Any) -> Any:
+def _gradient_work(name: str, count_e: int, to_kernel: Any) -> Any:
     """The block of the gradient with respect to the weights, once x and dy are transformed."""
-    back = variant.to_kernel
-    count_e = variant.alpha_h * variant.alpha_w
 
     @separate(name=f"_{name}_kernel_block")
     def kernel_block(block, worker, k_rows, c_cols, outs, ins, t, left, left_up, right, right_up, dw, dw0, k_stride, taps, accumulate, flags, space, each):
@@ -490,7 +486,7 @@ def _gradient_work(name: str, variant: Any) -> Any:
         for k in range(k_some):
             for c in range(0, c_some, count):
                 call(
-                    back,
+                    to_kernel,
                     (
                         space, m0 + k * c_cols + c, e_stride, dw, dw0 + (k0 + k) * k_stride + (c0 + c) * taps,
                         min(count, c_some - c), accumulate, flags, space, s0,
@@ -501,33 +497,24 @@ def _gradient_work(name: str, variant: Any) -> Any:
 
 
 class _Variant(NamedTuple):
-    """F(m_h x m_w, r x s) and its stages."""
+    """F(out_h x out_w, taps_h x taps_w)."""
 
-    name: str
     out_h: int
-    out_w: int
     taps_h: int
+    out_w: int
     taps_w: int
-    alpha_h: int
-    alpha_w: int
-    to_tiles: Any
-    to_image: Any
-    to_weights: Any
-    gradient_tiles: Any
-    to_kernel: Any
 
+    @property
+    def name(self) -> str:
+        return f"f{self.out_h}x{self.out_w}_{self.taps_h}x{self.taps_w}"
 
-def _variant(m_h: int, r: int, m_w: int, s: int) -> _Variant:
-    name = f"f{m_h}x{m_w}_{r}x{s}"
-    (at_h, g_h, bt_h), (at_w, g_w, bt_w) = matrices(m_h, r), matrices(m_w, s)
-    stages = {
-        "to_tiles": _tiles_stage(f"_{name}_to_tiles", bt_h, bt_w, m_h, m_w),
-        "to_image": _image_stage(f"_{name}_to_image", at_h, at_w),
-        "to_weights": _weights_stage(f"_{name}_to_weights", g_h, g_w),
-        "gradient_tiles": _tiles_stage(f"_{name}_gradient_tiles", _turned(at_h), _turned(at_w), m_h, m_w),
-        "to_kernel": _kernel_gradient_stage(f"_{name}_to_kernel", _turned(g_h), _turned(g_w)),
-    }
-    return _Variant(name, m_h, m_w, r, s, m_h + r - 1, m_w + s - 1, **stages)
+    @property
+    def alpha_h(self) -> int:
+        return self.out_h + self.taps_h - 1
+
+    @property
+    def alpha_w(self) -> int:
+        return self.out_w + self.taps_w - 1
 
 
 class _Launchers(NamedTuple):
@@ -539,19 +526,29 @@ class _Launchers(NamedTuple):
     gradient: Any
 
 
+@cache
 def _launchers(variant: _Variant) -> _Launchers:
-    weights_block, fused_block, panel_block = _work(variant.name, variant)
-    kernel_block = _gradient_work(variant.name, variant)
-    tiles_block = _tiles_block(variant.to_tiles, f"_{variant.name}_tiles_block")
-    dy_block = _tiles_block(variant.gradient_tiles, f"_{variant.name}_dy_block")
+    """Made when a convolution first wants them: all variants' together would take an import 60 ms."""
+    name = variant.name
+    (at_h, g_h, bt_h), (at_w, g_w, bt_w) = matrices(variant.out_h, variant.taps_h), matrices(variant.out_w, variant.taps_w)
+    points, taps = variant.alpha_h * variant.alpha_w, variant.taps_h * variant.taps_w
+    to_tiles = _tiles_stage(f"_{name}_to_tiles", bt_h, bt_w, variant.out_h, variant.out_w)
+    to_image = _image_stage(f"_{name}_to_image", at_h, at_w)
+    to_weights = _weights_stage(f"_{name}_to_weights", g_h, g_w)
+    gradient_tiles = _tiles_stage(f"_{name}_gradient_tiles", _turned(at_h), _turned(at_w), variant.out_h, variant.out_w)
+    to_kernel = _kernel_gradient_stage(f"_{name}_to_kernel", _turned(g_h), _turned(g_w))
+    weights_block, fused_block, panel_block = _work(name, points, to_tiles, to_image, to_weights)
+    kernel_block = _gradient_work(name, points, to_kernel)
+    tiles_block = _tiles_block(to_tiles, f"_{name}_tiles_block")
+    dy_block = _tiles_block(gradient_tiles, f"_{name}_dy_block")
 
-    @launcher(name=f"_{variant.name}_weights")
+    @launcher(name=f"_{name}_weights")
     def weights(threads, w, w0, k_stride, c_stride, turn, outs, ins, c_chunk, u, space, each):
         width = NV * lanes(w)
         panels = (outs + width - 1) // width
         parallel(weights_block, panels * ((ins + c_chunk - 1) // c_chunk), threads, (w, w0, k_stride, c_stride, turn, outs, ins, c_chunk, u, space, each))
 
-    @launcher(name=f"_{variant.name}_fused")
+    @launcher(name=f"_{name}_fused")
     def fused(threads, rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, flags, space, each):
         parallel(
             fused_block,
@@ -560,7 +557,7 @@ def _launchers(variant: _Variant) -> _Launchers:
             (rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, flags, space, each),
         )
 
-    @launcher(name=f"_{variant.name}_panels")
+    @launcher(name=f"_{name}_panels")
     def panels(
         threads, rows, chunk, total, th, tiles, top, left, source, target, x, x0, v, w, w0, k_stride, c_stride, turn,
         c_chunk, u, y, y0, bias, bias0, activation, flags, space, each,
@@ -584,12 +581,11 @@ def _launchers(variant: _Variant) -> _Launchers:
                 ),
             )  # fmt: skip
 
-    @launcher(name=f"_{variant.name}_gradient")
+    @launcher(name=f"_{name}_gradient")
     def gradient(threads, rows, chunk, total, th, tiles, top, left, source, target, x, x0, dy, dy0, k_rows, c_cols, dw, dw0, right, lefts, flags, space, each):
         count = lanes(x)
         width = NV * count
         ins, outs = source[7], target[7]
-        taps = variant_taps
         ins_up, outs_up = (ins + width - 1) // width * width, (outs + count - 1) // count * count
         tasks = ((outs + k_rows - 1) // k_rows) * ((ins + c_cols - 1) // c_cols)
         for first in range(0, total, chunk):
@@ -611,30 +607,20 @@ def _launchers(variant: _Variant) -> _Launchers:
                 (k_rows, c_cols, outs, ins, (last - first) * tiles, lefts, outs_up, right, ins_up, dw, dw0, ins * taps, taps, first > 0, flags, space, each),
             )
 
-    variant_taps = variant.taps_h * variant.taps_w
     return _Launchers(weights, fused, panels, gradient)
 
-
-_VARIANTS = {
-    v.name: (v, _launchers(v))
-    for v in (
-        _variant(4, 3, 4, 3), _variant(2, 3, 2, 3), _variant(2, 5, 2, 5),
-        _variant(1, 1, 4, 3), _variant(4, 3, 1, 1), _variant(1, 1, 2, 3), _variant(2, 3, 1, 1), _variant(1, 1, 2, 5), _variant(2, 5, 1, 1),
-        _variant(2, 7, 2, 7), _variant(1, 1, 2, 7), _variant(2, 7, 1, 1),
-    )
-}  # fmt: skip
 
 # (kernel, precision) -> variant. Along one axis F(4, 3) and F(2, 5) err as much as the plain sum of products, along two less than
 # twice as much; F(2, 7), with points up to 2 and down to a half, by five times as much along two. F(2, 11), which would need four
 # more points, is off by 4e-4.
 _CHOICE = {
-    ((3, 3), "default"): "f4x4_3x3", ((3, 3), "highest"): "f2x2_3x3",
-    ((5, 5), "default"): "f2x2_5x5",
-    ((1, 3), "default"): "f1x4_1x3", ((1, 3), "highest"): "f1x2_1x3",
-    ((3, 1), "default"): "f4x1_3x1", ((3, 1), "highest"): "f2x1_3x1",
-    ((1, 5), "default"): "f1x2_1x5", ((5, 1), "default"): "f2x1_5x1",
-    ((7, 7), "default"): "f2x2_7x7",
-    ((1, 7), "default"): "f1x2_1x7", ((7, 1), "default"): "f2x1_7x1",
+    ((3, 3), "default"): _Variant(4, 3, 4, 3), ((3, 3), "highest"): _Variant(2, 3, 2, 3),
+    ((5, 5), "default"): _Variant(2, 5, 2, 5),
+    ((1, 3), "default"): _Variant(1, 1, 4, 3), ((1, 3), "highest"): _Variant(1, 1, 2, 3),
+    ((3, 1), "default"): _Variant(4, 3, 1, 1), ((3, 1), "highest"): _Variant(2, 3, 1, 1),
+    ((1, 5), "default"): _Variant(1, 1, 2, 5), ((5, 1), "default"): _Variant(2, 5, 1, 1),
+    ((7, 7), "default"): _Variant(2, 7, 2, 7),
+    ((1, 7), "default"): _Variant(1, 1, 2, 7), ((7, 1), "default"): _Variant(2, 7, 1, 1),
 }  # fmt: skip
 
 # Scratch: with all of it in L2 the fused order runs best; transformed weights beyond _SHARED go panel by panel.
@@ -706,7 +692,8 @@ class _Convolution:
 
     def __init__(self, spec: ConvSpec, direction: str, activation: int) -> None:
         self.spec, self.direction, self.code = spec, direction, activation
-        variant, self.launch = _VARIANTS[_CHOICE[spec.kernel[1:], spec.precision]]
+        variant = _CHOICE[spec.kernel[1:], spec.precision]
+        self.launch = _launchers(variant)
         _, r, s = spec.kernel
         (_, (top, _), (left, _)) = spec.padding
         x, y = side(spec, spec.size, spec.channels), side(spec, spec.out_size, spec.out_channels)
@@ -796,8 +783,8 @@ class _KernelGradient:
     """The gradient with respect to the weights."""
 
     def __init__(self, spec: ConvSpec) -> None:
-        variant, launchers = _VARIANTS[_CHOICE[spec.kernel[1:], spec.precision]]
-        self.spec, self.launch = spec, launchers.gradient
+        variant = _CHOICE[spec.kernel[1:], spec.precision]
+        self.spec, self.launch = spec, _launchers(variant).gradient
         x, y = side(spec, spec.size, spec.channels), side(spec, spec.out_size, spec.out_channels)
         self.x, self.y, self.groups, self.dtype = x, y, spec.groups, spec.dtype
         self.pads = (spec.padding[1][0], spec.padding[2][0])
@@ -859,7 +846,7 @@ class _KernelGradient:
 
 def _row_bytes(spec: ConvSpec, direction: str) -> int:
     """Memory of the shortest piece of work, one row of tiles: before and after the products."""
-    variant = _VARIANTS[_CHOICE[spec.kernel[1:], spec.precision]][0]
+    variant = _CHOICE[spec.kernel[1:], spec.precision]
     width = spec.size[2] if direction == "grad_input" else spec.out_size[2]
     channels = sum(up(n // spec.groups, panel_width(spec.dtype)) for n in (spec.channels, spec.out_channels))
     return variant.alpha_h * variant.alpha_w * -(-width // variant.out_w) * channels * spec.itemsize
@@ -882,7 +869,7 @@ def _accepts(spec: ConvSpec, direction: str) -> str | None:
 
 def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     """Cycles, fitted to one core: the products, the transforms of tiles, those of kernels."""
-    variant = _VARIANTS[_CHOICE[spec.kernel[1:], spec.precision]][0]
+    variant = _CHOICE[spec.kernel[1:], spec.precision]
     count = LANES[spec.dtype]
     height, width = spec.size[1:] if direction == "grad_input" else spec.out_size[1:]
     tiles = spec.batch * spec.out_size[0] * -(-height // variant.out_h) * -(-width // variant.out_w)
