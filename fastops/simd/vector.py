@@ -561,7 +561,7 @@ def store_pairs_part(typingctx: Any, array: Any, offset: Any, row: Any, a: Any, 
         for i, (left, right) in enumerate(zip(lefts, rights, strict=True)):
             start = builder.add(args[1], builder.mul(args[2], _int(i)))
             inside = builder.icmp_signed("<", _int(i), args[5])
-            for half, vector in enumerate(_zip(builder, count, left, right, 1)):
+            for half, vector in enumerate(_zip(builder, count, left, right)):
                 left_over = builder.select(inside, builder.sub(args[6], _int(half * count)), _int(0))
                 memory.store_part(builder.add(start, _int(half * count)), vector, left_over)
         return context.get_dummy_value()
@@ -622,29 +622,48 @@ def tile_dot(typingctx: Any, total: Any, tile: Any, factor: Any) -> Any:
 # ---- shuffles
 
 
-def _zip(builder: Any, lanes: int, a: Any, b: Any, unit: int) -> tuple[Any, Any]:
-    """The halves of a and b merged in turns of ``unit`` elements."""
-    order = [side * lanes + i + u for i in range(0, lanes, unit) for side in (0, 1) for u in range(unit)]
-    masks = [ir.Constant(ir.VectorType(_I32, lanes), order[h : h + lanes]) for h in (0, lanes)]
-    return builder.shuffle_vector(a, b, masks[0]), builder.shuffle_vector(a, b, masks[1])
+def _merged(builder: Any, a: Any, b: Any, order: list[list[int]]) -> tuple[Any, Any]:
+    """Two vectors of elements of a and b, which are numbered one after the other."""
+    low, high = (ir.Constant(ir.VectorType(_I32, len(half)), half) for half in order)
+    return builder.shuffle_vector(a, b, low), builder.shuffle_vector(a, b, high)
+
+
+def _zip(builder: Any, lanes: int, a: Any, b: Any) -> tuple[Any, Any]:
+    """The halves of a and b merged element by element."""
+    order = [i + side * lanes for i in range(lanes) for side in (0, 1)]
+    return _merged(builder, a, b, [order[:lanes], order[lanes:]])
+
+
+def _rounds(vector: VectorType) -> list[tuple[int, list[list[int]]]]:
+    """How log2(lanes) rounds of merges transpose a square: of which vectors, those that differ in a bit of their numbers, and how.
+
+    Each round sends a bit of the lanes' numbers to the vectors' in exchange for one of theirs. First whole 16 bytes change places,
+    then elements within them: what moves elements across the parts of a register is dear (eight steps of a Zen 1, three cycles
+    elsewhere), and merging across all lanes takes two of that each time.
+    """
+    count = vector.count
+    inner = min(count, 128 // vector.dtype.bitwidth)
+    parts = count // inner
+    across = [[half + (2 * p + r) * inner + i for half in (0, count) for p in range(parts // 2) for i in range(inner)] for r in (0, 1)]
+    within = [[half + p + r * inner // 2 + i for p in range(0, count, inner) for i in range(inner // 2) for half in (0, count)] for r in (0, 1)]
+    low, most = inner.bit_length() - 1, count.bit_length() - 1
+    return [(bit, across) for bit in range(low, most)] + [(bit, within) for bit in reversed(range(low))]
 
 
 @intrinsic
 def transpose(typingctx: Any, tile: Any) -> Any:
-    """A square tile (as many vectors as lanes) with rows and lanes exchanged, in log2(lanes) rounds of merges."""
+    """A square tile (as many vectors as lanes) with rows and lanes exchanged."""
     count = tile.vector.count
     if tile.rows * tile.cols != count:
         raise TypeError("transpose: the tile is not square")
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         vectors = _vectors(builder, tile, args[0])
-        # Merging vector i with vector i + count/2, again and again, sends lane bits to vector bits one at a time.
-        half = count // 2
-        for _ in range(count.bit_length() - 1):
-            merged: list[Any] = []
-            for i in range(half):
-                merged.extend(_zip(builder, count, vectors[i], vectors[i + half], 1))
-            vectors = merged
+        for bit, order in _rounds(tile.vector):
+            for i in range(count):
+                if not i >> bit & 1:
+                    other = i | 1 << bit
+                    vectors[i], vectors[other] = _merged(builder, vectors[i], vectors[other], order)
         return _pack(builder, tile, vectors)
 
     return tile(tile), codegen
@@ -895,11 +914,10 @@ def lane_sums(typingctx: Any, tile: Any) -> Any:
         raise TypeError("lane_sums: the tile is not square")
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        vectors = _vectors(builder, tile, args[0])
-        while len(vectors) > 1:
-            half = len(vectors) // 2
-            pairs = [_zip(builder, count, vectors[i], vectors[i + half], 1) for i in range(half)]
-            vectors = [builder.fadd(low, high) for low, high in pairs]
+        vectors = dict(enumerate(_vectors(builder, tile, args[0])))
+        for bit, order in _rounds(tile.vector):
+            pairs = [(i, i | 1 << bit) for i in vectors if not i >> bit & 1]
+            vectors = {i: builder.fadd(*_merged(builder, vectors[i], vectors[other], order)) for i, other in pairs}
         return vectors[0]
 
     return tile.vector(tile), codegen
@@ -967,7 +985,7 @@ largest_lane = _across("fmaximum", initial=False)
 def interleave(typingctx: Any, a: Any, b: Any) -> Any:
     """The elements of two vectors in turns, as a column of two vectors."""
     tile = TileType(a.dtype, 2, 1)
-    return tile(a, b), lambda context, builder, sig, args: _pack(builder, tile, list(_zip(builder, a.count, args[0], args[1], 1)))
+    return tile(a, b), lambda context, builder, sig, args: _pack(builder, tile, list(_zip(builder, a.count, *args)))
 
 
 @intrinsic

@@ -170,19 +170,21 @@ def pack_phases(block, worker, w, w0, k_stride, c_stride, taps, phases, chosen, 
     for v in range(0, width, count):
         k = block * width + v
         some = max(0, min(count, outs - k))
-        for c in range(ins):
-            for i in range(count):
-                prefetch(w, w0 + (c + 8) * c_stride + (k + i) * k_stride)
-            for i in range(0, taps, count):
-                t = transpose(load_square_part(w, w0 + k * k_stride + c * c_stride + i, k_stride, some, taps - i))
-                store_tile(space, s0 + i * count, count, t)
-            for phase in range(phases.shape[0]):
-                n, first, u0, inside = phases[phase, 0], phases[phase, 1], phases[phase, 2], phases[phase, 3] != 0
-                c0 = c // c_chunk * c_chunk
-                to = u0 + ((block * ins + c0) * n + (c - c0) * (1 if inside else n)) * width + v
-                tap_step = (min(c_chunk, ins - c0) if inside else 1) * width
-                for j in range(n):
-                    store(u, to + j * tap_step, load(space, s0 + chosen[first + j] * count))
+        for c0 in range(0, ins, c_chunk):
+            channels = min(c_chunk, ins - c0)
+            for c in range(channels):
+                row = w0 + (c0 + c) * c_stride + k * k_stride
+                for i in range(count):
+                    prefetch(w, row + 8 * c_stride + i * k_stride)
+                for i in range(0, taps, count):
+                    t = transpose(load_square_part(w, row + i, k_stride, some, taps - i))
+                    store_tile(space, s0 + i * count, count, t)
+                for phase in range(phases.shape[0]):
+                    n, first, u0, inside = phases[phase, 0], phases[phase, 1], phases[phase, 2], phases[phase, 3] != 0
+                    to = u0 + ((block * ins + c0) * n + c * (1 if inside else n)) * width + v
+                    tap_step = (channels if inside else 1) * width
+                    for j in range(n):
+                        store(u, to + j * tap_step, load(space, s0 + chosen[first + j] * count))
 
 
 @separate
