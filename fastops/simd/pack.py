@@ -65,7 +65,11 @@ def scale_run(source, s0, out, o0, count, factor):
     """out[o0 + i] = factor * source[s0 + i] for i < count."""
     step = lanes(out)
     by = splat(out, factor)
-    for i in range(0, count, step):
+    i = 0
+    while count - i >= step:
+        store(out, o0 + i, load(source, s0 + i) * by)
+        i += step
+    if i < count:
         store_part(out, o0 + i, load_part(source, s0 + i, count - i) * by, count - i)
 
 

@@ -483,7 +483,7 @@ def forward(kind: str, x: Array, w: Weights, state: Array, cell: Array, lengths:
         w_hr, packed = none if w.w_hr is None else w.w_hr.reshape(-1), _packed(x.dtype, (P, 4 * H), (H, P))
         _lstm(threads, sizes, rows, reverse, flat, kept.more, kept.raw, w_hh, w_hr, packed, states, cells, lengths, *place)
     elif kind == "gru":
-        packed = _packed(x.dtype, (H, 2 * H), (H, H))
+        packed = _packed(x.dtype, *([(H, 2 * H), (H, H)] if T > 1 else []))
         _gru(threads, sizes, rows, reverse, flat, kept.more, b_hn, w_hh, packed, states, lengths, *place)
     else:
         _rnn(threads, sizes, rows, reverse, flat, kind == "relu", w_hh, _packed(x.dtype, (H, H)), states, lengths, *place)
