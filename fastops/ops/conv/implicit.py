@@ -177,8 +177,12 @@ def pack_phases(block, worker, w, w0, k_stride, c_stride, taps, phases, chosen, 
                 for i in range(count):
                     prefetch(w, row + 8 * c_stride + i * k_stride)
                 for i in range(0, taps, count):
-                    t = transpose(load_square_part(w, row + i, k_stride, some, taps - i))
-                    store_tile(space, s0 + i * count, count, t)
+                    if taps - i == 1:  # as the last of 9, 25 and 49 is for 8 lanes
+                        store(space, s0 + i * count, splat(w, w.dtype.type(0)))
+                        for j in range(some):
+                            space[s0 + i * count + j] = w[row + i + j * k_stride]
+                    else:
+                        store_tile(space, s0 + i * count, count, transpose(load_square_part(w, row + i, k_stride, some, taps - i)))
                 for phase in range(phases.shape[0]):
                     n, first, u0, inside = phases[phase, 0], phases[phase, 1], phases[phase, 2], phases[phase, 3] != 0
                     to = u0 + ((block * ins + c0) * n + c * (1 if inside else n)) * width + v

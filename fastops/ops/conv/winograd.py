@@ -257,26 +257,39 @@ def _weights_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
         count = lanes(w)
         taps = taps_h * taps_w
         half = s0
-        kernel = half + alpha_h * taps_w * count
+        kernels = half + alpha_h * taps_w * count
         row = taps_w * count
-        for c in range(c_count):
-            # Kernels lie in as many places as there are output channels, too many for the hardware's own prefetching.
-            for i in range(count):
-                prefetch(w, w0 + (c + 8) * c_stride + i * k_stride)
-            for i in range(0, taps, count):
-                t = transpose(load_square_part(w, w0 + c * c_stride + i, k_stride, some, taps - i))
-                store_tile(space, kernel + i * count, count, t)
-            if turn:
-                for i in range(taps // 2):
-                    a, b = load(space, kernel + i * count), load(space, kernel + (taps - 1 - i) * count)
-                    store(space, kernel + i * count, b)
-                    store(space, kernel + (taps - 1 - i) * count, a)
-            for j in range(taps_w):
-                t = load_tile(space, kernel + j * count, row, taps_h)
-                store_tile(space, half + j * count, row, map_h(t))
-            for i in range(alpha_h):
-                t = load_tile(space, half + i * row, count, taps_w)
-                store_tile(u, u0 + c * c_step + i * alpha_w * e_stride, e_stride, map_w(t))
+        # Channels whose kernels follow one another are turned together, by full squares: 16 channels of 3x3 by 9 of them, else by 16 or 32.
+        together = count if c_stride == taps else 1
+        ahead = max(together, 8) * c_stride
+        for c0 in range(0, c_count, together):
+            channels = min(together, c_count - c0)
+            for i in range(0, channels * taps, count):
+                source, to, left = w0 + c0 * c_stride + i, kernels + i * count, channels * taps - i
+                # Kernels lie in as many places as there are output channels, too many for the hardware's own prefetching.
+                for k in range(count):
+                    prefetch(w, source + ahead + k * k_stride)
+                if left == 1:  # as the last of 9, 25 and 49 is for 8 lanes
+                    store(space, to, splat(w, w.dtype.type(0)))
+                    for k in range(some):
+                        space[to + k] = w[source + k * k_stride]
+                elif some == count and left >= count:
+                    store_tile(space, to, count, transpose(load_square(w, source, k_stride)))
+                else:
+                    store_tile(space, to, count, transpose(load_square_part(w, source, k_stride, some, left)))
+            for c in range(channels):
+                kernel = kernels + c * taps * count
+                if turn:
+                    for i in range(taps // 2):
+                        a, b = load(space, kernel + i * count), load(space, kernel + (taps - 1 - i) * count)
+                        store(space, kernel + i * count, b)
+                        store(space, kernel + (taps - 1 - i) * count, a)
+                for j in range(taps_w):
+                    t = load_tile(space, kernel + j * count, row, taps_h)
+                    store_tile(space, half + j * count, row, map_h(t))
+                for i in range(alpha_h):
+                    t = load_tile(space, half + i * row, count, taps_w)
+                    store_tile(u, u0 + (c0 + c) * c_step + i * alpha_w * e_stride, e_stride, map_w(t))
 
     return stage
 
@@ -659,7 +672,7 @@ class _Geometry:
 
     def weights_space(self) -> int:
         v = self.variant
-        return (v.alpha_h * v.taps_w + up(v.taps_h * v.taps_w, self.lanes)) * self.lanes
+        return (v.alpha_h * v.taps_w + self.lanes * v.taps_h * v.taps_w) * self.lanes
 
     def fused_space(self, rows: int) -> int:
         t = rows * self.tiles
