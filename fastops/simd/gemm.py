@@ -19,7 +19,7 @@ from numba import types
 from fastops import _threads
 from fastops._jit import address_of, call, call_at, function, launcher, parallel, separate
 from fastops._memory import empty, empty_like
-from fastops.simd.blocking import KC, MR, NV, VECTOR_BYTES, panel_width
+from fastops.simd.blocking import KC, MR, NAMES, NV, VECTOR_BYTES, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activation_entry, finish_rows
 from fastops.simd.pack import copy_run, pack_panels, pack_tiles, scale_run
@@ -411,11 +411,6 @@ def gemm_workspace(rows: int, cols: int, depth: int, dtype: str, threads: int, b
     return max(turned, room) * np.dtype(dtype).itemsize
 
 
-def _format(c: np.ndarray) -> str:
-    """The name of its dtype, which the dtype itself takes a microsecond to tell."""
-    return "float32" if c.itemsize == 4 else "float64"
-
-
 @launcher
 def _direct_matrix(threads, way, a, a_turned, b, b_turned, c, panels):
     rows, cols = c.shape
@@ -446,7 +441,7 @@ def multiply(a, b, c, a_turned=False, b_turned=False):
     work = rows * cols * depth
     if cols > 1 and _reads_in_place(rows, cols, depth, rows if a_turned else 1, 1 if b_turned else cols, depth if b_turned else 1):
         threads = _threads.threads_for(work * 0.04)
-        dtype = _format(c)
+        dtype = NAMES[c.dtype.char]
         width = panel_width(dtype)
         panels = c[0] if cols % width == 0 or (b_turned and depth > 1) else scratch(threads * width * depth, dtype)
         _direct_matrix(threads, _way(rows, cols, depth, depth if b_turned else 1, dtype), a, a_turned, b, b_turned, c, panels)
@@ -472,7 +467,7 @@ def gemm_strided(
         rows, cols, c_strides = cols, rows, (c_strides[0], rows)
         (a, a_strides), (b, b_strides) = (b, (b_strides[0], 1, b_strides[1])), (a, (a_strides[0], a_strides[2], a_strides[1]))
         bias_axis = 1 - bias_axis
-    dtype = _format(c)
+    dtype = NAMES[c.dtype.char]
     width = panel_width(dtype)
     threads = _threads.threads_for(batch * rows * cols * depth * (0.01 if dtype == "float32" else 0.02))
     if bias is None:

@@ -259,7 +259,7 @@ def _weights_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
         half = s0
         kernels = half + alpha_h * taps_w * count
         row = taps_w * count
-        # Channels whose kernels follow one another are turned together, by full squares: 16 channels of 3x3 by 9 of them, else by 16 or 32.
+        # Channels whose kernels follow one another are turned together, by full squares: 8 channels of 3x3 by 9 squares of 8 lanes, else by 16.
         together = count if c_stride == taps else 1
         ahead = max(together, 8) * c_stride
         for c0 in range(0, c_count, together):

@@ -30,7 +30,7 @@ from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.loss.arguments import check_mask, check_reduction, cotangent, number, to_dtype
-from fastops.ops.loss.terms import NAMES
+from fastops.simd.blocking import NAMES
 from fastops.simd.reduce import BLOCK as _RUN
 from fastops.simd.reduce import maximum, span_dot, span_max, span_sum
 from fastops.simd.rows import assign

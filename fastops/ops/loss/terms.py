@@ -24,13 +24,13 @@ from fastops._check import Array
 from fastops._jit import address_of, call_at, formula, function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops._threads import threads_for
+from fastops.simd.blocking import NAMES
 from fastops.simd.reduce import BLOCK as _RUN
 from fastops.simd.reduce import span_sum
 from fastops.simd.workspace import scratch
 
 REDUCTIONS = ("none", "mean", "sum")
 
-NAMES = {"f": "float32", "d": "float64"}  # dtype.name takes 3 us
 
 # Elements that one thread takes at a time.
 _BLOCK = 1 << 14

@@ -12,6 +12,7 @@ from fastops._memory import empty
 from fastops._threads import threads_for
 from fastops.ops.pool import walk
 from fastops.ops.pool.windows import BUFFERS, Axis, Plan
+from fastops.simd.blocking import NAMES
 from fastops.simd.workspace import scratch
 
 # Places are compared as numbers of the image's dtype, and float32 holds every integer up to here.
@@ -22,11 +23,9 @@ _MOST_TAPS = 16
 
 _NO_SHORT, _NO_LONG = np.empty(0, np.int32), np.empty(0, np.int64)
 
-_NAMES = {4: "float32", 8: "float64"}
-
 
 def _room(plan: Plan, x: Array, threads: int) -> Array:
-    return scratch(threads * BUFFERS * plan.length, _NAMES[x.itemsize])
+    return scratch(threads * BUFFERS * plan.length, NAMES[x.dtype.char])
 
 
 def largest(plan: Plan, x: Array) -> Array:

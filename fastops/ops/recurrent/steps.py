@@ -27,7 +27,7 @@ from fastops._check import Array
 from fastops._jit import function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops._threads import threads_for
-from fastops.simd.blocking import panel_width
+from fastops.simd.blocking import NAMES, panel_width
 from fastops.simd.gemm import gemm, gemm_strided
 from fastops.simd.pack import pack_panels
 from fastops.simd.product import block_product
@@ -448,10 +448,11 @@ def _launch(T: int, N: int, H: int, P: int, kind: str, dtype: np.dtype[Any]) -> 
     return threads, min(_ROWS, max(least, -(-N // threads // least) * least))
 
 
-def _packed(dtype: np.dtype[Any], *matrices: tuple[int, int]) -> Array:
-    """Scratch memory for packed matrices of (depth, columns)."""
-    width = panel_width(dtype.name)
-    return scratch(sum(-(-columns // width) * width * depth for depth, columns in matrices), dtype.name)
+def _packed(dtype: np.dtype[Any], *matrices: tuple[bool, int, int]) -> Array:
+    """Scratch memory for packed matrices: of each whether it is there, its depth and columns."""
+    name = NAMES[dtype.char]
+    width = panel_width(name)
+    return scratch(sum(-(-columns // width) * width * depth for there, depth, columns in matrices if there), name)
 
 
 def forward(kind: str, x: Array, w: Weights, state: Array, cell: Array, lengths: Array, out: Array, direction: int) -> Kept:
@@ -480,13 +481,13 @@ def forward(kind: str, x: Array, w: Weights, state: Array, cell: Array, lengths:
         if kind == "gru":
             gemm(state, w.w_hh[2 * H :].T, bias=b_hn if b_hn.size else None, out=kept.more.reshape(N, H))
     if kind == "lstm":
-        w_hr, packed = none if w.w_hr is None else w.w_hr.reshape(-1), _packed(x.dtype, (P, 4 * H), (H, P))
+        w_hr, packed = none if w.w_hr is None else w.w_hr.reshape(-1), _packed(x.dtype, (T > 1, P, 4 * H), (w.w_hr is not None, H, P))
         _lstm(threads, sizes, rows, reverse, flat, kept.more, kept.raw, w_hh, w_hr, packed, states, cells, lengths, *place)
     elif kind == "gru":
-        packed = _packed(x.dtype, *([(H, 2 * H), (H, H)] if T > 1 else []))
+        packed = _packed(x.dtype, (T > 1, H, 2 * H), (T > 1, H, H))
         _gru(threads, sizes, rows, reverse, flat, kept.more, b_hn, w_hh, packed, states, lengths, *place)
     else:
-        _rnn(threads, sizes, rows, reverse, flat, kind == "relu", w_hh, _packed(x.dtype, (H, H)), states, lengths, *place)
+        _rnn(threads, sizes, rows, reverse, flat, kind == "relu", w_hh, _packed(x.dtype, (T > 1, H, H)), states, lengths, *place)
         kept = Kept(none, none, none)
     return kept
 
@@ -509,7 +510,7 @@ def backward(
     projected: list[Array] = []
     dn = none
     if kind == "lstm":
-        w_hr, packed = none if w.w_hr is None else w.w_hr.reshape(-1), _packed(x.dtype, (4 * H, P), (P, H))
+        w_hr, packed = none if w.w_hr is None else w.w_hr.reshape(-1), _packed(x.dtype, (T > 1, 4 * H, P), (w.w_hr is not None, P, H))
         dhidden, draw = (empty(0 if w.w_hr is None else count, x.dtype) for count in (T * N * P, N * H))
         _lstm_backward(
             threads, sizes, rows, reverse, gates, kept.more, c0.reshape(-1), w_hh, w_hr, packed, *place, dcell.reshape(-1),
@@ -520,11 +521,11 @@ def backward(
     elif kind == "gru":
         dn = empty(T * N * H, x.dtype)
         _gru_backward(
-            threads, sizes, rows, reverse, gates, kept.more, w_hh, _packed(x.dtype, (3 * H, H)), *place, dsums.reshape(-1), dn,
+            threads, sizes, rows, reverse, gates, kept.more, w_hh, _packed(x.dtype, (T > 1, 3 * H, H)), *place, dsums.reshape(-1), dn,
             earlier.reshape(-1),
         )  # fmt: skip
     else:
-        packed = _packed(x.dtype, (H, H))
+        packed = _packed(x.dtype, (T > 1, H, H))
         _rnn_backward(threads, sizes, rows, reverse, kind == "relu", w_hh, packed, *place, dsums.reshape(-1), earlier.reshape(-1))
     if T == 1 and w.w_hh.size:
         gemm(dsums, w.w_hh, out=dstate, accumulate=True)
