@@ -74,7 +74,7 @@ _CPU_WORDS = 16
 
 _WORD = ir.IntType(64)
 
-# What takes blocks is compiled once for threads and callers.
+# What takes blocks is compiled once for threads and callers. ``_jit``, which knows all other flags, is built on this file.
 _helper = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 

@@ -7,12 +7,14 @@ import platform
 import sys
 from fractions import Fraction
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from fastops._jit import launcher
 from fastops.ops.conv import winograd
+from fastops.simd import vector
 from fastops.simd.blocking import LANES, VECTOR_BYTES
 from fastops.simd.pack import copy_run
 from fastops.simd.vector import (
@@ -433,6 +435,19 @@ for dtype in test_vector.DTYPES:
         test_vector.check_parts(dtype, place)
 print("done")
 """
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("count", [1, 2, 4, 8, 16, 32])
+def test_rounds_transpose_squares_of_any_width(bits, count):
+    """This machine compiles one width; the order of merges is data, and holds for the others too."""
+    square = np.arange(count * count).reshape(count, count)
+    rows = list(square)
+    for bit, order in vector._rounds(SimpleNamespace(count=count, dtype=SimpleNamespace(bitwidth=bits))):
+        for i in (i for i in range(count) if not i >> bit & 1):
+            both = np.concatenate([rows[i], rows[i | 1 << bit]])
+            rows[i], rows[i | 1 << bit] = both[order[0]], both[order[1]]
+    np.testing.assert_array_equal(rows, square.T)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the pages are made by Linux's calls")

@@ -639,7 +639,7 @@ def _rounds(vector: VectorType) -> list[tuple[int, list[list[int]]]]:
 
     Each round sends a bit of the lanes' numbers to the vectors' in exchange for one of theirs. First whole 16 bytes change places,
     then elements within them: what moves elements across the parts of a register is dear (eight steps of a Zen 1, three cycles
-    elsewhere), and merging across all lanes takes two of that each time.
+    elsewhere: A. Fog, "Instruction tables"), and merging across all lanes takes two of that each time.
     """
     count = vector.count
     inner = min(count, 128 // vector.dtype.bitwidth)

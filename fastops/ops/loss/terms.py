@@ -31,7 +31,6 @@ from fastops.simd.workspace import scratch
 
 REDUCTIONS = ("none", "mean", "sum")
 
-
 # Elements that one thread takes at a time.
 _BLOCK = 1 << 14
 
