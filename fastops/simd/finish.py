@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 from numba import types
 
 from fastops._jit import address_of, call_at, function, separate
+from fastops.simd.epilogue import ACTIVATIONS, apply
 from fastops.simd.vector import broadcast, lanes, load_part, store_part
 
 NO_ACTIVATION = (0, 0)
+_RELU, _RELU6 = ACTIVATIONS["relu"], ACTIVATIONS["relu6"]
 
 
 @cache
@@ -21,8 +24,6 @@ def activation_entry(code: int, dtype: str) -> tuple[int, int]:
     """What kernels take for the activation with this code (``epilogue.ACTIVATIONS``)."""
     if code == 0:
         return NO_ACTIVATION
-    from fastops.simd.epilogue import apply
-
     element = types.float32 if dtype == "float32" else types.float64
     return address_of(apply, types.intp, types.Array(element, 1, "C"), types.intp, types.intp), code
 
@@ -33,6 +34,13 @@ def activate(activation, y, start, count):
     address, code = activation
     if code != 0:
         call_at(address, (code, y, start, count))
+
+
+@function
+def confinement(activation, c):
+    """Whether the activation does nothing but keep numbers between limits, and the limits: products apply that to their sums."""
+    relu, relu6 = activation[1] == _RELU, activation[1] == _RELU6
+    return relu or relu6, c.dtype.type(0), c.dtype.type(6 if relu6 else np.nan)
 
 
 @separate

@@ -21,7 +21,7 @@ from fastops._jit import address_of, call, call_at, function, launcher, parallel
 from fastops._memory import empty, empty_like
 from fastops.simd.blocking import KC, MR, NAMES, NV, VECTOR_BYTES, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
-from fastops.simd.finish import activation_entry, finish_rows
+from fastops.simd.finish import activation_entry, confinement, finish_rows
 from fastops.simd.pack import copy_run, pack_panels, pack_tiles, scale_run
 from fastops.simd.product import BIAS, PACK, PACKED, READ, SUM, ZERO, block_product, dot_products, row_combinations, rows_product
 from fastops.simd.vector import (
@@ -58,8 +58,6 @@ _TAIL = 4
 # read a copy faster, and a larger A takes the first-level cache from B. GFLOP/s, read against packed: 16 x 3136 x 96 109 and 66,
 # 64 x 3136 x 64 155 and 127, 128 x 25088 x 64 90 and 109.
 _READING_ROWS, _READING_SIZE = 3 * MR, 4096
-
-_RELU, _RELU6 = ACTIVATIONS["relu"], ACTIVATIONS["relu6"]
 
 
 @function
@@ -117,10 +115,9 @@ def _block(
     # What sums can begin with, and be confined to, needs no pass of its own.
     by_rows = bias.size > 0 and bias_col == 0 and not accumulate
     added = bias.size > 0 and not by_rows
-    relu, relu6 = activation[1] == _RELU, activation[1] == _RELU6
-    confined = (relu or relu6) and not added
+    limited, zero, high_limit = confinement(activation, c)
+    confined = limited and not added
     rest = added or (activation[1] != 0 and not confined)
-    zero, high_limit = c.dtype.type(0), c.dtype.type(6 if relu6 else np.nan)
     # Workers are in chunks of different depths at one time, so the room of each must not depend on the depth of its chunk.
     panel0, copy0 = worker * room, worker * kc * _MC
     tail0 = panel0 + kc * nc

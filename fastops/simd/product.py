@@ -53,16 +53,16 @@ def _tile_product(rows: int, vectors: int) -> Any:
     narrow = vectors == 1
 
     @formula
-    def product(cols, depth, a, a0, a_row, a_col, b, b0, b_row, c, c0, c_row, start, bias, bias0, confined, low, high):
+    def product(cols, depth, a, a0, a_row, a_col, b, b0, b_row, c, c0, c_row, start, old, old0, old_row, confined, low, high):
         whole = cols >= vectors * lanes(b)
         t = zero_tile(b, rows, vectors)
         if start == BIAS:
-            t = tile_splat_rows(t, bias, bias0, 1)
+            t = tile_splat_rows(t, old, old0, old_row)
         elif start == SUM:
             if whole:
-                t = tile_load_rows(t, c, c0, c_row)
+                t = tile_load_rows(t, old, old0, old_row)
             else:
-                t = tile_load_rows_part(t, c, c0, c_row, cols)
+                t = tile_load_rows_part(t, old, old0, old_row, cols)
         if narrow:
             # Left alone, LLVM gets from row to row of a by adding to one address: a step would take the time of eight additions,
             # which is that of two vectors (3.5 ns; 2.1 by halves).
@@ -94,40 +94,44 @@ _whole_narrow = _tile_product(MR, 1)
 
 @separate
 def finished_product(
-    rows, cols, depth, a, a0, a_row, a_col, a_tile, b, b0, b_row, b_panel, c, c0, c_row, start, bias, bias0, confined, low, high,
+    rows, cols, depth, a, a0, a_row, a_col, a_tile, b, b0, b_row, b_panel, c, c0, c_row, start, old, old0, old_row, confined, low, high,
 ):  # fmt: skip
-    """As ``tiled_product``; sums begin where ``start`` says, bias[bias0 + i] for row i, and with ``confined`` end between limits (NaN is none).
+    """As ``tiled_product``; with ``confined`` sums end between limits (NaN is none).
+
+    They begin where ``start`` says: that of row i, column j at zero, at old[old0 + i * old_row] for BIAS, or at old[old0 + i * old_row + j]
+    for SUM, which is what c holds, or with rows 0 apart a number for each column.
 
     A pass over memory for the bias and another for relu took a quarter of the time of 16 to 96 channels.
     """
-    a, b, c, bias = uncounted(a), uncounted(b), uncounted(c), uncounted(bias)
+    a, b, c, old = uncounted(a), uncounted(b), uncounted(c), uncounted(old)
     width = NV * lanes(b)
     for j in range(0, cols, width):
         panel, to = b0 + j // width * b_panel, c0 + j
+        begun = old0 + (0 if start == BIAS else j)
         left = cols - j
         i, at = 0, a0
         narrow = left <= lanes(b)
         while rows - i >= MR:
             y = to + i * c_row
             if narrow:
-                _whole_narrow(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
+                _whole_narrow(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, old, begun + i * old_row, old_row, confined, low, high)
             else:
-                _whole(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
+                _whole(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, old, begun + i * old_row, old_row, confined, low, high)
             i += MR
             at += a_tile
         if rows - i >= 4:
             y = to + i * c_row
-            _four(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
+            _four(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, old, begun + i * old_row, old_row, confined, low, high)
             i += 4
             at += 4 * a_row
         if rows - i >= 2:
             y = to + i * c_row
-            _two(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
+            _two(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, old, begun + i * old_row, old_row, confined, low, high)
             i += 2
             at += 2 * a_row
         if rows - i >= 1:
             y = to + i * c_row
-            _one(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, bias, bias0 + i, confined, low, high)
+            _one(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, old, begun + i * old_row, old_row, confined, low, high)
 
 
 # How many panels ahead a row-major matrix is asked for, into L2. 24 rows by 144 steps, with b in L3, on a core of Emerald Rapids:
@@ -185,7 +189,7 @@ def _packing(depth, a, a0, a_row, a_col, b, b0, b_row, packed, to, c, c0, c_row,
 def tiled_product(rows, cols, depth, a, a0, a_row, a_col, a_tile, b, b0, b_row, b_panel, c, c0, c_row, accumulate):
     """As ``block_product``, of rows of a that lie in groups of MR, a_tile apart."""
     zero, start = c.dtype.type(0), SUM if accumulate else ZERO
-    call(finished_product, (rows, cols, depth, a, a0, a_row, a_col, a_tile, b, b0, b_row, b_panel, c, c0, c_row, start, c, 0, False, zero, zero))
+    call(finished_product, (rows, cols, depth, a, a0, a_row, a_col, a_tile, b, b0, b_row, b_panel, c, c0, c_row, start, c, c0, c_row, False, zero, zero))
 
 
 @function
@@ -289,9 +293,11 @@ def rows_product(
                 done = MR
                 _packing(depth, a, a0, a_row, a_col, b, b0 + j, b_row, panels, at, c, c0 + j, c_row, start, bias, bias0, confined, low, high)
         if done < rows:
+            to = c0 + done * c_row + j
+            old, old0, old_row = (bias, bias0 + done, 1) if start == BIAS else (c, to, c_row)
             call(finished_product, (
                 rows - done, some, depth, a, a0 + done // MR * a_tile, a_row, a_col, a_tile, source, at, step, stride,
-                c, c0 + done * c_row + j, c_row, start, bias, bias0 + done, confined, low, high,
+                c, to, c_row, start, old, old0, old_row, confined, low, high,
             ))  # fmt: skip
         j += some
     _columns(rows, tail, depth, a, a0, a_row, panels, tail0, c, c0 + cols, c_row, start, bias, bias0, confined, low, high)

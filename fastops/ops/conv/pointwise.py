@@ -15,13 +15,21 @@ from math import prod
 
 import numpy as np
 
+from fastops._memory import empty
 from fastops.ops.conv.layout import up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
-from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, LANES, panel_width
+from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, LANES, MR, panel_width
 from fastops.simd.gemm import gemm_strided, gemm_workspace
+from fastops.simd.prepacked import pack_right, packed_size, product_with_packed
+from fastops.simd.workspace import scratch
 
 # Images are joined when they have fewer pixels than this, or leave more than a tenth of their last columns idle.
 _FEW_PIXELS = 128
+# Pixels, channels last, that are worth a copy of the weights in the order in which a product reads them.
+_SHARING_PIXELS = 4 * MR
+
+# The weights of each group, packed.
+Packed = list[np.ndarray]
 
 
 class _Products:
@@ -31,7 +39,7 @@ class _Products:
         self.groups, self.batch = spec.groups, spec.batch
         self.c, self.k = spec.channels // spec.groups, spec.out_channels // spec.groups
         self.pixels = prod(spec.size)
-        self.channels_last = spec.channels_last
+        self.channels_last, self.dtype = spec.channels_last, spec.dtype
         if spec.channels_last:
             self.batch, self.pixels = 1, spec.batch * self.pixels
         self.x_all, self.y_all = spec.channels, spec.out_channels
@@ -43,25 +51,42 @@ class _Products:
         """The array from a group's first channel on."""
         return array[group * channels * (1 if self.channels_last else self.pixels) :] if group else array
 
-    def multiply(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, activation: int, turned: bool) -> None:
+    def multiply(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, activation: int, turned: bool, packed: Packed | None) -> None:
         """y = W x, or with ``turned`` W^T x where x is dy and y is dx."""
         x, w, y = x.reshape(-1), w.reshape(-1), y.reshape(-1)
         ins, outs = (self.k, self.c) if turned else (self.c, self.k)
         ins_all, outs_all = (self.y_all, self.x_all) if turned else (self.x_all, self.y_all)
+        row, col = (1, self.c) if turned else (self.c, 1)
         for group in range(self.groups):
             a, b, c = w[group * self.c * self.k :], self.start(x, group, ins), self.start(y, group, outs)
-            shift = bias[group * outs : (group + 1) * outs] if bias.size else None
-            row, col = (1, self.c) if turned else (self.c, 1)
+            shift = bias[group * outs : (group + 1) * outs]
+            if packed is not None:
+                product_with_packed(self.pixels, outs, ins, b, ins_all, packed[group], shift, c, outs_all, activation)
+                continue
+            some = shift if shift.size else None
             if self.channels_last:
-                gemm_strided(1, self.pixels, outs, ins, b, (0, ins_all, 1), a, (0, col, row), c, (0, outs_all), bias=shift, activation=activation)
+                gemm_strided(1, self.pixels, outs, ins, b, (0, ins_all, 1), a, (0, col, row), c, (0, outs_all), bias=some, activation=activation)
                 continue
             strides = (ins_all * self.pixels, self.pixels, 1), (outs_all * self.pixels, self.pixels)
             batch, cols, runs = self.batch, self.pixels, None
             if self.joined:
                 batch, cols, runs = 1, self.batch * self.pixels, (self.pixels, strides[0][0], strides[1][0])
             gemm_strided(
-                batch, outs, cols, ins, a, (0, row, col), b, strides[0], c, strides[1], bias=shift, bias_axis=0, activation=activation, runs=runs,
+                batch, outs, cols, ins, a, (0, row, col), b, strides[0], c, strides[1], bias=some, bias_axis=0, activation=activation, runs=runs,
             )  # fmt: skip
+
+    def packed_size(self, turned: bool) -> int:
+        """Elements of the weights as ``pack`` makes them."""
+        return self.groups * packed_size(*((self.k, self.c) if turned else (self.c, self.k)), self.dtype)
+
+    def pack(self, w: np.ndarray, turned: bool, room: np.ndarray) -> Packed:
+        """The weights of each group, in ``room``, as the matrix on the right of a product with pixels."""
+        ins, outs, row, col = (self.k, self.c, self.c, 1) if turned else (self.c, self.k, 1, self.c)
+        size, w = packed_size(ins, outs, self.dtype), w.reshape(-1)
+        packed = [room[group * size : (group + 1) * size] for group in range(self.groups)]
+        for group, panels in enumerate(packed):
+            pack_right(w[group * self.c * self.k :], row, col, ins, outs, panels)
+        return packed
 
     def grad_weight(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:
         x, dy, dw = x.reshape(-1), dy.reshape(-1), dw.reshape(-1)
@@ -77,10 +102,17 @@ class _Products:
 
 def _plan(spec: ConvSpec, activation: int, turned: bool) -> Plan:
     products = _Products(spec)
+    # Copied for the one call, where more than a few pixels share the copy.
+    packs = spec.channels_last and products.pixels >= _SHARING_PIXELS
+    room = products.packed_size(turned) if packs else 0
 
-    def run(x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: None = None) -> None:
-        products.multiply(x, w, bias, y, activation, turned)
+    def run(x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: Packed | None = None) -> None:
+        if prepared is None and packs:
+            prepared = products.pack(w, turned, scratch(room, spec.dtype))
+        products.multiply(x, w, bias, y, activation, turned, prepared)
 
+    if spec.channels_last:
+        return Plan(run, lambda w: products.pack(w, turned, empty((products.packed_size(turned),), w.dtype)), "panels")
     return Plan(run)
 
 
@@ -96,12 +128,16 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     p = _Products(spec)
     lanes_, width = LANES[spec.dtype], panel_width(spec.dtype)
     cols = max(1, p.pixels * (p.batch if p.joined else 1))
+    if spec.channels_last and direction != "grad_weight":
+        outs = p.c if direction == "grad_input" else p.k
+        product = 1.1 * spec.flops / 2 / lanes_ / FMAS_PER_CYCLE * up(outs, lanes_) / outs + 3.0 * prod(spec.weight_shape) / lanes_
+        return product / CYCLES_PER_NS / threads + 5_000 * spec.groups
     product = 1.3 * spec.flops / 2 / lanes_ / FMAS_PER_CYCLE
     if direction == "grad_weight" and not spec.channels_last:
         # Pixels become rows on the way into panels, by vectors where the channels fill them, else one by one.
         c = p.c
         product += spec.batch * spec.groups * prod(spec.size) * up(c, width) * (1.7 if c % lanes_ else 0.2)
-    elif not spec.channels_last:
+    else:
         product *= up(cols, width) / cols
     return product / CYCLES_PER_NS / threads + 6_500 * spec.groups
 
@@ -110,6 +146,8 @@ def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
     p = _Products(spec)
     rows, cols, depth = (p.k, p.pixels, p.c) if direction == "forward" else (p.c, p.pixels, p.k) if direction == "grad_input" else (p.k, p.c, p.pixels)
     if spec.channels_last and direction != "grad_weight":
+        if p.pixels >= _SHARING_PIXELS:
+            return spec.itemsize * p.packed_size(direction == "grad_input")
         rows, cols = cols, rows
     summed = direction == "grad_weight" and not spec.channels_last
     joined = p.joined and not summed

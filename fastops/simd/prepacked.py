@@ -1,0 +1,95 @@
+"""Products with a matrix on the right that is packed ahead, as weights are that many calls share.
+
+``gemm`` packs panels of B beside multiplying, for each block of C again. Here they are packed once for all calls, and a product
+is nothing but tiles: 196 x 64 x 384 takes 38 us on a core of a Zen 5 (255 GFLOP/s), where ``gemm`` takes 54 with the same rows, and
+60 for the transpose with 196 columns, which it packs.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from fastops import _threads
+from fastops._jit import call, launcher, parallel, separate
+from fastops.simd.blocking import KC, MR, NAMES, NV, panel_width
+from fastops.simd.finish import activation_entry, confinement, finish_rows
+from fastops.simd.pack import pack_panels
+from fastops.simd.product import SUM, ZERO, finished_product
+from fastops.simd.vector import lanes
+
+# Rows that read all panels, before others do: what they have of A stays in L2 meanwhile.
+_STRIP_BYTES = 128 << 10
+_FEWEST_ROWS = 8 * MR
+# Blocks for each thread, and the fewest rows of one.
+_SHARES = 4
+_FEW_ROWS = 2 * MR
+
+
+@launcher
+def _pack(threads, b, b_row, b_col, depth, cols, packed):
+    width = NV * lanes(packed)
+    parallel(pack_panels, (cols + width - 1) // width, threads, (b, 0, b_row, b_col, depth, cols, packed))
+
+
+def packed_size(depth: int, cols: int, dtype: str) -> int:
+    """Elements of a b[depth, cols] in panels."""
+    width = panel_width(dtype)
+    return -(-cols // width) * width * depth
+
+
+def pack_right(b: np.ndarray, b_row: int, b_col: int, depth: int, cols: int, packed: np.ndarray) -> None:
+    """Writes the panels of b[depth, cols], which lies flat, its rows and columns so far apart."""
+    _pack(_threads.threads_for(packed.size), b, b_row, b_col, depth, cols, packed)
+
+
+@separate
+def _packed_block(block, worker, high, wide, size, a, a_row, panels, bias, c, c_row, activation):
+    """Some rows of c times some panels."""
+    rows, cols, depth = size
+    width = NV * lanes(c)
+    strips = (rows + high - 1) // high
+    top, j0 = block % strips * high, block // strips * wide
+    m, n = min(high, rows - top), min(wide, cols - j0)
+    confined, low, most = confinement(activation, c)
+    to = top * c_row + j0
+    for k in range(0, depth, KC):
+        some = min(KC, depth - k)
+        old, old0, old_row = (c, to, c_row) if k > 0 else (bias, j0, 0)
+        start = SUM if k > 0 or bias.size > 0 else ZERO
+        call(finished_product, (
+            m, n, some, a, top * a_row + k, a_row, 1, MR * a_row, panels, j0 * depth + k * width, width, depth * width,
+            c, to, c_row, start, old, old0, old_row, confined and k + some == depth, low, most,
+        ))  # fmt: skip
+    if activation[1] != 0 and not confined:
+        call(finish_rows, (c, to, c_row, m, n, bias[:0], 0, 0, 0, activation))
+
+
+@launcher
+def _packed(threads, blocks, high, wide, size, a, a_row, panels, bias, c, c_row, activation):
+    parallel(_packed_block, blocks, threads, (high, wide, size, a, a_row, panels, bias, c, c_row, activation))
+
+
+@lru_cache(maxsize=1024)
+def _grid(rows: int, cols: int, depth: int, width: int, itemsize: int, threads: int) -> tuple[int, int, int]:
+    """Blocks, and rows and columns of one."""
+    high = min(rows, max(_FEWEST_ROWS, _STRIP_BYTES // (depth * itemsize) // MR * MR))
+    count = -(-cols // width)
+    strips, parts = -(-rows // high), 1
+    if threads > 1:
+        parts = min(count, -(-_SHARES * threads // strips))
+        high = min(high, max(_FEW_ROWS, -(-rows // -(-_SHARES * threads // parts) // MR) * MR))
+        strips = -(-rows // high)
+    wide = -(-count // parts) * width
+    return strips * -(-cols // wide), high, wide
+
+
+def product_with_packed(
+    rows: int, cols: int, depth: int, a: np.ndarray, a_row: int, panels: np.ndarray, bias: np.ndarray, c: np.ndarray, c_row: int, activation: int,
+) -> None:  # fmt: skip
+    """c = activation(a b + bias) of flat arrays whose rows are so far apart; ``bias`` is empty, or one number for each column."""
+    dtype = NAMES[c.dtype.char]
+    threads = _threads.threads_for(rows * cols * depth * (0.01 if dtype == "float32" else 0.02))
+    blocks, high, wide = _grid(rows, cols, depth, panel_width(dtype), c.itemsize, threads)
+    _packed(threads, blocks, high, wide, (rows, cols, depth), a, a_row, panels, bias, c, c_row, activation_entry(activation, dtype))
