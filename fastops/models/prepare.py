@@ -11,17 +11,21 @@ Source: Jacob et al., "Quantization and Training of Neural Networks for Efficien
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 import fastops.functional as F
-from fastops._memory import empty
 from fastops.models import layers
+from fastops.models.formats import cheapest
 from fastops.models.layers import Layer, Run
+from fastops.simd.turn import turn
+from fastops.simd.workspace import aligned
 
 if TYPE_CHECKING:
     from fastops.models.network import Network, Step
@@ -37,8 +41,9 @@ class Prepared:
 
     def __init__(self, model: Network, params: Mapping[str, Any], buffers: Mapping[str, Any]) -> None:
         self._model = model
-        self._stages = _with_lives(_stages(model, {**params, **buffers}), model.outputs)
-        self._known: tuple[Any, Arena | None] = None, None  # the inputs, as far as they decide about memory, and that
+        self._stages = _stages(model, {**params, **buffers})
+        # The inputs, as far as they decide about what is run and its memory, and these.
+        self._known: tuple[Any, list[Stage], Arena | None] = None, [], None
 
     def __repr__(self) -> str:
         return f"<{self._model.name}, prepared: {len(self._stages)} stages>"
@@ -48,25 +53,27 @@ class Prepared:
         given = [(np.shape(x), getattr(x, "dtype", None)) for x in inputs]
         values: dict[int, Any] = dict(enumerate(inputs))
         del inputs
-        known, arena = self._known
+        known, stages, arena = self._known
         if arena is None or known != given:
-            self._known = given, Arena(self._run(values, [None] * len(self._stages)))
+            stages = _with_lives(in_formats(self._model, self._stages, given), self._model.outputs)
+            self._known = given, stages, Arena(_run(stages, values, [None] * len(stages)))
         else:
             results = arena.take()
-            self._run(values, results)
+            _run(stages, values, results)
             arena.give(results)
         found = tuple([values[i] for i in self._model.outputs])
         return found[0] if len(found) == 1 else found
 
-    def _run(self, values: dict[int, Any], results: list[Any]) -> list[Room | None]:
-        """Computes all values, in the arrays given for the results of the stages; what room those need that are kept."""
-        rooms: list[Room | None] = []
-        for stage, result in zip(self._stages, results):
-            made = values[stage.made] = stage.run(result, *[values[i] for i in stage.taken])
-            rooms.append(Room(made.shape, made.dtype, stage.until) if stage.kept else None)
-            for i in stage.last:
-                del values[i]
-        return rooms
+
+def _run(stages: Sequence[Stage], values: dict[int, Any], results: list[Any]) -> list[Room | None]:
+    """Computes all values, in the arrays given for the results of the stages; what room those need that are kept."""
+    rooms: list[Room | None] = []
+    for stage, result in zip(stages, results):
+        made = values[stage.made] = stage.run(result, *[values[i] for i in stage.taken])
+        rooms.append(Room(made.shape, made.dtype, stage.until) if stage.kept else None)
+        for i in stage.last:
+            del values[i]
+    return rooms
 
 
 class Room(NamedTuple):
@@ -94,7 +101,7 @@ class Arena:
         try:
             return self._free.pop()
         except IndexError:
-            block = empty(self._size, np.uint8)
+            block = aligned(self._size, "uint8")
             return [
                 None if room is None else block[place : place + prod(room.shape) * room.dtype.itemsize].view(room.dtype).reshape(room.shape)
                 for place, room in zip(self._places, self._rooms)
@@ -141,16 +148,27 @@ class Stage:
         writes: whether it can write into given memory; ``sees``: whether its result may share memory with what it takes.
         kept: the result goes into kept memory, which is needed until the stage with the number ``until`` has run. ``last``:
             values that nobody needs afterwards.
+        channels_last: how it runs on images with channels last, where it can.
     """
 
     run: Callable[..., Any]
     taken: tuple[int, ...]
     made: int
+    channels_last: ChannelsLast | None = None
     writes: bool = False
     sees: bool = False
     kept: bool = False
     until: int = 0
     last: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ChannelsLast:
+    """``run`` as a stage's, for values (N, H, W, C); ``costs(shape, dtype)``: predicted nanoseconds for a value (N, C, H, W),
+    and for the same with channels last."""
+
+    run: Callable[..., Any]
+    costs: Callable[[tuple[int, ...], Any], tuple[float, float]]
 
 
 def followers(steps: Sequence[Step], outputs: Sequence[int]) -> Callable[[int, type[Layer]], Step | None]:
@@ -195,20 +213,118 @@ def _stages(model: Network, arrays: Mapping[str, Any]) -> list[Stage]:
                 made = norm.output
                 done.add(made)
             name, made = activation(made)
-            stages.append(Stage(_conv(layer, weight, bias, name), step.inputs, made, writes=True))
+            conv = _Conv(layer, weight, bias, name)
+            stages.append(Stage(conv.run, step.inputs, made, conv.channels_last, writes=True))
         elif isinstance(layer, layers.Linear):
             name, made = activation(made)
             stages.append(Stage(_linear(own["weight"], own.get("bias"), name), step.inputs, made))
         elif isinstance(layer, layers.Add):
-            stages.append(Stage(_add, step.inputs, made, writes=True))
+            stages.append(Stage(_add, step.inputs, made, ChannelsLast(_add, _alike), writes=True))
         elif isinstance(layer, layers.Activation) and layer.name in _FUSED:
-            stages.append(Stage(_activation(layer.name), step.inputs, made, writes=True))
+            function = _activation(layer.name)
+            stages.append(Stage(function, step.inputs, made, ChannelsLast(function, _alike), writes=True))
         elif isinstance(layer, layers.Concat):
             stages.append(Stage(_concat(layer), step.inputs, made, writes=True))
         else:
             fresh = isinstance(layer, (layers.BatchNorm, layers.Pool, layers.AdaptiveAvgPool))
-            stages.append(Stage(_plain(layer, own), step.inputs, made, sees=not fresh))
+            mean = isinstance(layer, layers.AdaptiveAvgPool) and layer.output_size == (1, 1)
+            stages.append(Stage(_plain(layer, own), step.inputs, made, ChannelsLast(_mean, _alike) if mean else None, sees=not fresh))
     return stages
+
+
+# Nanoseconds for turning a byte of an image, and for the call.
+_TURN, _CALL = 0.03, 3_000
+
+
+def in_formats(model: Network, stages: Sequence[Stage], given: Sequence[tuple[tuple[int, ...], Any]]) -> list[Stage]:
+    """The stages, each with the channels where predicted costs of the whole are least, and between them those that turn images.
+
+    ``given`` are shapes and dtypes of the network's inputs. MobileNetV2's images have their channels last from the second 1x1
+    convolution on.
+    """
+    batches, dtypes = {shape[:1] for shape, _ in given}, {dtype for _, dtype in given}
+    chosen = [False] * len(stages)
+    if any(stage.channels_last is not None and stage.channels_last.costs is not _alike for stage in stages) and len(batches) == len(dtypes) == 1:
+        try:
+            shapes = model.shapes(*(shape[1:] for shape, _ in given))
+            chosen = _formats(stages, model.outputs, [(*batches.copy().pop(), *shape) for shape in shapes], dtypes.pop())
+        except (TypeError, ValueError):  # the layer that refuses its input says what is wrong when it is run
+            pass
+    if not any(chosen):
+        return list(stages)
+
+    number = itertools.count(1 + max(stage.made for stage in stages))
+    first_made = {stage.made: not last for stage, last in zip(stages, chosen)}
+    turned: dict[int, int] = {}  # the numbers of values with channels last
+    found: list[Stage] = []
+
+    def at(value: int, last: bool) -> int:
+        """The number of a value with the channels there; where they are not, turns it."""
+        is_first = first_made.get(value, True)
+        if last == is_first and (value, last) not in done:
+            if last:
+                turned[value] = next(number)
+            source, made = (value, turned[value]) if last else (turned[value], value)
+            found.append(Stage(_to_last if last else _to_first, (source,), made, writes=True))
+            done.add((value, last))
+        return turned[value] if last else value
+
+    done: set[tuple[int, bool]] = set()
+    for stage, last in zip(stages, chosen):
+        taken = tuple(at(value, last) for value in stage.taken)
+        made, run = stage.made, stage.run
+        if last:
+            assert stage.channels_last is not None
+            made = turned[stage.made] = next(number)
+            run = stage.channels_last.run
+        found.append(replace(stage, run=run, taken=taken, made=made))
+    for value in model.outputs:
+        at(value, False)
+    return found
+
+
+def _formats(stages: Sequence[Stage], outputs: Sequence[int], shapes: Sequence[tuple[int, ...]], dtype: Any) -> list[bool]:
+    """For each stage whether it runs on channels last."""
+
+    def price(value: int) -> float:
+        return _CALL + _TURN * dtype.itemsize * prod(shapes[value]) if len(shapes[value]) == 4 else 0
+
+    makers = {stage.made: k for k, stage in enumerate(stages)}
+    costs, pairs = [], []
+    for k, stage in enumerate(stages):
+        first, last = 0.0, math.inf
+        if stage.channels_last is not None and all(len(shapes[value]) == 4 for value in (stage.made, *stage.taken)):
+            first, last = stage.channels_last.costs(shapes[stage.taken[0]], dtype)
+            last += sum(price(value) for value in stage.taken if value not in makers)
+            last += price(stage.made) if stage.made in outputs else 0
+        costs.append((first, last))
+        pairs += [(makers[value], k, price(value)) for value in stage.taken if value in makers]
+    return cheapest(costs, pairs)
+
+
+def _alike(shape: tuple[int, ...], dtype: Any) -> tuple[float, float]:
+    """The costs of what takes as long in either format, as far as they matter."""
+    return 0, 0
+
+
+def _to_last(out: Any, x: Any) -> Any:
+    n, c, h, w = x.shape
+    y = np.empty((n, h, w, c), x.dtype) if out is None else out
+    turn(np.ascontiguousarray(x).reshape(n, c, h * w), y.reshape(n, h * w, c))
+    return y
+
+
+def _to_first(out: Any, x: Any) -> Any:
+    n, h, w, c = x.shape
+    y = np.empty((n, c, h, w), x.dtype) if out is None else out
+    turn(x.reshape(n, h * w, c), y.reshape(n, c, h * w))
+    return y
+
+
+def _mean(out: Any, x: Any) -> Any:
+    """Means over images with channels last: a row of equal numbers times the pixels."""
+    n, h, w, c = x.shape
+    return F.matmul(np.full((1, h * w), 1 / (h * w), x.dtype), x.reshape(n, h * w, c)).reshape(n, 1, 1, c)
 
 
 def _with_lives(stages: list[Stage], outputs: Sequence[int]) -> list[Stage]:
@@ -247,10 +363,39 @@ def folded(norm: Step, arrays: Mapping[str, Any], weight: Any, bias: Any) -> tup
     return (weight * scale[:, None, None, None]).astype(weight.dtype), shift.astype(weight.dtype)
 
 
-def _conv(layer: layers.Conv, weight: Any, bias: Any, activation: str | None) -> Callable[..., Any]:
-    prepared = F.prepare_conv2d(weight, layer.stride, layer.padding, layer.dilation, layer.groups)
-    bias = None if bias is None else bias.copy()
-    return lambda out, x: prepared(x, bias, activation=activation, out=out)
+class _Conv:
+    """A convolution in either format; weights are transformed for those that are used."""
+
+    def __init__(self, layer: layers.Conv, weight: Any, bias: Any, activation: str | None) -> None:
+        self._options = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation, "groups": layer.groups}
+        self._weight, self._bias, self._activation = np.array(weight), None if bias is None else np.array(bias), activation
+        self._prepared: dict[str, Any] = {}
+
+    def run(self, out: Any, x: Any, data_format: str = "NCHW") -> Any:
+        try:
+            prepared = self._prepared[data_format]
+        except KeyError:
+            prepared = self._prepared[data_format] = F.prepare_conv2d(self._weight, **self._options, data_format=data_format)
+        return prepared(x, self._bias, activation=self._activation, out=out)
+
+    def run_channels_last(self, out: Any, x: Any) -> Any:
+        return self.run(out, x, "NHWC")
+
+    def costs(self, shape: tuple[int, ...], dtype: Any) -> tuple[float, float]:
+        n, c, h, w = shape
+        return self._cost((n, c, h, w), dtype, "NCHW"), self._cost((n, h, w, c), dtype, "NHWC")
+
+    def _cost(self, shape: tuple[int, ...], dtype: Any, data_format: str) -> float:
+        rows = F.explain(F.conv2d, np.empty(shape, dtype), self._weight, **self._options, data_format=data_format).rows
+        return min(row.cost for row in rows if row.cost is not None)
+
+    @property
+    def channels_last(self) -> ChannelsLast | None:
+        """For kernels of one pixel or one channel: of others either format has its own ways, which costs hardly compare."""
+        outs, ins, *kernel = self._weight.shape
+        one_pixel = kernel == [1, 1] and self._options["padding"] == (0, 0) and self._options["stride"] == (1, 1)
+        one_channel = ins == 1 and outs == self._options["groups"]
+        return ChannelsLast(self.run_channels_last, self.costs) if one_pixel or one_channel else None
 
 
 def _linear(weight: Any, bias: Any, activation: str | None) -> Callable[..., Any]:

@@ -23,7 +23,8 @@ class _Buffers(threading.local):
 _buffers = _Buffers()
 
 
-def _aligned(count: int, dtype: str) -> np.ndarray:
+def aligned(count: int, dtype: str) -> np.ndarray:
+    """``count`` elements from the start of a cache line on, contents undefined: no vector of them takes two lines."""
     itemsize = np.dtype(dtype).itemsize
     raw = np.empty(count * itemsize + _LINE, np.uint8)
     start = -raw.ctypes.data % _LINE
@@ -38,7 +39,7 @@ def scratch(count: int, dtype: str, use: str = "") -> np.ndarray:
     held = _buffers.held.get((dtype, use))
     if held is not None and held.size >= count:
         return held
-    fresh = _aligned(count, dtype)
+    fresh = aligned(count, dtype)
     if fresh.nbytes <= _KEEP_BYTES:
         _buffers.held[dtype, use] = fresh
     return fresh

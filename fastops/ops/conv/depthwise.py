@@ -32,6 +32,7 @@ import numpy as np
 
 from fastops import _threads
 from fastops._jit import call, function, launcher, parallel, separate
+from fastops.ops.conv import pixels
 from fastops.ops.conv.implicit import _axis_phases, zero_run
 from fastops.ops.conv.layout import side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
@@ -1081,6 +1082,8 @@ def _shared_nanoseconds(spec: ConvSpec) -> float:
 
 def _nanoseconds(spec: ConvSpec, direction: str) -> float:
     """Time of one thread, of the form that is chosen."""
+    if pixels.applies(spec, direction):
+        return pixels.nanoseconds(spec, direction)
     if _is_shared(spec, direction):
         return _shared_nanoseconds(spec)
     if direction == "grad_weight" and _is_dense(spec):
@@ -1320,7 +1323,15 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     return 3_000 + _nanoseconds(spec, direction) / threads
 
 
+def _plan(spec: ConvSpec, direction: str, activation: int) -> Plan:
+    if pixels.applies(spec, direction):
+        return pixels.Pixels(spec, direction, activation).plan()
+    return Plan(_Convolution(spec, direction, activation).run)
+
+
 def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
+    if pixels.applies(spec, direction):
+        return pixels.workspace(spec)
     if direction == "grad_weight":
         return _WeightGradient(spec).workspace(threads)
     return _Convolution(spec, direction, 0).workspace(threads)
@@ -1331,7 +1342,7 @@ STRATEGY = Strategy(
     accepts=_accepts,
     cost=_cost,
     workspace=_workspace,
-    forward=lambda spec, activation: Plan(_Convolution(spec, "forward", activation).run),
-    grad_input=lambda spec, activation: Plan(_Convolution(spec, "grad_input", activation).run),
+    forward=lambda spec, activation: _plan(spec, "forward", activation),
+    grad_input=lambda spec, activation: _plan(spec, "grad_input", activation),
     grad_weight=lambda spec: _WeightGradient(spec).run,
 )

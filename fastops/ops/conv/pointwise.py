@@ -15,13 +15,12 @@ from math import prod
 
 import numpy as np
 
-from fastops._memory import empty
 from fastops.ops.conv.layout import up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, LANES, MR, panel_width
 from fastops.simd.gemm import gemm_strided, gemm_workspace
 from fastops.simd.prepacked import pack_right, packed_size, product_with_packed
-from fastops.simd.workspace import scratch
+from fastops.simd.workspace import aligned, scratch
 
 # Images are joined when they have fewer pixels than this, or leave more than a tenth of their last columns idle.
 _FEW_PIXELS = 128
@@ -111,8 +110,8 @@ def _plan(spec: ConvSpec, activation: int, turned: bool) -> Plan:
             prepared = products.pack(w, turned, scratch(room, spec.dtype))
         products.multiply(x, w, bias, y, activation, turned, prepared)
 
-    if spec.channels_last:
-        return Plan(run, lambda w: products.pack(w, turned, empty((products.packed_size(turned),), w.dtype)), "panels")
+    if packs:
+        return Plan(run, lambda w: products.pack(w, turned, aligned(products.packed_size(turned), spec.dtype)), "panels")
     return Plan(run)
 
 
