@@ -1,5 +1,6 @@
 """Networks: graphs, parameters, application, gradients."""
 
+import itertools
 import os
 import pickle
 import zipfile
@@ -11,7 +12,8 @@ import pytest
 import fastops
 import fastops.functional as F
 from fastops import models
-from fastops.models import Builder, weights
+from fastops.models import Builder, prepare, weights
+from fastops.models.formats import cheapest
 from fastops.models.prepare import Arena, Room
 
 
@@ -386,6 +388,67 @@ def test_prepare_keeps_values_that_others_see(rng):
     predict(x + 1)
     for a, b in zip(first, kept):
         np.testing.assert_array_equal(a, b)
+
+
+def mobile():
+    """What can have its channels last, and what cannot, one after the other and side by side."""
+    net = Builder("mobile")
+    x = net.input(3, None, None)
+    x = net.relu(net.batch_norm("bn1", net.conv("conv1", x, 8, 3, padding=1, bias=False)))
+    wide = net.activation("relu6", net.conv("wide", x, 40, 1))
+    deep = net.activation("hardswish", net.batch_norm("bn2", net.conv("deep", wide, 40, 3, padding=1, groups=40)))
+    y = net.add(x, net.conv("thin", deep, 8, 1), x)
+    half = net.max_pool(net.activation("silu", y), 2)
+    z = net.conv("strided", net.conv("half", half, 36, 1), 36, 3, 2, 1, groups=36)
+    mean = net.flatten(net.adaptive_avg_pool(z, 1))
+    return net.build(net.linear("fc", mean, 3), y, z, net.concat(wide, deep))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_networks_in_either_format(rng, dtype, monkeypatch):
+    model = mobile()
+    params, buffers = ({name: a.astype(dtype) for name, a in arrays.items()} for arrays in trained(model, rng))
+    x = rng.standard_normal((2, 3, 7, 9)).astype(dtype)
+    wanted = model.apply(params, buffers, x)[0]
+    choices = set()
+
+    def any_legal(costs, pairs):
+        choice = [bool(np.isfinite(last) and rng.random() < 0.7) for _, last in costs]
+        choices.add(tuple(choice))
+        return choice
+
+    monkeypatch.setattr(prepare, "cheapest", any_legal)
+    for _ in range(20):
+        predict = model.prepare(params, buffers)
+        for _ in range(2):
+            for got, want in zip(predict(x), wanted, strict=True):
+                assert (got.shape, got.dtype) == (want.shape, want.dtype)
+                np.testing.assert_allclose(got, want, rtol=0, atol=(1e-5 if dtype == np.float32 else 1e-13) * np.abs(want).max())
+    assert len(choices) > 10
+    with pytest.raises(ValueError, match="channels"):
+        predict(x[:, :2])
+    assert predict(x[:0])[0].shape == (0, 3)
+
+
+def test_mobilenet_has_its_channels_last():
+    model = models.mobilenet_v2()
+    params, buffers = model.init(0)
+    stages = prepare.in_formats(model, prepare._stages(model, {**params, **buffers}), [((1, 3, 224, 224), np.dtype("f4"))])
+    assert [stage.run for stage in stages].count(prepare._to_last) == 1
+    assert sum(stage.run.__name__ == "run_channels_last" for stage in stages) > 40
+
+
+def test_the_cheapest_choice_of_formats(rng):
+    for _ in range(200):
+        count = int(rng.integers(1, 8))
+        costs = [(float(rng.random()), float(rng.random()) if rng.random() < 0.7 else np.inf) for _ in range(count)]
+        pairs = [(int(i), int(j), float(rng.random())) for i, j in rng.integers(0, count, (int(rng.integers(0, 12)), 2))]
+
+        def total(choice, costs=costs, pairs=pairs):
+            return sum(cost[last] for cost, last in zip(costs, choice)) + sum(price for i, j, price in pairs if choice[i] != choice[j])
+
+        best = min(map(total, itertools.product([False, True], repeat=count)))
+        assert total(cheapest(costs, pairs)) <= best + 1e-9
 
 
 def test_results_that_live_at_one_time_lie_apart(rng):

@@ -17,6 +17,7 @@ from fastops.ops.conv import winograd
 from fastops.simd import vector
 from fastops.simd.blocking import LANES, VECTOR_BYTES
 from fastops.simd.pack import copy_run
+from fastops.simd.turn import turn
 from fastops.simd.vector import (
     broadcast,
     correlate,
@@ -503,3 +504,12 @@ def test_narrower_processors(name, features, width):
         pytest.skip("this processor is narrower itself")
     code = f"import sys; sys.argv.append({width})\n{CONVOLUTIONS}"
     run_python(code, seconds=900, NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features)
+
+
+@by_dtype
+def test_turn(dtype):
+    for shape in ((1, 16, 64), (2, 1, 50), (3, 37, 1), (2, 17, 83), (1, 64, 16), (0, 3, 4), (2, 0, 3)):
+        x = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+        y = np.full((shape[0], shape[2], shape[1]), -1, dtype)
+        turn(x, y)
+        np.testing.assert_array_equal(y, x.transpose(0, 2, 1))
