@@ -32,7 +32,7 @@ time of the whole product if they go through memory.
 from __future__ import annotations
 
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -66,7 +66,7 @@ from fastops.simd.vector import (
     tile_dot,
     transpose,
 )
-from fastops.simd.workspace import scratch
+from fastops.simd.workspace import aligned, scratch
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 
@@ -623,18 +623,32 @@ def _launchers(variant: _Variant) -> _Launchers:
     return _Launchers(weights, fused, panels, gradient)
 
 
-# (kernel, precision) -> variant. Along one axis F(4, 3) and F(2, 5) err as much as the plain sum of products, along two less than
+# (kernel, precision) -> variants. Along one axis F(4, 3) and F(2, 5) err as much as the plain sum of products, along two less than
 # twice as much; F(2, 7), with points up to 2 and down to a half, by five times as much along two. F(2, 11), which would need four
 # more points, is off by 4e-4.
-_CHOICE = {
-    ((3, 3), "default"): _Variant(4, 3, 4, 3), ((3, 3), "highest"): _Variant(2, 3, 2, 3),
-    ((5, 5), "default"): _Variant(2, 5, 2, 5),
-    ((1, 3), "default"): _Variant(1, 1, 4, 3), ((1, 3), "highest"): _Variant(1, 1, 2, 3),
-    ((3, 1), "default"): _Variant(4, 3, 1, 1), ((3, 1), "highest"): _Variant(2, 3, 1, 1),
-    ((1, 5), "default"): _Variant(1, 1, 2, 5), ((5, 1), "default"): _Variant(2, 5, 1, 1),
-    ((7, 7), "default"): _Variant(2, 7, 2, 7),
-    ((1, 7), "default"): _Variant(1, 1, 2, 7), ((7, 1), "default"): _Variant(2, 7, 1, 1),
+_VARIANTS: dict[tuple[tuple[int, int], str], tuple[_Variant, ...]] = {
+    ((3, 3), "default"): (_Variant(4, 3, 4, 3), _Variant(2, 3, 2, 3)), ((3, 3), "highest"): (_Variant(2, 3, 2, 3),),
+    ((5, 5), "default"): (_Variant(2, 5, 2, 5),),
+    ((1, 3), "default"): (_Variant(1, 1, 4, 3),), ((1, 3), "highest"): (_Variant(1, 1, 2, 3),),
+    ((3, 1), "default"): (_Variant(4, 3, 1, 1),), ((3, 1), "highest"): (_Variant(2, 3, 1, 1),),
+    ((1, 5), "default"): (_Variant(1, 1, 2, 5),), ((5, 1), "default"): (_Variant(2, 5, 1, 1),),
+    ((7, 7), "default"): (_Variant(2, 7, 2, 7),),
+    ((1, 7), "default"): (_Variant(1, 1, 2, 7),), ((7, 1), "default"): (_Variant(2, 7, 1, 1),),
 }  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _variant(spec: ConvSpec, direction: str) -> _Variant:
+    """The variant that takes least. F(2x2, 3x3) multiplies more and has 16 numbers for each kernel instead of 36: 512 channels at 7x7
+    take 0.6 ms with weights at hand, by F(4x4, 3x3) 1.2. The gradient of the weights gains nothing by it.
+    """
+    variants = _VARIANTS[_kernel_size(spec), spec.precision][: 1 if direction == "grad_weight" else None]
+    return min(variants, key=lambda variant: _nanoseconds(spec, direction, variant))
+
+
+def _kernel_size(spec: ConvSpec) -> tuple[int, int]:
+    return spec.kernel[1], spec.kernel[2]
+
 
 # Scratch: with all of it in L2 the fused order runs best; transformed weights beyond _SHARED go panel by panel.
 _FUSED_BYTES = 1 << 20
@@ -705,7 +719,7 @@ class _Convolution:
 
     def __init__(self, spec: ConvSpec, direction: str, activation: int) -> None:
         self.spec, self.direction, self.code = spec, direction, activation
-        variant = _CHOICE[spec.kernel[1:], spec.precision]
+        variant = _variant(spec, direction)
         self.launch = _launchers(variant)
         _, r, s = spec.kernel
         (_, (top, _), (left, _)) = spec.padding
@@ -753,7 +767,8 @@ class _Convolution:
         """All transformed weights, a row for each group."""
         g = self.geometry
         threads = _threads.threads_for(w.size)
-        u = np.zeros((self.groups, g.weights_count), self.dtype)
+        u = aligned(self.groups * g.weights_count, self.dtype).reshape(self.groups, g.weights_count)
+        u[...] = 0
         space = empty(threads * g.weights_space(), self.dtype)
         for group in range(self.groups):
             self._transform(threads, w.reshape(-1), group, u[group], space)
@@ -796,7 +811,7 @@ class _KernelGradient:
     """The gradient with respect to the weights."""
 
     def __init__(self, spec: ConvSpec) -> None:
-        variant = _CHOICE[spec.kernel[1:], spec.precision]
+        variant = _variant(spec, "grad_weight")
         self.spec, self.launch = spec, _launchers(variant).gradient
         x, y = side(spec, spec.size, spec.channels), side(spec, spec.out_size, spec.out_channels)
         self.x, self.y, self.groups, self.dtype = x, y, spec.groups, spec.dtype
@@ -859,7 +874,7 @@ class _KernelGradient:
 
 def _row_bytes(spec: ConvSpec, direction: str) -> int:
     """Memory of the shortest piece of work, one row of tiles: before and after the products."""
-    variant = _CHOICE[spec.kernel[1:], spec.precision]
+    variant = _variant(spec, direction)
     width = spec.size[2] if direction == "grad_input" else spec.out_size[2]
     channels = sum(up(n // spec.groups, panel_width(spec.dtype)) for n in (spec.channels, spec.out_channels))
     return variant.alpha_h * variant.alpha_w * -(-width // variant.out_w) * channels * spec.itemsize
@@ -872,17 +887,17 @@ def _accepts(spec: ConvSpec, direction: str) -> str | None:
         return "the stride must be 1"
     if spec.dilation != (1, 1, 1):
         return "the dilation must be 1"
-    if (spec.kernel[1:], spec.precision) in _CHOICE and _row_bytes(spec, direction) > _ROW_BYTES:
+    known = (_kernel_size(spec), spec.precision) in _VARIANTS
+    if known and _row_bytes(spec, direction) > _ROW_BYTES:
         return f"a row of transformed tiles must fit {_ROW_BYTES >> 20} MB"
-    if (spec.kernel[1:], spec.precision) not in _CHOICE:
-        kernels = ", ".join(f"{r}x{s}" for (r, s), precision in _CHOICE if precision == spec.precision)
+    if not known:
+        kernels = ", ".join(f"{r}x{s}" for (r, s), precision in _VARIANTS if precision == spec.precision)
         return f"the kernel must be one of {kernels} at precision {spec.precision!r}"
     return None
 
 
-def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
-    """Cycles, fitted to one core: the products, the transforms of tiles, those of kernels."""
-    variant = _CHOICE[spec.kernel[1:], spec.precision]
+def _nanoseconds(spec: ConvSpec, direction: str, variant: _Variant) -> float:
+    """Time of one group and one thread, fitted to one core: the products, the transforms of tiles, those of kernels."""
     count = LANES[spec.dtype]
     height, width = spec.size[1:] if direction == "grad_input" else spec.out_size[1:]
     tiles = spec.batch * spec.out_size[0] * -(-height // variant.out_h) * -(-width // variant.out_w)
@@ -899,7 +914,11 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     transforms = (12 if direction == "grad_weight" else 6) * tiles * vectors
     # Fewer tiles than a register tile has rows leave it half used.
     product = 1.3 * max(tiles, 5) * ins * up(outs, count) / count / FMAS_PER_CYCLE
-    return spec.groups * points * (product + transforms + kernels) / CYCLES_PER_NS / threads + 6_000 * spec.groups
+    return float(points * (product + transforms + kernels) / CYCLES_PER_NS)
+
+
+def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
+    return spec.groups * (_nanoseconds(spec, direction, _variant(spec, direction)) / threads + 6_000)
 
 
 def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
