@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import fastops.functional as F
+from fastops._threads import get_num_threads
 from fastops.models import layers
 from fastops.models.formats import cheapest
 from fastops.models.layers import Layer, Run
+from fastops.ops.conv import inverted
 from fastops.simd.turn import turn
 from fastops.simd.workspace import aligned
 
@@ -50,12 +52,12 @@ class Prepared:
 
     def __call__(self, *inputs: Any) -> Any:
         self._model._check_inputs(inputs)
-        given = [(np.shape(x), getattr(x, "dtype", None)) for x in inputs]
+        given = [(np.shape(x), getattr(x, "dtype", None)) for x in inputs], get_num_threads()
         values: dict[int, Any] = dict(enumerate(inputs))
         del inputs
         known, stages, arena = self._known
         if arena is None or known != given:
-            stages = _with_lives(in_formats(self._model, self._stages, given), self._model.outputs)
+            stages = _with_lives(in_formats(self._model, self._stages, given[0]), self._model.outputs)
             self._known = given, stages, Arena(_run(stages, values, [None] * len(stages)))
         else:
             results = arena.take()
@@ -165,10 +167,11 @@ class Stage:
 @dataclass(frozen=True)
 class ChannelsLast:
     """``run`` as a stage's, for values (N, H, W, C); ``costs(shape, dtype)``: predicted nanoseconds for a value (N, C, H, W),
-    and for the same with channels last."""
+    and for the same with channels last; the convolution that it is."""
 
     run: Callable[..., Any]
     costs: Callable[[tuple[int, ...], Any], tuple[float, float]]
+    conv: _Conv | None = None
 
 
 def followers(steps: Sequence[Step], outputs: Sequence[int]) -> Callable[[int, type[Layer]], Step | None]:
@@ -246,8 +249,10 @@ def in_formats(model: Network, stages: Sequence[Stage], given: Sequence[tuple[tu
     chosen = [False] * len(stages)
     if any(stage.channels_last is not None and stage.channels_last.costs is not _alike for stage in stages) and len(batches) == len(dtypes) == 1:
         try:
-            shapes = model.shapes(*(shape[1:] for shape, _ in given))
-            chosen = _formats(stages, model.outputs, [(*batches.copy().pop(), *shape) for shape in shapes], dtypes.pop())
+            batch = batches.pop()
+            shapes = [(*batch, *shape) for shape in model.shapes(*(shape[1:] for shape, _ in given))]
+            chosen = _formats(stages, model.outputs, shapes, dtypes.pop())
+            stages, chosen = _in_one(stages, chosen, model.outputs, shapes)
         except (TypeError, ValueError):  # the layer that refuses its input says what is wrong when it is run
             pass
     if not any(chosen):
@@ -300,6 +305,61 @@ def _formats(stages: Sequence[Stage], outputs: Sequence[int], shapes: Sequence[t
         costs.append((first, last))
         pairs += [(makers[value], k, price(value)) for value in stage.taken if value in makers]
     return cheapest(costs, pairs)
+
+
+def _in_one(
+    stages: Sequence[Stage], chosen: Sequence[bool], outputs: Sequence[int], shapes: Sequence[tuple[int, ...]]
+) -> tuple[list[Stage], list[bool]]:
+    """The stages and choices with each inverted residual as one stage, where that pays."""
+    users: dict[int, list[Stage]] = {}
+    for stage in stages:
+        for value in stage.taken:
+            users.setdefault(value, []).append(stage)
+    last = {stage.made: stage for stage, is_last in zip(stages, chosen) if is_last}
+
+    def next_conv(stage: Stage, kind: str) -> Stage | None:
+        """The convolution of this kind that alone takes what the stage makes."""
+        after = users.get(stage.made, [])
+        alone = len(after) == 1 and after[0].made in last and stage.made not in outputs
+        return after[0] if alone and getattr(conv_of(after[0]), kind, False) else None
+
+    def conv_of(stage: Stage) -> _Conv | None:
+        return stage.channels_last.conv if stage.channels_last is not None else None
+
+    replaced: dict[int, Stage | None] = {}  # by what a stage makes
+    for first in last.values():
+        conv = conv_of(first)
+        middle = next_conv(first, "one_channel") if conv is not None and conv.one_pixel else None
+        end = next_conv(middle, "one_pixel") if middle is not None else None
+        if middle is None or end is None:
+            continue
+        parts, x = [first, middle, end], first.taken[0]
+        after = users.get(end.made, [])
+        added = len(after) == 1 and after[0].run is _add and sorted(after[0].taken) == sorted((x, end.made)) and end.made not in outputs
+        made = after[0].made if added else end.made
+        run = inverted.inverted_residual(*[stage.channels_last.conv.layer(shapes[stage.taken[0]]) for stage in parts], added=added)  # type: ignore[union-attr]
+        if run is None:
+            continue
+        replaced.update((stage.made, None) for stage in parts)
+        replaced[made] = Stage(_add, (x,), made, ChannelsLast(_into(run, shapes[made]), _alike), writes=True)
+    found, choices = [], []
+    for stage, choice in zip(stages, chosen):
+        one = replaced.get(stage.made, stage)
+        if one is not None:
+            found.append(one)
+            choices.append(choice)
+    return found, choices
+
+
+def _into(run: Callable[[Any, Any], None], shape: tuple[int, ...]) -> Callable[..., Any]:
+    n, c, h, w = shape
+
+    def run_into(out: Any, x: Any) -> Any:
+        y = np.empty((n, h, w, c), x.dtype) if out is None else out
+        run(x, y)
+        return y
+
+    return run_into
 
 
 def _alike(shape: tuple[int, ...], dtype: Any) -> tuple[float, float]:
@@ -370,16 +430,20 @@ class _Conv:
         self._options = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation, "groups": layer.groups}
         self._weight, self._bias, self._activation = np.array(weight), None if bias is None else np.array(bias), activation
         self._prepared: dict[str, Any] = {}
+        outs, ins, *kernel = self._weight.shape
+        self.one_pixel = kernel == [1, 1] and layer.padding == (0, 0) and layer.stride == (1, 1)
+        self.one_channel = ins == 1 and outs == layer.groups
 
-    def run(self, out: Any, x: Any, data_format: str = "NCHW") -> Any:
-        try:
-            prepared = self._prepared[data_format]
-        except KeyError:
-            prepared = self._prepared[data_format] = F.prepare_conv2d(self._weight, **self._options, data_format=data_format)
-        return prepared(x, self._bias, activation=self._activation, out=out)
+    def _in(self, data_format: str) -> Any:
+        if data_format not in self._prepared:
+            self._prepared[data_format] = F.prepare_conv2d(self._weight, **self._options, data_format=data_format)
+        return self._prepared[data_format]
+
+    def run(self, out: Any, x: Any) -> Any:
+        return self._in("NCHW")(x, self._bias, activation=self._activation, out=out)
 
     def run_channels_last(self, out: Any, x: Any) -> Any:
-        return self.run(out, x, "NHWC")
+        return self._in("NHWC")(x, self._bias, activation=self._activation, out=out)
 
     def costs(self, shape: tuple[int, ...], dtype: Any) -> tuple[float, float]:
         n, c, h, w = shape
@@ -389,13 +453,16 @@ class _Conv:
         rows = F.explain(F.conv2d, np.empty(shape, dtype), self._weight, **self._options, data_format=data_format).rows
         return min(row.cost for row in rows if row.cost is not None)
 
+    def layer(self, shape: tuple[int, ...]) -> inverted.Layer:
+        """The convolution for images of this shape, (N, C, H, W), with channels last."""
+        n, c, h, w = shape
+        prepared = self._in("NHWC")
+        return inverted.Layer(prepared, self._bias, self._activation, prepared.spec((n, h, w, c)))
+
     @property
     def channels_last(self) -> ChannelsLast | None:
         """For kernels of one pixel or one channel: of others either format has its own ways, which costs hardly compare."""
-        outs, ins, *kernel = self._weight.shape
-        one_pixel = kernel == [1, 1] and self._options["padding"] == (0, 0) and self._options["stride"] == (1, 1)
-        one_channel = ins == 1 and outs == self._options["groups"]
-        return ChannelsLast(self.run_channels_last, self.costs) if one_pixel or one_channel else None
+        return ChannelsLast(self.run_channels_last, self.costs, self) if self.one_pixel or self.one_channel else None
 
 
 def _linear(weight: Any, bias: Any, activation: str | None) -> Callable[..., Any]:

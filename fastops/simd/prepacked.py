@@ -45,25 +45,30 @@ def pack_right(b: np.ndarray, b_row: int, b_col: int, depth: int, cols: int, pac
 
 
 @separate
+def packed_rows(rows, cols, depth, a, a0, a_row, panels, p0, bias, bias0, c, c0, c_row, activation):
+    """c[rows, cols] = activation(a[rows, depth] times the panels from panels[p0] on + bias), ``bias`` empty, or from bias[bias0] on."""
+    width = NV * lanes(c)
+    confined, low, most = confinement(activation, c)
+    for k in range(0, depth, KC):
+        some = min(KC, depth - k)
+        old, old0, old_row = (c, c0, c_row) if k > 0 else (bias, bias0, 0)
+        start = SUM if k > 0 or bias.size > 0 else ZERO
+        call(finished_product, (
+            rows, cols, some, a, a0 + k, a_row, 1, MR * a_row, panels, p0 + k * width, width, depth * width,
+            c, c0, c_row, start, old, old0, old_row, confined and k + some == depth, low, most,
+        ))  # fmt: skip
+    if activation[1] != 0 and not confined:
+        call(finish_rows, (c, c0, c_row, rows, cols, bias[:0], 0, 0, 0, activation))
+
+
+@separate
 def _packed_block(block, worker, high, wide, size, a, a_row, panels, bias, c, c_row, activation):
     """Some rows of c times some panels."""
     rows, cols, depth = size
-    width = NV * lanes(c)
     strips = (rows + high - 1) // high
     top, j0 = block % strips * high, block // strips * wide
     m, n = min(high, rows - top), min(wide, cols - j0)
-    confined, low, most = confinement(activation, c)
-    to = top * c_row + j0
-    for k in range(0, depth, KC):
-        some = min(KC, depth - k)
-        old, old0, old_row = (c, to, c_row) if k > 0 else (bias, j0, 0)
-        start = SUM if k > 0 or bias.size > 0 else ZERO
-        call(finished_product, (
-            m, n, some, a, top * a_row + k, a_row, 1, MR * a_row, panels, j0 * depth + k * width, width, depth * width,
-            c, to, c_row, start, old, old0, old_row, confined and k + some == depth, low, most,
-        ))  # fmt: skip
-    if activation[1] != 0 and not confined:
-        call(finish_rows, (c, to, c_row, m, n, bias[:0], 0, 0, 0, activation))
+    call(packed_rows, (m, n, depth, a, top * a_row, a_row, panels, j0 * depth, bias, j0, c, top * c_row + j0, c_row, activation))
 
 
 @launcher

@@ -360,14 +360,14 @@ def _outer(tile: Any, a: Any, starts: Any, b: Any, packed: Any = None) -> Any:
     return codegen
 
 
+def _apart(builder: Any, number: Any) -> Any:
+    return builder.asm(ir.FunctionType(_I64, [_I64]), "", "=r,0", [number], side_effect=False)
+
+
 @intrinsic
 def apart(typingctx: Any, offset: Any) -> Any:
     """The same number, of which the compiler does not see where it came from."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.asm(ir.FunctionType(_I64, [_I64]), "", "=r,0", args, side_effect=False)
-
-    return types.intp(types.intp), codegen
+    return types.intp(types.intp), lambda context, builder, sig, args: _apart(builder, args[0])
 
 
 @intrinsic
@@ -809,8 +809,11 @@ def _slide(typingctx: Any, tile: Any, x: Any, taps: Any, stride: Any, w: Any, we
         memory, weights = _Memory(context, builder, x, args[1]), _Memory(context, builder, w, args[6])
         factors = [weight(builder, tile, weights, builder.add(args[7], builder.mul(args[8], _int(r)))) for r in range(taps)]
         sums = _vectors(builder, tile, args[0])
+        place, at = args[2], 0
         for i, pairs in _window(tile.rows, taps, stride_):
-            value = memory.load(builder.add(args[2], builder.mul(args[3], _int(i))))
+            # From row to row by adding: LLVM would have an address for each before the loop, nine of them on the stack.
+            place, at = _apart(builder, builder.add(place, builder.mul(args[3], _int(i - at)))), i
+            value = memory.load(place)
             for j, r in pairs:
                 sums[j] = _fma(builder, tile.vector, factors[r], value, sums[j])
         return _pack(builder, tile, sums)

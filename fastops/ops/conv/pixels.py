@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from fastops import _threads
-from fastops._jit import formula, function, launcher, parallel, separate
+from fastops._jit import call, formula, function, launcher, parallel, separate
 from fastops.ops.conv.layout import up
 from fastops.ops.conv.spec import ConvSpec, Plan
 from fastops.simd.blocking import CYCLES_PER_NS, LANES
@@ -56,8 +56,11 @@ def _tile(pixels: int, taps: int, stride: int) -> Any:
         x_down, x_right, x_next, w_down, w_right = steps
         t = tile_add(zero_tile(y, pixels, 1), shift)
         for u in range(u0, u1):
-            for v in range(v0, v1, taps):
-                t = slide_lanes(t, x, x0 + u * x_down + v * x_right, x_next, taps, stride, w, w0 + u * w_down + v * w_right, w_right)
+            if taps > 1:
+                t = slide_lanes(t, x, x0 + u * x_down, x_next, taps, stride, w, w0 + u * w_down, w_right)
+            else:
+                for v in range(v0, v1):
+                    t = slide_lanes(t, x, x0 + u * x_down + v * x_right, x_next, 1, 1, w, w0 + u * w_down + v * w_right, w_right)
         confined, low, high = limits
         if confined:
             t = tile_confine(t, low, high)
@@ -77,29 +80,23 @@ def _met(at, taps, dilation, extent):
 
 
 @cache
-def _kernel(taps: int, stride: int) -> Any:
-    """The launcher for so many kernel columns at a time, compiled for those that turn up."""
-    name = f"_pixels_{taps}_{stride}"
+def rows_kernel(taps: int, stride: int) -> Any:
+    """The function that computes rows, for so many kernel columns at a time; compiled for those that turn up."""
     whole, few, one = (_tile(pixels, taps, stride) for pixels in (_TILE, _FEW, 1))
 
-    @separate(name=f"{name}_block")
-    def block_body(block, worker, work, channels, source, target, kernel, pitch, x, w, weight, bias, activation, y):
-        strips, strip, parts, part = work
-        height, width = source
-        rows, cols = target
-        kernel_h, kernel_w, stride_h, stride_w, down, right, top, left = kernel
+    @separate(name=f"_rows_{taps}_{stride}")
+    def rows_body(r0, r1, channels, part, x, x_image, height, width, y, y_image, cols, kernel, top, pitch, w, weight, bias, activation):
+        """Rows r0 <= r < r1 of an image's result, of the channels from part[0] to part[1]."""
+        kernel_h, kernel_w, stride_h, stride_w, down, right, left = kernel
+        c0, c1 = part
         w_first, w_down, w_right = weight
         count = lanes(x)
-        r0, c0 = block % strips * strip, block // strips % parts * part
-        c1 = c0 + part if block // strips % parts < parts - 1 else channels
-        image = block // (strips * parts)
-        x_image, y_image = image * height * width * channels, image * rows * cols * channels
         steps = (down * width * channels, right * channels, pitch * channels, w_down, w_right)
         limits = confinement(activation, y)
         # Columns whose taps all lie in the image.
         inside = max(0, (left + stride_w - 1) // stride_w)
         beyond = min(cols, (width + left - (kernel_w - 1) * right - 1) // stride_w + 1)
-        for r in range(r0, min(rows, r0 + strip)):
+        for r in range(r0, r1):
             h = r * stride_h - top
             u0, u1 = _met(h, kernel_h, down, height)
             to = y_image + r * cols * channels
@@ -129,9 +126,28 @@ def _kernel(taps: int, stride: int) -> Any:
                 for q in range(cols):
                     activate(activation, y, to + q * channels + c0, c1 - c0)
 
-    @launcher(name=name)
-    def launch(threads, blocks, work, channels, source, target, kernel, pitch, x, w, weight, bias, activation, y):
-        parallel(block_body, blocks, threads, (work, channels, source, target, kernel, pitch, x, w, weight, bias, activation, y))
+    return rows_body
+
+
+@cache
+def _kernel(taps: int, stride: int) -> Any:
+    rows_body = rows_kernel(taps, stride)
+
+    @separate(name=f"_pixels_{taps}_{stride}_block")
+    def block_body(block, worker, work, channels, source, target, kernel, top, pitch, x, w, weight, bias, activation, y):
+        strips, strip, parts, part = work
+        height, width = source
+        rows, cols = target
+        image, r0, c0 = block // (strips * parts), block % strips * strip, block // strips % parts * part
+        c1 = c0 + part if block // strips % parts < parts - 1 else channels
+        call(rows_body, (
+            r0, min(rows, r0 + strip), channels, (c0, c1), x, image * height * width * channels, height, width,
+            y, image * rows * cols * channels, cols, kernel, top, pitch, w, weight, bias, activation,
+        ))  # fmt: skip
+
+    @launcher(name=f"_pixels_{taps}_{stride}")
+    def launch(threads, blocks, work, channels, source, target, kernel, top, pitch, x, w, weight, bias, activation, y):
+        parallel(block_body, blocks, threads, (work, channels, source, target, kernel, top, pitch, x, w, weight, bias, activation, y))
 
     return launch
 
@@ -159,14 +175,15 @@ class Pixels:
         before = [pad[0] for pad in spec.padding[1:]]
         if turned:
             before = [(k - 1) * d - b for k, d, b in zip(kernel, spec.dilation[1:], before)]
-        self.kernel = (*kernel, *spec.stride[1:], *spec.dilation[1:], *before)
+        self.kernel, self.top = (*kernel, *spec.stride[1:], *spec.dilation[1:], before[1]), before[0]
         lanes_, taps = LANES[spec.dtype], prod(kernel)
         self.taps = taps
         sign = -1 if turned else 1  # the kernel turned by half a circle
         self.weight = ((taps - 1) * lanes_ if turned else 0, sign * kernel[1] * lanes_, sign * lanes_)
         slides = kernel[1] in _SLIDING and right == 1 and spec.stride[2] <= 2
         self.pitch = 1 if slides else spec.stride[2]
-        self.run_kernel = _kernel(kernel[1], spec.stride[2]) if slides else _kernel(1, 1)
+        self.slides = (kernel[1], spec.stride[2]) if slides else (1, 1)
+        self.launch = _kernel(*self.slides)
         self.size = up(spec.channels, lanes_) * taps
         part = max(lanes_, _RUN_BYTES // spec.itemsize)
         parts = max(1, spec.channels // part)
@@ -189,9 +206,9 @@ class Pixels:
     def run(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: np.ndarray | None = None) -> None:
         if prepared is None:
             prepared = self.turn(w, scratch(self.size, self.spec.dtype))
-        self.run_kernel(
+        self.launch(
             min(_threads.threads_for(self.work_ns), self.blocks), self.blocks, self.work, self.spec.channels, self.source, self.target, self.kernel,
-            self.pitch, x.reshape(-1), prepared, self.weight, bias, self.activation, y.reshape(-1),
+            self.top, self.pitch, x.reshape(-1), prepared, self.weight, bias, self.activation, y.reshape(-1),
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from fastops._check import Array
 from fastops._memory import empty
 from fastops._shapes import effective_kernel
 from fastops.ops.conv.ready import KINDS, Forward, check_problem, finish, make_forward, ndarray, remembered
-from fastops.ops.conv.spec import Options
+from fastops.ops.conv.spec import ConvSpec, Options, Plan
 from fastops.ops.conv.strategies import STRATEGIES
 
 _DEFAULTS = {
@@ -89,19 +89,23 @@ class PreparedConv2d:
             bias_shape = None if b is None else b.shape
             problem = check_problem("conv2d", KINDS["conv2d"], x.shape, w.shape, bias_shape, str(x.dtype), self._options)
             ready = make_forward("conv2d", problem, self.attributes["strategy"], activation)
-            return ready, self._transform(ready)
+            return ready, self.transformed(ready.plan)
 
         key = x.shape, x.dtype, b is None or (b.shape, b.dtype), activation
         ready, prepared = remembered(self._ready, key, make)
         return finish("conv2d", ready, [x, w, b], prepared, out, dtype)
 
-    def _transform(self, ready: Forward) -> Any:
-        plan = ready.plan
+    def transformed(self, plan: Plan) -> Any:
+        """The weights as this plan takes them, made once for all plans that take the same; None for those that take them as they are."""
         if plan.transform is None:
             return None
         if plan.weight_format not in self._transformed:
             self._transformed[plan.weight_format] = plan.transform(self._weight_view)
         return self._transformed[plan.weight_format]
+
+    def spec(self, shape: tuple[int, ...]) -> ConvSpec:
+        """The convolution of an input of this shape, with the weights' dtype."""
+        return check_problem("conv2d", KINDS["conv2d"], shape, self._weight.shape, None, str(self._weight.dtype), self._options).spec
 
     def convolve(
         self, input: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any, strategy: Any,
