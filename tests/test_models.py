@@ -15,6 +15,7 @@ from fastops import models
 from fastops.models import Builder, prepare, weights
 from fastops.models.formats import cheapest
 from fastops.models.prepare import Arena, Room
+from fastops.ops.conv import inverted
 
 
 def tiny():
@@ -398,6 +399,10 @@ def mobile():
     wide = net.activation("relu6", net.conv("wide", x, 40, 1))
     deep = net.activation("hardswish", net.batch_norm("bn2", net.conv("deep", wide, 40, 3, padding=1, groups=40)))
     y = net.add(x, net.conv("thin", deep, 8, 1), x)
+    inner = net.activation("relu6", net.conv("inner", net.relu(net.conv("expand", y, 40, 1)), 40, 3, padding=1, groups=40))
+    y = net.add(net.conv("project", inner, 8, 1), y)
+    for i in range(2):
+        y = net.conv(f"row{i}.1", net.conv(f"row{i}.0", y, 8 + 32 * i, 3, padding=1, groups=8 + 32 * i), 40 - 32 * i, 1)
     half = net.max_pool(net.activation("silu", y), 2)
     z = net.conv("strided", net.conv("half", half, 36, 1), 36, 3, 2, 1, groups=36)
     mean = net.flatten(net.adaptive_avg_pool(z, 1))
@@ -411,6 +416,9 @@ def test_networks_in_either_format(rng, dtype, monkeypatch):
     x = rng.standard_normal((2, 3, 7, 9)).astype(dtype)
     wanted = model.apply(params, buffers, x)[0]
     choices = set()
+    in_one = []
+    make = inverted.inverted_residual
+    monkeypatch.setattr(inverted, "inverted_residual", lambda *layers, added: in_one.append(added) or make(*layers, added=added))
 
     def any_legal(costs, pairs):
         choice = [bool(np.isfinite(last) and rng.random() < 0.7) for _, last in costs]
@@ -425,17 +433,20 @@ def test_networks_in_either_format(rng, dtype, monkeypatch):
                 assert (got.shape, got.dtype) == (want.shape, want.dtype)
                 np.testing.assert_allclose(got, want, rtol=0, atol=(1e-5 if dtype == np.float32 else 1e-13) * np.abs(want).max())
     assert len(choices) > 10
+    assert True in in_one
     with pytest.raises(ValueError, match="channels"):
         predict(x[:, :2])
     assert predict(x[:0])[0].shape == (0, 3)
 
 
 def test_mobilenet_has_its_channels_last():
+    fastops.set_num_threads(1)
     model = models.mobilenet_v2()
     params, buffers = model.init(0)
     stages = prepare.in_formats(model, prepare._stages(model, {**params, **buffers}), [((1, 3, 224, 224), np.dtype("f4"))])
     assert [stage.run for stage in stages].count(prepare._to_last) == 1
-    assert sum(stage.run.__name__ == "run_channels_last" for stage in stages) > 40
+    assert [stage.run for stage in stages].count(prepare._to_first) == 1
+    assert sum(stage.run.__name__ == "run_into" for stage in stages) > 8
 
 
 def test_the_cheapest_choice_of_formats(rng):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 _SOURCE, _SINK = -1, -2
 
@@ -51,7 +52,7 @@ def cheapest(costs: Sequence[tuple[float, float]], pairs: Iterable[tuple[int, in
         path = [_SINK]
         while path[-1] != _SOURCE:
             path.append(reached[path[-1]])
-        most = min(room[a][b] for b, a in zip(path, path[1:]))
-        for b, a in zip(path, path[1:]):
+        most = min(room[a][b] for b, a in pairwise(path))
+        for b, a in pairwise(path):
             room[a][b] -= most
             room[b][a] += most

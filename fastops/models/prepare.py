@@ -250,7 +250,7 @@ def in_formats(model: Network, stages: Sequence[Stage], given: Sequence[tuple[tu
     if any(stage.channels_last is not None and stage.channels_last.costs is not _alike for stage in stages) and len(batches) == len(dtypes) == 1:
         try:
             batch = batches.pop()
-            shapes = [(*batch, *shape) for shape in model.shapes(*(shape[1:] for shape, _ in given))]
+            shapes: list[Any] = [(*batch, *shape) for shape in model.shapes(*(shape[1:] for shape, _ in given))]
             chosen = _formats(stages, model.outputs, shapes, dtypes.pop())
             stages, chosen = _in_one(stages, chosen, model.outputs, shapes)
         except (TypeError, ValueError):  # the layer that refuses its input says what is wrong when it is run
@@ -307,9 +307,7 @@ def _formats(stages: Sequence[Stage], outputs: Sequence[int], shapes: Sequence[t
     return cheapest(costs, pairs)
 
 
-def _in_one(
-    stages: Sequence[Stage], chosen: Sequence[bool], outputs: Sequence[int], shapes: Sequence[tuple[int, ...]]
-) -> tuple[list[Stage], list[bool]]:
+def _in_one(stages: Sequence[Stage], chosen: Sequence[bool], outputs: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> tuple[list[Stage], list[bool]]:
     """The stages and choices with each inverted residual as one stage, where that pays."""
     users: dict[int, list[Stage]] = {}
     for stage in stages:
@@ -331,24 +329,27 @@ def _in_one(
         conv = conv_of(first)
         middle = next_conv(first, "one_channel") if conv is not None and conv.one_pixel else None
         end = next_conv(middle, "one_pixel") if middle is not None else None
-        if middle is None or end is None:
+        if middle is None or end is None or any(stage.made in replaced for stage in (first, middle, end)):
             continue
         parts, x = [first, middle, end], first.taken[0]
         after = users.get(end.made, [])
-        added = len(after) == 1 and after[0].run is _add and sorted(after[0].taken) == sorted((x, end.made)) and end.made not in outputs
+        adds = len(after) == 1 and after[0].run is _add and after[0].made in last
+        added = adds and sorted(after[0].taken) == sorted((x, end.made)) and end.made not in outputs
         made = after[0].made if added else end.made
-        run = inverted.inverted_residual(*[stage.channels_last.conv.layer(shapes[stage.taken[0]]) for stage in parts], added=added)  # type: ignore[union-attr]
+        layers_ = [found.layer(shapes[stage.taken[0]]) for stage in parts if (found := conv_of(stage)) is not None]
+        run = inverted.inverted_residual(*layers_, added=added)
         if run is None:
             continue
         replaced.update((stage.made, None) for stage in parts)
-        replaced[made] = Stage(_add, (x,), made, ChannelsLast(_into(run, shapes[made]), _alike), writes=True)
-    found, choices = [], []
+        into = _into(run, shapes[made])
+        replaced[made] = Stage(into, (x,), made, ChannelsLast(into, _alike), writes=True)
+    kept, choices = [], []
     for stage, choice in zip(stages, chosen):
         one = replaced.get(stage.made, stage)
         if one is not None:
-            found.append(one)
+            kept.append(one)
             choices.append(choice)
-    return found, choices
+    return kept, choices
 
 
 def _into(run: Callable[[Any, Any], None], shape: tuple[int, ...]) -> Callable[..., Any]:
@@ -427,7 +428,7 @@ class _Conv:
     """A convolution in either format; weights are transformed for those that are used."""
 
     def __init__(self, layer: layers.Conv, weight: Any, bias: Any, activation: str | None) -> None:
-        self._options = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation, "groups": layer.groups}
+        self._options: dict[str, Any] = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation, "groups": layer.groups}
         self._weight, self._bias, self._activation = np.array(weight), None if bias is None else np.array(bias), activation
         self._prepared: dict[str, Any] = {}
         outs, ins, *kernel = self._weight.shape

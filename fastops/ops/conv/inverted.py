@@ -112,7 +112,7 @@ class Layer(NamedTuple):
     spec: ConvSpec
 
 
-def inverted_residual(widen: Layer, depthwise: Layer, narrow: Layer, added: bool) -> Callable[[np.ndarray, np.ndarray], None] | None:
+def inverted_residual(widen: Layer, depthwise: Layer, narrow: Layer, *, added: bool) -> Callable[[np.ndarray, np.ndarray], None] | None:
     """``run(x, y)``, which overwrites y, (N, P, Q, K), as the three layers would, plus x where it is ``added``; None where that would gain nothing.
 
     All have their channels last and one dtype.
