@@ -235,8 +235,8 @@ def _stages(model: Network, arrays: Mapping[str, Any]) -> list[Stage]:
     return stages
 
 
-# Nanoseconds for turning a byte of an image, and for the call.
-_TURN, _CALL = 0.03, 3_000
+# Nanoseconds for turning a byte of an image, in L2 and beyond, and for the call.
+_TURN_NEAR, _TURN_FAR, _NEAR, _CALL = 0.03, 0.08, 1 << 20, 3_000
 
 
 def in_formats(model: Network, stages: Sequence[Stage], given: Sequence[tuple[tuple[int, ...], Any]]) -> list[Stage]:
@@ -292,7 +292,10 @@ def _formats(stages: Sequence[Stage], outputs: Sequence[int], shapes: Sequence[t
     """For each stage whether it runs on channels last."""
 
     def price(value: int) -> float:
-        return _CALL + _TURN * dtype.itemsize * prod(shapes[value]) if len(shapes[value]) == 4 else 0
+        if len(shapes[value]) != 4:
+            return 0
+        size = dtype.itemsize * prod(shapes[value])
+        return _CALL + (_TURN_NEAR if size <= _NEAR else _TURN_FAR) * size
 
     makers = {stage.made: k for k, stage in enumerate(stages)}
     costs, pairs = [], []

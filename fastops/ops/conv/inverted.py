@@ -34,6 +34,8 @@ from fastops.simd.workspace import scratch
 
 # Bytes of rows between the layers, of 1 MB of L2 (on a Zen 3 512 KB).
 _ROWS_BYTES = 384 << 10
+# Bytes of weights that may be read anew for each turn.
+_WEIGHTS_BYTES = 1 << 20
 # Rows of the wide image that a block computes at least: its first and last are computed by its neighbour too.
 _FEWEST_ROWS = 6
 # Blocks for each thread, from which on it does not matter that some have one more.
@@ -65,7 +67,7 @@ def _kernel(taps: int, stride: int) -> Any:
         x_image, y_image = image * height * width * ins, image * rows * cols * outs
         row = width * wide
         e0 = worker * each
-        d0 = e0 + ((turn - 1) * stride_h + reach) * row
+        d0 = e0 + min(height, (turn - 1) * stride_h + reach) * row
         above = below = 0  # the rows of the wide image at hand
         for r in range(first, min(rows, first + strip), turn):
             last = min(rows, first + strip, r + turn)
@@ -135,11 +137,13 @@ def inverted_residual(widen: Layer, depthwise: Layer, narrow: Layer, *, added: b
         return None
 
     def room(turn: int) -> int:
-        return (((turn - 1) * stride_h + reach) * width + turn * cols) * wide
+        return (min(height, (turn - 1) * stride_h + reach) * width + turn * cols) * wide
 
     turn = 1
     while turn < strip and room(turn + 1) * itemsize <= _ROWS_BYTES:
         turn += 1
+    if turn < strip and wide * (ins + outs) * itemsize > _WEIGHTS_BYTES:
+        return None
     turn = -(-strip // -(-strip // turn))
     each, blocks = up(room(turn), 16), middle.images * -(-rows // strip)
     launch, dtype = _kernel(*middle.slides), specs[0].dtype
