@@ -376,7 +376,7 @@ def test_prepare_keeps_values_that_others_see(rng):
     z = net.conv("conv2", net.relu(y), 4, 1)
     w = net.conv("conv3", net.conv("conv4", z, 4, 1), 4, 1)
     flat = net.flatten(net.relu(net.conv("conv5", w, 2, 1)))
-    sum_ = net.add(z, z, w)
+    sum_ = net.relu(net.add(w, z, z))
     model = net.build(view, flat, net.concat(sum_, view), y)
     params, buffers = model.init(rng=0)
     predict = model.prepare(params, buffers)

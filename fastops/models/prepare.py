@@ -26,6 +26,8 @@ from fastops.models import layers
 from fastops.models.formats import cheapest
 from fastops.models.layers import Layer, Run
 from fastops.ops.conv import inverted
+from fastops.simd.epilogue import ACTIVATIONS
+from fastops.simd.finish import add_activated
 from fastops.simd.turn import turn
 from fastops.simd.workspace import aligned
 
@@ -222,7 +224,9 @@ def _stages(model: Network, arrays: Mapping[str, Any]) -> list[Stage]:
             name, made = activation(made)
             stages.append(Stage(_linear(own["weight"], own.get("bias"), name), step.inputs, made))
         elif isinstance(layer, layers.Add):
-            stages.append(Stage(_add, step.inputs, made, ChannelsLast(_add, _alike), writes=True))
+            name, made = activation(made)
+            add = _Add(name)
+            stages.append(Stage(add, step.inputs, made, ChannelsLast(add, _alike), writes=True))
         elif isinstance(layer, layers.Activation) and layer.name in _FUSED:
             function = _activation(layer.name)
             stages.append(Stage(function, step.inputs, made, ChannelsLast(function, _alike), writes=True))
@@ -237,6 +241,8 @@ def _stages(model: Network, arrays: Mapping[str, Any]) -> list[Stage]:
 
 # Nanoseconds for turning a byte of an image, in L2 and beyond, and for the call.
 _TURN_NEAR, _TURN_FAR, _NEAR, _CALL = 0.03, 0.08, 1 << 20, 3_000
+# By how much channels last must be faster, for predictions are off by some per cent.
+_DOUBT = 1.05
 
 
 def in_formats(model: Network, stages: Sequence[Stage], given: Sequence[tuple[tuple[int, ...], Any]]) -> list[Stage]:
@@ -303,7 +309,7 @@ def _formats(stages: Sequence[Stage], outputs: Sequence[int], shapes: Sequence[t
         first, last = 0.0, math.inf
         if stage.channels_last is not None and all(len(shapes[value]) == 4 for value in (stage.made, *stage.taken)):
             first, last = stage.channels_last.costs(shapes[stage.taken[0]], dtype)
-            last += sum(price(value) for value in stage.taken if value not in makers)
+            last = _DOUBT * last + sum(price(value) for value in stage.taken if value not in makers)
             last += price(stage.made) if stage.made in outputs else 0
         costs.append((first, last))
         pairs += [(makers[value], k, price(value)) for value in stage.taken if value in makers]
@@ -336,7 +342,7 @@ def _in_one(stages: Sequence[Stage], chosen: Sequence[bool], outputs: Sequence[i
             continue
         parts, x = [first, middle, end], first.taken[0]
         after = users.get(end.made, [])
-        adds = len(after) == 1 and after[0].run is _add and after[0].made in last
+        adds = len(after) == 1 and isinstance(after[0].run, _Add) and after[0].run.activation is None and after[0].made in last
         added = adds and sorted(after[0].taken) == sorted((x, end.made)) and end.made not in outputs
         made = after[0].made if added else end.made
         layers_ = [found.layer(shapes[stage.taken[0]]) for stage in parts if (found := conv_of(stage)) is not None]
@@ -474,11 +480,26 @@ def _linear(weight: Any, bias: Any, activation: str | None) -> Callable[..., Any
     return lambda out, x: F.linear(x, weight, bias, activation=activation)
 
 
-def _add(out: Any, first: Any, second: Any, *more: Any) -> Any:
-    y = np.add(first, second, out=out)
-    for value in more:
-        y += value
-    return y
+class _Add:
+    """The sum of values, and an activation."""
+
+    def __init__(self, activation: str | None) -> None:
+        self.activation = activation
+        self._code = ACTIVATIONS[activation] if activation is not None else 0
+
+    def __call__(self, out: Any, *values: Any) -> Any:
+        first, second, *more = values
+        same = all(type(x) is np.ndarray and x.shape == first.shape and x.dtype == first.dtype and x.flags.carray for x in values)
+        if not same or first.dtype not in (np.float32, np.float64):
+            y = np.add(first, second, out=out)
+            for value in more:
+                y += value
+            return y if self.activation is None else getattr(F, self.activation)(y, out=y)
+        y = np.empty_like(first) if out is None else out
+        for i, value in enumerate(values[1:], 2):
+            add_activated(first, value, self._code if i == len(values) else 0, y)
+            first = y
+        return y
 
 
 def _activation(name: str) -> Callable[..., Any]:

@@ -11,11 +11,15 @@ from functools import cache
 import numpy as np
 from numba import types
 
-from fastops._jit import address_of, call_at, function, separate
+from fastops._jit import address_of, call_at, function, launcher, parallel, separate
+from fastops._threads import threads_for
+from fastops.simd.blocking import NAMES
 from fastops.simd.epilogue import ACTIVATIONS, apply
 from fastops.simd.vector import broadcast, lanes, load_part, store_part
 
 NO_ACTIVATION = (0, 0)
+# Elements of a block of a sum: 64 KB of float32.
+_SUM_BLOCK = 1 << 14
 _RELU, _RELU6 = ACTIVATIONS["relu"], ACTIVATIONS["relu6"]
 
 
@@ -59,3 +63,31 @@ def finish_rows(y, y0, y_row, rows, cols, bias, bias0, bias_row, bias_col, activ
                 each = load_part(bias, bias0 + j, cols - j)
                 store_part(y, start + j, load_part(y, start + j, cols - j) + each, cols - j)
         activate(activation, y, start, cols)
+
+
+@separate
+def _sum_block(block, worker, a, b, activation, y):
+    start = block * _SUM_BLOCK
+    count = min(_SUM_BLOCK, y.size - start)
+    confined, low, high = confinement(activation, y)
+    to, first, second = y[start : start + count], a[start : start + count], b[start : start + count]
+    if confined:
+        for i in range(count):
+            total = first[i] + second[i]
+            total = low if total < low else total
+            to[i] = high if total > high else total
+    else:
+        for i in range(count):
+            to[i] = first[i] + second[i]
+        activate(activation, y, start, count)
+
+
+@launcher
+def _sums(threads, a, b, activation, y):
+    parallel(_sum_block, (y.size + _SUM_BLOCK - 1) // _SUM_BLOCK, threads, (a, b, activation, y))
+
+
+def add_activated(a: np.ndarray, b: np.ndarray, activation: int, y: np.ndarray) -> None:
+    """y = activation(a + b), C-contiguous arrays of one shape and dtype, float32 or float64; y may be one of the others."""
+    threads = threads_for(0.15 * y.size)
+    _sums(threads, a.reshape(-1), b.reshape(-1), activation_entry(activation, NAMES[y.dtype.char]), y.reshape(-1))
