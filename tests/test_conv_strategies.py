@@ -152,6 +152,7 @@ def kinds() -> list[dict[str, Any]]:
         {"op": "conv_transpose2d", "input": (2, 8, 7, 9), "weight": (8, 6, 3, 3), "bias": True, "options": up},
         {"op": "conv_transpose2d", "input": (2, 8, 7, 9), "weight": (8, 6, 3, 3), "bias": True, "options": {}},
         {"op": "conv_transpose2d", "input": (2, 8, 7, 9), "weight": (8, 6, 2, 2), "bias": True, "options": {"stride": 2}},
+        {"op": "conv_transpose2d", "input": (2, 9, 5, 6), "weight": (9, 35, 2, 2), "bias": True, "options": {"stride": 2}},
         {"op": "conv_transpose2d", "input": (2, 8, 7, 9), "weight": (8, 1, 4, 4), "bias": True, "options": {**up, "groups": 8}},
     ]  # fmt: skip
     return [kind for kind in one_of_each for _layout in range(2)]
