@@ -39,8 +39,8 @@ from fastops.ops.conv.layout import side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, KC, LANES, MR, NV, panel_width
 from fastops.simd.finish import activate, activation_entry
-from fastops.simd.pack import copy_run, pack_panels
 from fastops.simd.order import first_of, second_of
+from fastops.simd.pack import copy_run, pack_panels
 from fastops.simd.product import table_product
 from fastops.simd.vector import (
     deinterleave,
