@@ -78,8 +78,8 @@ def test_it_is_refused_where_a_layer_is_not_one_of_its_kind():
 
 def test_an_image_of_few_rows_is_left_to_its_layers(monkeypatch):
     """Where threads would have to compute the same rows again."""
-    monkeypatch.setattr(_threads, "threads_for", lambda nanoseconds: 4)
+    monkeypatch.setattr(_threads, "threads_for", lambda nanoseconds: 5)
     _, parts = layers((1, 14, 14, 24), 72, 24, (3, 1, 1, 1), "float32", (None, None, None))
     assert inverted_residual(*parts, added=True) is None
-    many = [layer._replace(spec=layer.weights.spec((4, 14, 14, layer.spec.channels))) for layer in parts]
+    many = [layer._replace(spec=layer.weights.spec((5, 14, 14, layer.spec.channels))) for layer in parts]
     assert inverted_residual(*many, added=True) is not None

@@ -12,7 +12,7 @@ import pytest
 import fastops
 import fastops.functional as F
 from fastops import models
-from fastops.models import Builder, prepare, weights
+from fastops.models import Builder, formats, prepare, weights
 from fastops.models.formats import cheapest
 from fastops.models.prepare import Arena, Room
 from fastops.ops.conv import inverted
@@ -425,7 +425,7 @@ def test_networks_in_either_format(rng, dtype, monkeypatch):
         choices.add(tuple(choice))
         return choice
 
-    monkeypatch.setattr(prepare, "cheapest", any_legal)
+    monkeypatch.setattr(formats, "cheapest", any_legal)
     for _ in range(20):
         predict = model.prepare(params, buffers)
         for _ in range(2):
@@ -443,9 +443,9 @@ def test_mobilenet_has_its_channels_last():
     fastops.set_num_threads(1)
     model = models.mobilenet_v2()
     params, buffers = model.init(0)
-    stages = prepare.in_formats(model, prepare._stages(model, {**params, **buffers}), [((1, 3, 224, 224), np.dtype("f4"))])
-    assert [stage.run for stage in stages].count(prepare._to_last) == 1
-    assert [stage.run for stage in stages].count(prepare._to_first) == 1
+    stages = formats.in_formats(model, prepare._stages(model, {**params, **buffers}), [((1, 3, 224, 224), np.dtype("f4"))])
+    assert [stage.run for stage in stages].count(formats._to_last) == 1
+    assert [stage.run for stage in stages].count(formats._to_first) == 1
     assert sum(stage.run.__name__ == "run_into" for stage in stages) > 8
 
 

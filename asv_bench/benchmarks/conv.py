@@ -14,7 +14,7 @@ from fastops.cli.shapes import SHAPES
 from fastops.ops.conv.strategies import STRATEGIES
 
 from .common import TINY, Case, Timed, memo, one_thread
-from .shapes import CONV_NAMES, SEPARABLE_NAMES, WINDOW_NAMES, conv_shape
+from .shapes import CONV_NAMES, LAST_NAMES, SEPARABLE_NAMES, WINDOW_NAMES, conv_shape
 
 NAMES = ("auto", *(s.name for s in STRATEGIES))
 
@@ -118,6 +118,38 @@ class Backward(Timed):
         self.run = warm(strategy, shape, GRADIENTS)
 
     def time_backward(self, strategy: str, shape: str) -> None:
+        self.timer.run(self.run)
+
+
+@memo
+def channels_last(name: str, prepared: bool) -> Callable[[], Any]:
+    one_thread()
+    s, rng = conv_shape(name), np.random.default_rng(0)
+    x = rng.standard_normal((1, *s.size, s.channels), dtype=np.float32)
+    w = rng.standard_normal(s.weight_shape, dtype=np.float32)
+    options = {"stride": s.stride, "padding": s.padding, "groups": s.groups, "data_format": "NHWC"}
+    convolve = fastops.prepare_conv2d(w, **options)
+
+    def run() -> None:
+        if prepared:
+            convolve(x)
+        else:
+            fastops.conv2d(x, w, **options)
+
+    run()
+    return run
+
+
+class ChannelsLast(Timed):
+    """Images (N, H, W, C), with weights as the user has them, and prepared."""
+
+    param_names = ("weights", "shape")
+    params = (("plain", "prepared"), LAST_NAMES)
+
+    def setup(self, weights: str, shape: str) -> None:
+        self.run = channels_last(shape, weights == "prepared")
+
+    def time_channels_last(self, weights: str, shape: str) -> None:
         self.timer.run(self.run)
 
 

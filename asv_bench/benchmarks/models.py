@@ -1,4 +1,4 @@
-"""Small networks: a training step of one, and inference of two."""
+"""Networks: training steps of small ones, inference of these and of MobileNetV2."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def _inputs(name: str, model: Any) -> tuple[Any, ...]:
         return (rng.standard_normal((4 * BATCH, 8, 8), dtype=np.float32),)
     if name in ("gcn", "graph_sage", "gat"):  # as many members and edges as Zachary's karate club has
         return np.eye(34, dtype=np.float32), rng.integers(0, 34, (2, 156))
-    return (rng.standard_normal((BATCH, *model.inputs[0][1]), dtype=np.float32),)
+    sample = model.inputs[0][1] if name != "mobilenet_v2" else (3, 32, 32) if TINY else (3, 224, 224)
+    return (rng.standard_normal((BATCH, *sample), dtype=np.float32),)
 
 
 def _with_inputs(name: str) -> tuple[Any, dict[str, Any], dict[str, Any], tuple[Any, ...]]:
@@ -59,7 +60,7 @@ def training(name: str) -> Callable[[], Any]:
 
 class Inference(Timed):
     param_names = ("network",)
-    params = (("lenet5", "resnet18_small", *SMALL),)
+    params = (("lenet5", "resnet18_small", "mobilenet_v2", *SMALL),)
 
     def setup(self, network: str) -> None:
         self.run = predicting(network)

@@ -24,6 +24,9 @@ CONV_NAMES = (
 # The depthwise layer of a depthwise separable convolution, and the layer that mixes its channels.
 SEPARABLE_NAMES = {"mobilenet_v2.d3": "mobilenet_v2.p3", "mobilenet_v2.d12": "mobilenet_v2.p12"}
 
+# 1x1 and depthwise layers, which networks run with channels last: small images of many channels, and a large one.
+LAST_NAMES = ("mobilenet_v2.e8", "mobilenet_v2.p15", "mobilenet_v2.d3", "mobilenet_v2.d14")
+
 # Layers whose input unfold takes apart and fold adds up again.
 WINDOW_NAMES = ("resnet18.layer1", "resnet18.layer3.strided")
 

@@ -11,10 +11,7 @@ Source: Jacob et al., "Quantization and Training of Neural Networks for Efficien
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,12 +20,12 @@ import numpy as np
 import fastops.functional as F
 from fastops._threads import get_num_threads
 from fastops.models import layers
-from fastops.models.formats import cheapest
-from fastops.models.layers import Layer, Run
-from fastops.ops.conv import inverted
+from fastops.models.formats import in_formats
+from fastops.models.layers import Run
+from fastops.models.stages import ChannelsLast, Stage
+from fastops.ops.conv.inverted import Layer
 from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import add_activated
-from fastops.simd.turn import turn
 from fastops.simd.workspace import aligned
 
 if TYPE_CHECKING:
@@ -142,48 +139,14 @@ def _places(rooms: Sequence[Room | None]) -> tuple[list[int], int]:
     return places, max((end for *_, end in done), default=0)
 
 
-@dataclass
-class Stage:
-    """Something to be run.
-
-    Attributes:
-        run: ``run(out, *values)``; the result is ``out`` unless that is None.
-        taken, made: numbers of the values that it takes and makes.
-        writes: whether it can write into given memory; ``sees``: whether its result may share memory with what it takes.
-        kept: the result goes into kept memory, which is needed until the stage with the number ``until`` has run. ``last``:
-            values that nobody needs afterwards.
-        channels_last: how it runs on images with channels last, where it can.
-    """
-
-    run: Callable[..., Any]
-    taken: tuple[int, ...]
-    made: int
-    channels_last: ChannelsLast | None = None
-    writes: bool = False
-    sees: bool = False
-    kept: bool = False
-    until: int = 0
-    last: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class ChannelsLast:
-    """``run`` as a stage's, for values (N, H, W, C); ``costs(shape, dtype)``: predicted nanoseconds for a value (N, C, H, W),
-    and for the same with channels last; the convolution that it is."""
-
-    run: Callable[..., Any]
-    costs: Callable[[tuple[int, ...], Any], tuple[float, float]]
-    conv: _Conv | None = None
-
-
-def followers(steps: Sequence[Step], outputs: Sequence[int]) -> Callable[[int, type[Layer]], Step | None]:
+def followers(steps: Sequence[Step], outputs: Sequence[int]) -> Callable[[int, type[layers.Layer]], Step | None]:
     """``follower(value, kind)``: the one step that takes a value, if it is of this kind and nobody else sees the value."""
     uses: dict[int, list[Step]] = {}
     for step in steps:
         for i in step.inputs:
             uses.setdefault(i, []).append(step)
 
-    def follower(value: int, kind: type[Layer]) -> Step | None:
+    def follower(value: int, kind: type[layers.Layer]) -> Step | None:
         found = uses.get(value, [])
         alone = len(found) == 1 and found[0].inputs.count(value) == 1 and value not in outputs
         return found[0] if alone and isinstance(found[0].layer, kind) else None
@@ -226,175 +189,25 @@ def _stages(model: Network, arrays: Mapping[str, Any]) -> list[Stage]:
         elif isinstance(layer, layers.Add):
             name, made = activation(made)
             add = _Add(name)
-            stages.append(Stage(add, step.inputs, made, ChannelsLast(add, _alike), writes=True))
+            stages.append(Stage(add, step.inputs, made, ChannelsLast(add, adds=name is None), writes=True))
         elif isinstance(layer, layers.Activation) and layer.name in _FUSED:
             function = _activation(layer.name)
-            stages.append(Stage(function, step.inputs, made, ChannelsLast(function, _alike), writes=True))
+            stages.append(Stage(function, step.inputs, made, ChannelsLast(function), writes=True))
         elif isinstance(layer, layers.Concat):
             stages.append(Stage(_concat(layer), step.inputs, made, writes=True))
         else:
             fresh = isinstance(layer, (layers.BatchNorm, layers.Pool, layers.AdaptiveAvgPool))
             mean = isinstance(layer, layers.AdaptiveAvgPool) and layer.output_size == (1, 1)
-            stages.append(Stage(_plain(layer, own), step.inputs, made, ChannelsLast(_mean, _alike) if mean else None, sees=not fresh))
+            stages.append(Stage(_plain(layer, own), step.inputs, made, ChannelsLast(_mean) if mean else None, sees=not fresh))
     return stages
-
-
-# Nanoseconds for turning a byte of an image, in L2 and beyond, and for the call.
-_TURN_NEAR, _TURN_FAR, _NEAR, _CALL = 0.03, 0.08, 1 << 20, 3_000
-# By how much channels last must be faster, for predictions are off by some per cent.
-_DOUBT = 1.05
-
-
-def in_formats(model: Network, stages: Sequence[Stage], given: Sequence[tuple[tuple[int, ...], Any]]) -> list[Stage]:
-    """The stages, each with the channels where predicted costs of the whole are least, and between them those that turn images.
-
-    ``given`` are shapes and dtypes of the network's inputs. MobileNetV2's images have their channels last from the second 1x1
-    convolution on.
-    """
-    batches, dtypes = {shape[:1] for shape, _ in given}, {dtype for _, dtype in given}
-    chosen = [False] * len(stages)
-    if any(stage.channels_last is not None and stage.channels_last.costs is not _alike for stage in stages) and len(batches) == len(dtypes) == 1:
-        try:
-            batch = batches.pop()
-            shapes: list[Any] = [(*batch, *shape) for shape in model.shapes(*(shape[1:] for shape, _ in given))]
-            chosen = _formats(stages, model.outputs, shapes, dtypes.pop())
-            stages, chosen = _in_one(stages, chosen, model.outputs, shapes)
-        except (TypeError, ValueError):  # the layer that refuses its input says what is wrong when it is run
-            pass
-    if not any(chosen):
-        return list(stages)
-
-    number = itertools.count(1 + max(stage.made for stage in stages))
-    first_made = {stage.made: not last for stage, last in zip(stages, chosen)}
-    turned: dict[int, int] = {}  # the numbers of values with channels last
-    found: list[Stage] = []
-
-    def at(value: int, last: bool) -> int:
-        """The number of a value with the channels there; where they are not, turns it."""
-        is_first = first_made.get(value, True)
-        if last == is_first and (value, last) not in done:
-            if last:
-                turned[value] = next(number)
-            source, made = (value, turned[value]) if last else (turned[value], value)
-            found.append(Stage(_to_last if last else _to_first, (source,), made, writes=True))
-            done.add((value, last))
-        return turned[value] if last else value
-
-    done: set[tuple[int, bool]] = set()
-    for stage, last in zip(stages, chosen):
-        taken = tuple(at(value, last) for value in stage.taken)
-        made, run = stage.made, stage.run
-        if last:
-            assert stage.channels_last is not None
-            made = turned[stage.made] = next(number)
-            run = stage.channels_last.run
-        found.append(replace(stage, run=run, taken=taken, made=made))
-    for value in model.outputs:
-        at(value, False)
-    return found
-
-
-def _formats(stages: Sequence[Stage], outputs: Sequence[int], shapes: Sequence[tuple[int, ...]], dtype: Any) -> list[bool]:
-    """For each stage whether it runs on channels last."""
-
-    def price(value: int) -> float:
-        if len(shapes[value]) != 4:
-            return 0
-        size = dtype.itemsize * prod(shapes[value])
-        return _CALL + (_TURN_NEAR if size <= _NEAR else _TURN_FAR) * size
-
-    makers = {stage.made: k for k, stage in enumerate(stages)}
-    costs, pairs = [], []
-    for k, stage in enumerate(stages):
-        first, last = 0.0, math.inf
-        if stage.channels_last is not None and all(len(shapes[value]) == 4 for value in (stage.made, *stage.taken)):
-            first, last = stage.channels_last.costs(shapes[stage.taken[0]], dtype)
-            last = _DOUBT * last + sum(price(value) for value in stage.taken if value not in makers)
-            last += price(stage.made) if stage.made in outputs else 0
-        costs.append((first, last))
-        pairs += [(makers[value], k, price(value)) for value in stage.taken if value in makers]
-    return cheapest(costs, pairs)
-
-
-def _in_one(stages: Sequence[Stage], chosen: Sequence[bool], outputs: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> tuple[list[Stage], list[bool]]:
-    """The stages and choices with each inverted residual as one stage, where that pays."""
-    users: dict[int, list[Stage]] = {}
-    for stage in stages:
-        for value in stage.taken:
-            users.setdefault(value, []).append(stage)
-    last = {stage.made: stage for stage, is_last in zip(stages, chosen) if is_last}
-
-    def next_conv(stage: Stage, kind: str) -> Stage | None:
-        """The convolution of this kind that alone takes what the stage makes."""
-        after = users.get(stage.made, [])
-        alone = len(after) == 1 and after[0].made in last and stage.made not in outputs
-        return after[0] if alone and getattr(conv_of(after[0]), kind, False) else None
-
-    def conv_of(stage: Stage) -> _Conv | None:
-        return stage.channels_last.conv if stage.channels_last is not None else None
-
-    replaced: dict[int, Stage | None] = {}  # by what a stage makes
-    for first in last.values():
-        conv = conv_of(first)
-        middle = next_conv(first, "one_channel") if conv is not None and conv.one_pixel else None
-        end = next_conv(middle, "one_pixel") if middle is not None else None
-        if middle is None or end is None or any(stage.made in replaced for stage in (first, middle, end)):
-            continue
-        parts, x = [first, middle, end], first.taken[0]
-        after = users.get(end.made, [])
-        adds = len(after) == 1 and isinstance(after[0].run, _Add) and after[0].run.activation is None and after[0].made in last
-        added = adds and sorted(after[0].taken) == sorted((x, end.made)) and end.made not in outputs
-        made = after[0].made if added else end.made
-        layers_ = [found.layer(shapes[stage.taken[0]]) for stage in parts if (found := conv_of(stage)) is not None]
-        run = inverted.inverted_residual(*layers_, added=added)
-        if run is None:
-            continue
-        replaced.update((stage.made, None) for stage in parts)
-        into = _into(run, shapes[made])
-        replaced[made] = Stage(into, (x,), made, ChannelsLast(into, _alike), writes=True)
-    kept, choices = [], []
-    for stage, choice in zip(stages, chosen):
-        one = replaced.get(stage.made, stage)
-        if one is not None:
-            kept.append(one)
-            choices.append(choice)
-    return kept, choices
-
-
-def _into(run: Callable[[Any, Any], None], shape: tuple[int, ...]) -> Callable[..., Any]:
-    n, c, h, w = shape
-
-    def run_into(out: Any, x: Any) -> Any:
-        y = np.empty((n, h, w, c), x.dtype) if out is None else out
-        run(x, y)
-        return y
-
-    return run_into
-
-
-def _alike(shape: tuple[int, ...], dtype: Any) -> tuple[float, float]:
-    """The costs of what takes as long in either format, as far as they matter."""
-    return 0, 0
-
-
-def _to_last(out: Any, x: Any) -> Any:
-    n, c, h, w = x.shape
-    y = np.empty((n, h, w, c), x.dtype) if out is None else out
-    turn(np.ascontiguousarray(x).reshape(n, c, h * w), y.reshape(n, h * w, c))
-    return y
-
-
-def _to_first(out: Any, x: Any) -> Any:
-    n, h, w, c = x.shape
-    y = np.empty((n, c, h, w), x.dtype) if out is None else out
-    turn(x.reshape(n, h * w, c), y.reshape(n, c, h * w))
-    return y
 
 
 def _mean(out: Any, x: Any) -> Any:
     """Means over images with channels last."""
     n, h, w, c = x.shape
-    return x.reshape(n, h * w, c).mean(1).reshape(n, 1, 1, c)
+    y = np.add.reduce(x.reshape(n, h * w, c), axis=1)
+    y /= h * w
+    return y.reshape(n, 1, 1, c)
 
 
 def _with_lives(stages: list[Stage], outputs: Sequence[int]) -> list[Stage]:
@@ -441,21 +254,27 @@ class _Conv:
         self._weight, self._bias, self._activation = np.array(weight), None if bias is None else np.array(bias), activation
         self._prepared: dict[str, Any] = {}
         outs, ins, *kernel = self._weight.shape
-        self.one_pixel = kernel == [1, 1] and layer.padding == (0, 0) and layer.stride == (1, 1)
-        self.one_channel = ins == 1 and outs == layer.groups
+        one_pixel = kernel == [1, 1] and layer.padding == (0, 0) and layer.stride == (1, 1)
+        one_channel = ins == 1 and outs == layer.groups
+        self.channels_last: ChannelsLast | None = None
+        # For kernels of one pixel or one channel: of others either format has its own ways, which costs hardly compare.
+        if one_pixel or one_channel:
+            kinds = self._layer if one_pixel else None, self._layer if one_channel else None
+            self.channels_last = ChannelsLast(self._run_channels_last, self._costs, *kinds)
 
     def _in(self, data_format: str) -> Any:
         if data_format not in self._prepared:
-            self._prepared[data_format] = F.prepare_conv2d(self._weight, **self._options, data_format=data_format)
+            prepared = self._prepared[data_format] = F.prepare_conv2d(self._weight, **self._options, data_format=data_format)
+            self._weight = prepared.weight  # which has a copy of its own
         return self._prepared[data_format]
 
     def run(self, out: Any, x: Any) -> Any:
         return self._in("NCHW")(x, self._bias, activation=self._activation, out=out)
 
-    def run_channels_last(self, out: Any, x: Any) -> Any:
+    def _run_channels_last(self, out: Any, x: Any) -> Any:
         return self._in("NHWC")(x, self._bias, activation=self._activation, out=out)
 
-    def costs(self, shape: tuple[int, ...], dtype: Any) -> tuple[float, float]:
+    def _costs(self, shape: tuple[int, ...], dtype: Any) -> tuple[float, float]:
         n, c, h, w = shape
         return self._cost((n, c, h, w), dtype, "NCHW"), self._cost((n, h, w, c), dtype, "NHWC")
 
@@ -463,16 +282,10 @@ class _Conv:
         rows = F.explain(F.conv2d, np.empty(shape, dtype), self._weight, **self._options, data_format=data_format).rows
         return min(row.cost for row in rows if row.cost is not None)
 
-    def layer(self, shape: tuple[int, ...]) -> inverted.Layer:
-        """The convolution for images of this shape, (N, C, H, W), with channels last."""
+    def _layer(self, shape: tuple[int, ...]) -> Layer:
         n, c, h, w = shape
         prepared = self._in("NHWC")
-        return inverted.Layer(prepared, self._bias, self._activation, prepared.spec((n, h, w, c)))
-
-    @property
-    def channels_last(self) -> ChannelsLast | None:
-        """For kernels of one pixel or one channel: of others either format has its own ways, which costs hardly compare."""
-        return ChannelsLast(self.run_channels_last, self.costs, self) if self.one_pixel or self.one_channel else None
+        return Layer(prepared, self._bias, self._activation, prepared.spec((n, h, w, c)))
 
 
 def _linear(weight: Any, bias: Any, activation: str | None) -> Callable[..., Any]:
@@ -484,7 +297,7 @@ class _Add:
     """The sum of values, and an activation."""
 
     def __init__(self, activation: str | None) -> None:
-        self.activation = activation
+        self._activation = activation
         self._code = ACTIVATIONS[activation] if activation is not None else 0
 
     def __call__(self, out: Any, *values: Any) -> Any:
@@ -494,7 +307,7 @@ class _Add:
             y = np.add(first, second, out=out)
             for value in more:
                 y += value
-            return y if self.activation is None else getattr(F, self.activation)(y, out=y)
+            return y if self._activation is None else getattr(F, self._activation)(y, out=y)
         y = np.empty_like(first) if out is None else out
         for i, value in enumerate(values[1:], 2):
             add_activated(first, value, self._code if i == len(values) else 0, y)
@@ -512,6 +325,6 @@ def _concat(layer: layers.Concat) -> Callable[..., Any]:
     return lambda out, *values: np.concatenate(values, axis, out=out)
 
 
-def _plain(layer: Layer, own: Mapping[str, Any]) -> Callable[..., Any]:
+def _plain(layer: layers.Layer, own: Mapping[str, Any]) -> Callable[..., Any]:
     kept = {name: np.array(array) for name, array in own.items()}
     return lambda out, *values: layer.apply(values, kept, _RUN)

@@ -37,7 +37,7 @@ _ROWS_BYTES = 384 << 10
 # Bytes of weights that may be read anew for each turn.
 _WEIGHTS_BYTES = 1 << 20
 # Rows of the wide image that a block computes at least: its first and last are computed by its neighbour too.
-_FEWEST_ROWS = 6
+_FEWEST_ROWS = 4
 # Blocks for each thread, from which on it does not matter that some have one more.
 _SHARES = 4
 
