@@ -8,7 +8,8 @@ output rows, and a vector of the slab, loaded once, serves all the output rows t
 
 Data with channels first: lanes run along a row. A stride along the row is taken apart while copying: column j of a
 stride s goes to plane j % s, and inside a plane neighbours are neighbours again. Channels last, one input channel for each
-output channel: lanes run over channels, and no element needs to move. Small images with channels first would leave lanes
+output channel: lanes run over channels, and no element needs to move; where the kernel is flat in depth there is no slab either
+(``pixels``). Small images with channels first would leave lanes
 idle at the end of each row: the planes of as many channels as a vector has lanes are turned, pixel by pixel a vector of
 channels, go through the stencil for channels last, and the result is turned back.
 

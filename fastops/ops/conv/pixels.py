@@ -6,8 +6,8 @@ for all the outputs that it is a tap of. What would lie outside the image is lef
 bottom, and single taps for the first and last pixels of a row. Along a row of tiles runs the loop over channels, so that the image and
 the result are read and written in long streams, over as many channels as leave the image's rows in L1 for the next row of results.
 
-One core of a Zen 5, 3x3, against copying rows and zeros into a slab first: 384 channels at 14x14 17 us instead of 47, 960 at 7x7 11
-instead of 24, 144 at 56x56 90 instead of 170, with stride 2 35 instead of 98.
+One core of a Zen 5, 3x3, against copying rows and zeros into a slab first: 384 channels at 14x14 15 us instead of 47, 960 at 7x7 13
+instead of 24, 144 at 56x56 68 instead of 170, with stride 2 34 instead of 98 (docs/decisions/009-channels-last.md).
 """
 
 from __future__ import annotations
