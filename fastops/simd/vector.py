@@ -802,6 +802,17 @@ def _window(rows: int, taps: int, stride: int) -> Any:
             yield i, pairs
 
 
+def _walk(builder: Any, start: Any, row: Any, window: Any) -> Any:
+    """As the window, with the place of each row: got from the one before by adding, where LLVM cannot see it.
+
+    It would have an address for each before the loop, nine of them on the stack: a tile of seven pixels took 19 ns instead of 10.
+    """
+    place, at = start, 0
+    for i, pairs in window:
+        place, at = _apart(builder, builder.add(place, builder.mul(row, _int(i - at)))), i
+        yield i, place, pairs
+
+
 def _slide(typingctx: Any, tile: Any, x: Any, taps: Any, stride: Any, w: Any, weight: Any) -> Any:
     taps, stride_ = taps.literal_value, stride.literal_value
 
@@ -809,10 +820,7 @@ def _slide(typingctx: Any, tile: Any, x: Any, taps: Any, stride: Any, w: Any, we
         memory, weights = _Memory(context, builder, x, args[1]), _Memory(context, builder, w, args[6])
         factors = [weight(builder, tile, weights, builder.add(args[7], builder.mul(args[8], _int(r)))) for r in range(taps)]
         sums = _vectors(builder, tile, args[0])
-        place, at = args[2], 0
-        for i, pairs in _window(tile.rows, taps, stride_):
-            # From row to row by adding: LLVM would have an address for each before the loop, nine of them on the stack.
-            place, at = _apart(builder, builder.add(place, builder.mul(args[3], _int(i - at)))), i
+        for _, place, pairs in _walk(builder, args[2], args[3], _window(tile.rows, taps, stride_)):
             value = memory.load(place)
             for j, r in pairs:
                 sums[j] = _fma(builder, tile.vector, factors[r], value, sums[j])
@@ -846,8 +854,8 @@ def _correlate(sums: Any, y: Any, x: Any, taps: int, stride: int, load: Any) -> 
         totals, factors = _vectors(builder, sums, args[0]), _vectors(builder, y, args[1])
         steps = sums.rows // taps
         for u, start in enumerate(cgutils.unpack_tuple(builder, args[3], steps)):
-            for i, pairs in _window(y.rows, taps, stride):
-                value = load(builder, memory, args, i, builder.add(start, builder.mul(args[4], _int(i))))
+            for i, place, pairs in _walk(builder, start, args[4], _window(y.rows, taps, stride)):
+                value = load(builder, memory, args, i, place)
                 for j, r in pairs:
                     at = r * steps + u
                     totals[at] = _fma(builder, y.vector, factors[j], value, totals[at])
