@@ -433,7 +433,7 @@ def test_networks_in_either_format(rng, dtype, monkeypatch):
                 assert (got.shape, got.dtype) == (want.shape, want.dtype)
                 np.testing.assert_allclose(got, want, rtol=0, atol=(1e-5 if dtype == np.float32 else 1e-13) * np.abs(want).max())
     assert len(choices) > 10
-    assert True in in_one
+    assert any(in_one)
     with pytest.raises(ValueError, match="channels"):
         predict(x[:, :2])
     assert predict(x[:0])[0].shape == (0, 3)
