@@ -439,6 +439,22 @@ def test_networks_in_either_format(rng, dtype, monkeypatch):
     assert predict(x[:0])[0].shape == (0, 3)
 
 
+def test_formats_are_chosen_once_for_each_shape(rng, monkeypatch):
+    made = []
+    monkeypatch.setattr(prepare, "in_formats", lambda *given: made.append(given) or formats.in_formats(*given))
+    model = mobile()
+    predict = model.prepare(*model.init(0))
+    whole, last = (rng.standard_normal((n, 3, 7, 9)).astype(np.float32) for n in (3, 2))
+    wanted = predict(whole)[0], predict(last)[0]
+    for _ in range(3):
+        np.testing.assert_array_equal(predict(whole)[0], wanted[0])
+        np.testing.assert_array_equal(predict(last)[0], wanted[1])
+    assert len(made) == 2
+    for n in range(1, prepare._MOST_PLANS + 2):
+        assert predict(np.zeros((n, 3, 7, 9), np.float32))[0].shape == (n, 3)
+    np.testing.assert_array_equal(predict(whole)[0], wanted[0])
+
+
 def test_mobilenet_has_its_channels_last():
     fastops.set_num_threads(1)
     model = models.mobilenet_v2()
