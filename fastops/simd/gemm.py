@@ -215,7 +215,7 @@ _STRIP, _LONG_STRIP, _LONG_ROWS = 256, 4096, 4
 def _by_panels(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_col, c, c0, c_row, accumulate, panels, worker):
     width = NV * lanes(c)
     whole = cols // width * width
-    # Of few steps C is what takes time, and is written by few long streams: a column times a row, 1000 x 512, 85 to 29 us.
+    # Of few steps C is what takes time, and is written by few long streams: a column times a row, 1000 x 512, 85 to 31 us.
     high = MR if depth <= _FEW_STEPS and cols >= 4 * width else rows
     for i in range(0, rows, high):
         block_product(min(high, rows - i), whole, depth, a, a0 + i * a_row, a_row, a_col, b, b0, b_row, width, c, c0 + i * c_row, c_row, accumulate)
