@@ -2,8 +2,9 @@
 
 On Linux the work is shared out to threads of our own (``_thread_pool``), elsewhere or where the user asks Numba for a layer
 (``NUMBA_THREADING_LAYER``) to Numba's. Among those, TBB is taken where it is installed: it alone is safe under many Python
-threads, nested parallelism and fork. Next comes OpenMP, whose worker threads do not survive a fork: a forked child runs
-serial. Numba's own workqueue aborts the process when two Python threads use it at once, so it is entered behind a lock, and
+threads, nested parallelism and fork, except that it cannot be shut down before a fork while other threads that have used it
+live; the child's TBB would then wait for threads and locks of its parent, so the child runs serial. Next comes OpenMP, whose
+worker threads do not survive a fork: a forked child runs serial. Numba's own workqueue aborts the process when two Python threads use it at once, so it is entered behind a lock, and
 whoever finds it taken runs serial.
 
 A fork waits for the kernel that another thread is compiling: the child would inherit Numba's lock, and wait for it forever.
@@ -31,6 +32,8 @@ _GRAIN_NS = 8_000
 _lock = threading.Lock()
 _forking = threading.local()
 _forked = False
+_tbb_users: set[int] = set()  # the threads that have used TBB
+_tbb_left_running = False  # whether this process was forked while TBB could not be shut down
 _limit: int | None = None
 _layer: str | None = None
 _ours: _thread_pool.ThreadPool | None = None
@@ -60,6 +63,7 @@ def _before_fork() -> None:
     if held is not None:
         held.acquire()
     _forking.held = held
+    _forking.others = bool(_tbb_users & sys._current_frames().keys() - {threading.get_ident()})
 
 
 def _after_fork() -> None:
@@ -68,8 +72,10 @@ def _after_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _forked, _lock
+    global _forked, _lock, _tbb_left_running
     _forked = True
+    _tbb_left_running |= _forking.others
+    _tbb_users.clear()
     _lock = threading.Lock()
     _after_fork()
 
@@ -155,6 +161,9 @@ class _Region:
             return self._threads
         kind = _layer or layer()
         if kind == "tbb":
+            if _tbb_left_running:
+                return 1
+            _tbb_users.add(threading.get_ident())
             return self._threads
         if kind == "omp":
             return 1 if _forked else self._threads
