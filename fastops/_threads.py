@@ -2,10 +2,10 @@
 
 On Linux the work is shared out to threads of our own (``_thread_pool``), elsewhere or where the user asks Numba for a layer
 (``NUMBA_THREADING_LAYER``) to Numba's. Among those, TBB is taken where it is installed: it alone is safe under many Python
-threads, nested parallelism and fork, except that it cannot be shut down before a fork while other threads that have used it
-live; the child's TBB would then wait for threads and locks of its parent, so the child runs serial. Next comes OpenMP, whose
-worker threads do not survive a fork: a forked child runs serial. Numba's own workqueue aborts the process when two Python threads use it at once, so it is entered behind a lock, and
-whoever finds it taken runs serial.
+threads and nested parallelism. A fork shuts it down, but not while other threads live that have used it: the child would wait
+for locks and threads of its parent, and runs serial then. Next comes OpenMP, whose worker threads do not survive a fork: a
+forked child runs serial. Numba's own workqueue aborts the process when two Python threads use it at once, so it is entered
+behind a lock, and whoever finds it taken runs serial.
 
 A fork waits for the kernel that another thread is compiling: the child would inherit Numba's lock, and wait for it forever.
 """

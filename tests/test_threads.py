@@ -215,24 +215,36 @@ def test_results_do_not_depend_on_the_number_of_threads():
     many = """
 from fastops.ops.conv.strategies import STRATEGIES
 rng = np.random.default_rng(2)
-x = rng.standard_normal((3, 5, 17, 19)).astype(np.float32)
-dy = rng.standard_normal((3, 11, 17, 19)).astype(np.float32)
-w = rng.standard_normal((11, 5, 3, 3)).astype(np.float32)
-done = 0
-for strategy in STRATEGIES:
-    results = {}
-    for threads in (1, 2, 3, 5, 7):
-        fastops.set_num_threads(threads)
+
+def results_of(strategy, options, x, w, dy):
+    "Of the three directions, those that the strategy has."
+    calls = (
+        lambda: fastops.conv2d(x, w, **options, strategy=strategy),
+        lambda: fastops.conv2d_backward(dy, x, w, **options, output_mask=(True, False, False), strategy=strategy)[0],
+        lambda: fastops.conv2d_backward(dy, x, w, **options, output_mask=(False, True, False), strategy=strategy)[1],
+    )
+    results = []
+    for call in calls:
         try:
-            y = fastops.conv2d(x, w, padding=1, strategy=strategy.name)
-            gradients = fastops.conv2d_backward(dy, x, w, padding=1, output_mask=(True, True, False), strategy=strategy.name)
+            results.append(call().tobytes())
         except ValueError as refused:
-            assert strategy.name in str(refused)
-            continue
-        results[threads] = b"".join(a.tobytes() for a in (y, *gradients[:2]))
-        assert results[threads] == results[1], (strategy.name, threads)
-    done += len(results) == 5
-assert done > 2
+            assert strategy in str(refused)
+    return results
+
+done = 0
+for channels, options in (5, {"padding": 1}), (16, {"padding": 2, "dilation": 2}), (16, {"padding": 1, "stride": 2}):
+    x = rng.standard_normal((3, channels, 17, 19)).astype(np.float32)
+    w = rng.standard_normal((11, channels, 3, 3)).astype(np.float32)
+    fastops.set_num_threads(1)
+    dy = rng.standard_normal(fastops.conv2d(x, w, **options).shape).astype(np.float32)
+    for strategy in STRATEGIES:
+        results = {}
+        for threads in (1, 2, 3, 5, 7):
+            fastops.set_num_threads(threads)
+            results[threads] = results_of(strategy.name, options, x, w, dy)
+            assert results[threads] == results[1], (strategy.name, options, threads)
+        done += len(results[1])
+assert done > 24, done
 """
     run_python(SCRIPT + many, NUMBA_NUM_THREADS=7)
 

@@ -13,6 +13,16 @@ map is bilinear, so both gradients follow by transposing it:
     dx: the same convolution of dy with the weights turned round and their channels exchanged,
     dw = GT [(A dy AT) * (BT x B)] G                       with the sum over tiles as the inner dimension.
 
+Other convolutions are sums of such ones, or lie between one another:
+
+    a large kernel       is cut into pieces of r taps, each of which sees the image r pixels further on,
+    a stride of s        leaves s convolutions without one: the taps s apart, and the pixels that they see,
+    a dilation of d      is d convolutions of the pixels d apart, whose results lie between one another.
+
+Pieces are more channels: their products are summed up before the transform back. A piece that is one tap short is 0 at infinity,
+and its product there is left out: along one axis 11 taps cost 6 + 6 + 6 + 5 multiplications for 4 outputs, 3 taps at stride 2
+cost 5 + 4.
+
 S. Winograd, "Arithmetic Complexity of Computations", SIAM 1980; A. Lavin and S. Gray, "Fast Algorithms for
 Convolutional Neural Networks", arXiv:1509.09308, 2015.
 
@@ -74,7 +84,9 @@ Matrix = tuple[tuple[Fraction, ...], ...]
 # decide the rounding errors: over random images in float32 F(4x4, 3x3) errs by 1.7e-6 at 1 and 2, by 7.7e-7 here (the plain
 # sum of products: 4.3e-7). Found by search over sixteenths; the optimum is flat, and these have short coefficients. See
 # B. Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd Convolution", arXiv:1803.10986.
-_POINTS = {1: (), 4: (Fraction(1),), 6: (Fraction(5, 8), Fraction(3, 2)), 8: (Fraction(1, 2), Fraction(1), Fraction(2))}
+_POINTS = {1: (), 4: (Fraction(1),), 5: (Fraction(3, 4),), 6: (Fraction(5, 8), Fraction(3, 2)), 8: (Fraction(1, 2), Fraction(1), Fraction(2))}
+# The one that stands alone where their number is odd.
+_SINGLE = {5: (Fraction(2),)}
 
 
 def matrices(m: int, r: int) -> tuple[Matrix, Matrix, Matrix]:
@@ -83,7 +95,7 @@ def matrices(m: int, r: int) -> tuple[Matrix, Matrix, Matrix]:
     The transposed Toom-Cook algorithm at 0, pairs of opposite points, and infinity.
     """
     alpha = m + r - 1
-    points = [Fraction(0)][: alpha - 1] + [sign * p for p in _POINTS[alpha] for sign in (1, -1)]
+    points = [Fraction(0)][: alpha - 1] + [sign * p for p in _POINTS[alpha] for sign in (1, -1)] + [*_SINGLE.get(alpha, ())]
 
     def polynomial(roots: list[Fraction]) -> list[Fraction]:
         product = [Fraction(1)]
@@ -128,12 +140,22 @@ def _tiles_stage(name: str, rows: Matrix, cols: Matrix, step_h: int, step_w: int
     in_h, in_w, out_h = len(rows[0]), len(cols[0]), len(rows)
 
     @separate(name=name)
-    def stage(x, base, c_stride, p_stride, height, width, channels, c0, top, left, row0, row1, tiles, v, v0, e_stride, t_stride, space, s0):
-        """Rows row0..row1 of tiles of one image; channels c0 and following; tile t goes to v[v0 + t * t_stride ...]."""
+    def stage(
+        x, base, c_stride, p_stride, height, width, channels, c0, chunk, top, left, grid, row0, row1, tiles, v, v0, e_stride, t_stride, t_count, space, s0
+    ):
+        """Rows row0..row1 of tiles of one image; channels c0 and following.
+
+        Tile t goes to v[v0 + t * t_stride ...]. Among chunk channels those of each piece of the kernel stand together; where
+        all do not fit t_stride, the tiles are t_count panels.
+        """
+        phases_h, phases_w, apart_h, apart_w, pieces_h, pieces_w, ahead_h, ahead_w = grid
         count = lanes(x)
         some = min(count, channels - c0)
-        first = min(height, max(0, row0 * step_h - top))
-        last = max(first, min(height, (row1 - 1) * step_h - top + in_h))
+        reach_h, reach_w = (in_h - 1) * apart_h + 1, (in_w - 1) * apart_w + 1
+        next_h, next_w = step_h * apart_h, step_w * apart_w  # tiles of the same phase
+        first = min(height, max(0, row0 // phases_h * next_h + row0 % phases_h - top))
+        last = (row1 - 1) // phases_h * next_h + (row1 - 1) % phases_h - top + reach_h + (pieces_h - 1) * ahead_h
+        last = max(first, min(height, last))
         # 1. The strip of pixels under these tiles, channels innermost.
         strip = s0
         source = base + c0 * c_stride + first * width * p_stride
@@ -155,35 +177,46 @@ def _tiles_stage(name: str, rows: Matrix, cols: Matrix, step_h: int, step_w: int
                 else:
                     store(space, strip + i * count, load_part(x, source + i * p_stride, some))
             after = strip + pixels * count
-        # 2. For each row of tiles, the transform down the columns, then along the rows.
-        columns = (tiles - 1) * step_w + in_w
+        # 2. For each row of tiles and each piece, the transform down the columns, then along the rows.
+        columns = (tiles - 1) // phases_w * next_w + (tiles - 1) % phases_w + reach_w + (pieces_w - 1) * ahead_w
         edge = after
         half = edge + in_h * count
         zero = splat(space, x.dtype.type(0))
+        group = c0 // chunk * chunk
+        apart = min(chunk, channels - group)  # channels between pieces
+        place = group * pieces_h * pieces_w + c0 - group
         for row in range(row0, row1):
-            i0 = row * step_h - top
-            inside = i0 >= 0 and i0 + in_h <= height
-            for j in range(columns):
-                col = j - left
-                if col < 0 or col >= width:
+            for piece_h in range(pieces_h):
+                i0 = row // phases_h * next_h + row % phases_h - top + piece_h * ahead_h
+                inside = i0 >= 0 and i0 + reach_h <= height
+                for j in range(columns):
+                    col = j - left
+                    if col < 0 or col >= width:
+                        for i in range(out_h):
+                            store(space, half + (i * columns + j) * count, zero)
+                        continue
+                    if inside:
+                        t = load_tile(space, strip + ((i0 - first) * width + col) * count, apart_h * width * count, in_h)
+                    else:
+                        for i in range(in_h):
+                            k = i0 + i * apart_h
+                            if k >= 0 and k < height:
+                                store(space, edge + i * count, load(space, strip + ((k - first) * width + col) * count))
+                            else:
+                                store(space, edge + i * count, zero)
+                        t = load_tile(space, edge, count, in_h)
+                    store_tile(space, half + j * count, columns * count, map_h(t))
+                for piece_w in range(pieces_w):
+                    channel = place + (piece_h * pieces_w + piece_w) * apart
+                    to = v0 + (row - row0) * tiles * t_stride + channel + channel // t_stride * t_stride * (t_count - 1)
                     for i in range(out_h):
-                        store(space, half + (i * columns + j) * count, zero)
-                    continue
-                if inside:
-                    t = load_tile(space, strip + ((i0 - first) * width + col) * count, width * count, in_h)
-                else:
-                    for i in range(in_h):
-                        if i0 + i >= 0 and i0 + i < height:
-                            store(space, edge + i * count, load(space, strip + ((i0 + i - first) * width + col) * count))
-                        else:
-                            store(space, edge + i * count, zero)
-                    t = load_tile(space, edge, count, in_h)
-                store_tile(space, half + j * count, columns * count, map_h(t))
-            for i in range(out_h):
-                for tile in range(tiles):
-                    u = load_tile(space, half + (i * columns + tile * step_w) * count, count, in_w)
-                    to = v0 + ((row - row0) * tiles + tile) * t_stride + c0 + i * len_w * e_stride
-                    store_tile(v, to, e_stride, map_w(u))
+                        begin, phase = half + (i * columns + piece_w * ahead_w) * count, 0
+                        for tile in range(tiles):
+                            u = load_tile(space, begin, apart_w * count, in_w)
+                            store_tile(v, to + tile * t_stride + i * len_w * e_stride, e_stride, map_w(u))
+                            begin, phase = begin + count, phase + 1
+                            if phase == phases_w:
+                                begin, phase = begin + (next_w - phases_w) * count, 0
 
     len_w = len(cols)
     return stage
@@ -205,9 +238,10 @@ def _image_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
 
     @separate(name=name)
     def stage(
-        m, m0, e_stride, t_stride, y, base, k_stride, p_stride, height, width, channels, k0, row0, row1, tiles, bias, bias0, activation, flags, space, s0
-    ):
-        """Rows row0..row1 of tiles of one image; channels k0 and following, tile t of them at m[m0 + t * t_stride ...]."""
+        m, m0, e_stride, t_stride, y, base, k_stride, p_stride, height, width, channels, k0, phases_h, phases_w, row0, row1,
+        tiles, bias, bias0, activation, flags, space, s0,
+    ):  # fmt: skip
+        """Rows row0..row1 of tiles of one image, all phases of them; channels k0 and following, tile t of them at m[m0 + t * t_stride ...]."""
         count = lanes(y)
         some = min(count, channels - k0)
         half = s0
@@ -216,15 +250,23 @@ def _image_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
         if bias.size > 0:
             shift = load_part(bias, bias0 + k0, some)
         for row in range(row0, row1):
+            top = (row - row0) // phases_h * phases_h * out_h + row % phases_h
+            left, phase = 0, 0
             for tile in range(tiles):
                 source = m0 + ((row - row0) * tiles + tile) * t_stride
                 for i in range(alpha_h):
                     u = load_tile(m, source + i * alpha_w * e_stride, e_stride, alpha_w)
                     store_tile(space, half + i * out_w * count, count, map_w(u))
-                for j in range(min(out_w, width - tile * out_w)):
+                for j in range(out_w):
+                    col = left + j * phases_w
+                    if col >= width:
+                        break
                     t = tile_add(map_h(load_tile(space, half + j * count, out_w * count, alpha_h)), shift)
                     poison = tile_dot(poison, t, zero)
-                    store_tile(space, strip + ((row - row0) * out_h * width + tile * out_w + j) * count, width * count, t)
+                    store_tile(space, strip + (top * width + col) * count, phases_h * width * count, t)
+                left, phase = left + 1, phase + 1
+                if phase == phases_w:
+                    left, phase = left + (out_w - 1) * phases_w, 0
         flag_if_not_zero(space, half, poison, some, flags)
         pixels = (min(height, row1 * out_h) - row0 * out_h) * width
         to = base + k0 * k_stride + row0 * out_h * width * p_stride
@@ -246,19 +288,31 @@ def _image_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
     return stage
 
 
-def _weights_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
-    """Transforms kernels, u = rows . w . cols^T, vectors of output channels."""
+def _weights_stage(name: str, rows: Matrix, cols: Matrix, whole: bool) -> Any:
+    """Transforms kernels, u = rows . w . cols^T, vectors of output channels; kernels in pieces are not ``whole``."""
     map_h, map_w = linear_map(rows), linear_map(cols)
     taps_h, taps_w, alpha_h, alpha_w = len(rows[0]), len(cols[0]), len(rows), len(cols)
 
-    @separate(name=name)
-    def stage(w, w0, k_stride, c_stride, turn, some, c_count, u, u0, e_stride, c_step, space, s0):
-        """``some`` (at most a vector) output channels of c_count input channels; turn rotates the kernels by 180 degrees."""
-        count = lanes(w)
-        taps = taps_h * taps_w
-        half = s0
-        kernels = half + alpha_h * taps_w * count
+    @function
+    def transform(space, kernel, half, count, u, to, e_stride):
         row = taps_w * count
+        for j in range(taps_w):
+            store_tile(space, half + j * count, row, map_h(load_tile(space, kernel + j * count, row, taps_h)))
+        for i in range(alpha_h):
+            store_tile(u, to + i * alpha_w * e_stride, e_stride, map_w(load_tile(space, half + i * row, count, taps_w)))
+
+    @separate(name=name)
+    def stage(w, w0, k_stride, c_stride, turn, cut, some, c_count, u, u0, e_stride, c_step, apart, space, s0):
+        """``some`` (at most a vector) output channels of c_count input channels; turn rotates the kernels by 180 degrees.
+
+        A channel's pieces go to u ``apart`` channels from one another.
+        """
+        height, width, pieces_h, pieces_w, piece_h, piece_w, tap_h, tap_w = cut
+        count = lanes(w)
+        taps = taps_h * taps_w if whole else height * width
+        half = s0
+        piece = half + alpha_h * taps_w * count
+        kernels = piece + taps_h * taps_w * count
         # Channels whose kernels follow one another are turned together, by full squares: 8 channels of 3x3 by 9 squares of 8 lanes, else by 16.
         together = count if c_stride == taps else 1
         ahead = max(together, 8) * c_stride
@@ -284,24 +338,31 @@ def _weights_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
                         a, b = load(space, kernel + i * count), load(space, kernel + (taps - 1 - i) * count)
                         store(space, kernel + i * count, b)
                         store(space, kernel + (taps - 1 - i) * count, a)
-                for j in range(taps_w):
-                    t = load_tile(space, kernel + j * count, row, taps_h)
-                    store_tile(space, half + j * count, row, map_h(t))
-                for i in range(alpha_h):
-                    t = load_tile(space, half + i * row, count, taps_w)
-                    store_tile(u, u0 + (c0 + c) * c_step + i * alpha_w * e_stride, e_stride, map_w(t))
+                if whole:
+                    transform(space, kernel, half, count, u, u0 + (c0 + c) * c_step, e_stride)
+                    continue
+                for number in range(pieces_h * pieces_w):
+                    for i in range(taps_h):
+                        for j in range(taps_w):
+                            down, right = number // pieces_w * piece_h + i * tap_h, number % pieces_w * piece_w + j * tap_w
+                            tap = splat(w, w.dtype.type(0))
+                            if down < height and right < width:
+                                tap = load(space, kernel + (down * width + right) * count)
+                            store(space, piece + (i * taps_w + j) * count, tap)
+                    transform(space, piece, half, count, u, u0 + (number * apart + c0 + c) * c_step, e_stride)
 
     return stage
 
 
-def _kernel_gradient_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
-    """Transforms products back to kernels, dw = rows . m . cols^T, vectors of input channels."""
+def _kernel_gradient_stage(name: str, rows: Matrix, cols: Matrix, whole: bool) -> Any:
+    """Transforms products back to kernels, dw = rows . m . cols^T, vectors of input channels; kernels in pieces are not ``whole``."""
     map_h, map_w = linear_map(rows), linear_map(cols)
     alpha_h, alpha_w, taps_h, taps_w = len(rows[0]), len(cols[0]), len(rows), len(cols)
 
     @separate(name=name)
-    def stage(m, m0, e_stride, dw, base, some, accumulate, flags, space, s0):
-        """The kernels of one output channel and ``some`` input channels."""
+    def stage(m, m0, e_stride, dw, base, cut, number, some, accumulate, flags, space, s0):
+        """A piece of the kernels of one output channel and ``some`` input channels."""
+        height, width, _, pieces_w, piece_h, piece_w, tap_h, tap_w = cut
         count = lanes(dw)
         taps = taps_h * taps_w
         half = s0
@@ -315,11 +376,20 @@ def _kernel_gradient_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
             poison = tile_dot(poison, t, zero)
             store_tile(space, kernel + j * count, taps_w * count, t)
         flag_if_not_zero(space, half, poison, some, flags)
-        for i in range(0, taps, count):
-            t = transpose(load_square(space, kernel + i * count, count))
-            if accumulate:
-                t = tile_add(t, load_square_part(dw, base + i, taps, some, taps - i))
-            store_square_part(dw, base + i, taps, t, some, taps - i)
+        if whole:
+            for i in range(0, taps, count):
+                t = transpose(load_square(space, kernel + i * count, count))
+                if accumulate:
+                    t = tile_add(t, load_square_part(dw, base + i, taps, some, taps - i))
+                store_square_part(dw, base + i, taps, t, some, taps - i)
+            return
+        for i in range(taps_h):
+            for j in range(taps_w):
+                down, right = number // pieces_w * piece_h + i * tap_h, number % pieces_w * piece_w + j * tap_w
+                if down < height and right < width:
+                    to, source = base + down * width + right, kernel + (i * taps_w + j) * count
+                    for lane in range(some):
+                        dw[to + lane * height * width] = space[source + lane] + (dw[to + lane * height * width] if accumulate else 0)
 
     return stage
 
@@ -331,7 +401,7 @@ def _tiles_of(stage: Any) -> Any:
     """The walk over rows of tiles that may belong to several images."""
 
     @function
-    def tiles_of(g0, g1, th, tiles, top, left, source, x, x0, c0, v, v0, e_stride, t_stride, space, s0):
+    def tiles_of(g0, g1, th, tiles, top, left, grid, source, x, x0, c0, chunk, v, v0, e_stride, t_stride, t_count, space, s0):
         """Rows g0..g1 of tiles, counted through all images."""
         depth, n_stride, d_stride, c_stride, p_stride, height, width, channels = source
         g = g0
@@ -340,7 +410,13 @@ def _tiles_of(stage: Any) -> Any:
             row1 = min(th, row0 + g1 - g)
             base = x0 + image // depth * n_stride + image % depth * d_stride
             to = v0 + (g - g0) * tiles * t_stride
-            call(stage, (x, base, c_stride, p_stride, height, width, channels, c0, top, left, row0, row1, tiles, v, to, e_stride, t_stride, space, s0))
+            call(
+                stage,
+                (
+                    x, base, c_stride, p_stride, height, width, channels, c0, chunk, top, left, grid, row0, row1, tiles, v, to,
+                    e_stride, t_stride, t_count, space, s0,
+                ),
+            )  # fmt: skip
             g += row1 - row0
 
     return tiles_of
@@ -351,26 +427,52 @@ def _tiles_block(stage: Any, name: str) -> Any:
     tiles_of = _tiles_of(stage)
 
     @separate(name=name)
-    def tiles_block(block, worker, rows, first, total, th, tiles, top, left, source, x, x0, v, channels, panel, space, each):
-        """Some rows of tiles, a vector of their channels, of which ``panel`` stand side by side."""
+    def tiles_block(block, worker, rows, first, total, th, tiles, top, left, grid, source, x, x0, chunk, v, channels, panel, space, each):
+        """Some rows of tiles, a vector of their channels, of which ``panel`` (of all pieces together, ``channels``) stand side by side."""
         count = lanes(x)
         groups = (total - first + rows - 1) // rows
         g0 = first + block % groups * rows
         g1 = min(total, g0 + rows)
         c0 = block // groups * count
         t = (total - first) * tiles
-        v0 = (g0 - first) * tiles * panel + c0 // panel * panel * (t - 1)
-        tiles_of(g0, g1, th, tiles, top, left, source, x, x0, c0, v, v0, skew(t * channels, count), panel, space, worker * each)
+        v0 = (g0 - first) * tiles * panel
+        tiles_of(g0, g1, th, tiles, top, left, grid, source, x, x0, c0, chunk, v, v0, skew(t * channels, count), panel, t, space, worker * each)
 
     return tiles_block
 
 
-def _work(name: str, count_e: int, to_tiles: Any, to_image: Any, to_weights: Any) -> Any:
+def _work(name: str, alpha_h: int, alpha_w: int, to_tiles: Any, to_image: Any, to_weights: Any) -> Any:
     """The blocks of a convolution by one variant; see the module's docstring for the two orders of work."""
     tiles_of = _tiles_of(to_tiles)
+    count_e = alpha_h * alpha_w
 
     @function
-    def image_of(g0, g1, th, tiles, m, m0, e_stride, t_stride, target, y, y0, k0, bias, bias0, activation, flags, space, s0):
+    def product(e, t, cols, ins, chunk, pieces, a, a0, a_row, b, b0, b_row, b_panel, c, c0, c_row, accumulate):
+        """The products of one point: all pieces of ins channels, but for those that are 0 there."""
+        pieces_h, pieces_w, short_h, short_w = pieces
+        high = pieces_h - (short_h if e // alpha_w == alpha_h - 1 else 0)
+        wide = pieces_w - (short_w if e % alpha_w == alpha_w - 1 else 0)
+        if high * wide == 0 and not accumulate:
+            zero = splat(c, c.dtype.type(0))
+            for i in range(t):
+                for j in range(0, cols, lanes(c)):
+                    store(c, c0 + i * c_row + j, zero)
+        if high == pieces_h and wide == pieces_w:
+            chunk = ins
+        # What stands together is multiplied at once: all, the pieces of a row, or those of some rows.
+        runs = 1 if wide == pieces_w else high
+        at = 0
+        for first in range(0, ins if high * wide > 0 else 0, chunk):
+            some = min(chunk, ins - first)
+            for run in range(runs):
+                depth = some * (wide if runs > 1 else wide * high)
+                begin = at + run * pieces_w * some
+                block_product(t, cols, depth, a, a0 + begin, a_row, 1, b, b0 + begin * b_row, b_row, b_panel, c, c0, c_row, accumulate)
+                accumulate = True
+            at += pieces_h * pieces_w * some
+
+    @function
+    def image_of(g0, g1, th, tiles, phases_h, phases_w, m, m0, e_stride, t_stride, target, y, y0, k0, bias, bias0, activation, flags, space, s0):
         depth, n_stride, d_stride, c_stride, p_stride, height, width, channels = target
         g = g0
         while g < g1:
@@ -381,34 +483,39 @@ def _work(name: str, count_e: int, to_tiles: Any, to_image: Any, to_weights: Any
             call(
                 to_image,
                 (
-                    m, at, e_stride, t_stride, y, base, c_stride, p_stride, height, width, channels, k0, row0, row1,
-                    tiles, bias, bias0, activation, flags, space, s0,
+                    m, at, e_stride, t_stride, y, base, c_stride, p_stride, height, width, channels, k0, phases_h, phases_w,
+                    row0, row1, tiles, bias, bias0, activation, flags, space, s0,
                 ),
             )  # fmt: skip
             g += row1 - row0
 
     @separate(name=f"_{name}_weights_block")
-    def weights_block(block, worker, w, w0, k_stride, c_stride, turn, outs, ins, c_chunk, u, space, each):
+    def weights_block(block, worker, w, w0, k_stride, c_stride, turn, cut, outs, ins, chunk, c_chunk, u, space, each):
         """Transforms a panel of output channels, c_chunk input channels of it, to u[e][panel][channel][NR]."""
         count = lanes(w)
         width = NV * count
         chunks = (ins + c_chunk - 1) // c_chunk
         panel, c0 = block // chunks, block % chunks * c_chunk
         n = min(c_chunk, ins - c0)
-        e_stride = skew((outs + width - 1) // width * ins * width, count)
+        pieces = cut[2] * cut[3]
+        e_stride = skew((outs + width - 1) // width * ins * pieces * width, count)
+        group = c0 // chunk * chunk
+        place = (panel * ins + group) * pieces + c0 - group
         for v in range(0, width, count):
             k = panel * width + v
             some = max(0, min(count, outs - k))
             call(
                 to_weights,
                 (
-                    w, w0 + k * k_stride + c0 * c_stride, k_stride, c_stride, turn, some, n, u,
-                    (panel * ins + c0) * width + v, e_stride, width, space, worker * each,
+                    w, w0 + k * k_stride + c0 * c_stride, k_stride, c_stride, turn, cut, some, n, u,
+                    place * width + v, e_stride, width, min(chunk, ins - group), space, worker * each,
                 ),
             )  # fmt: skip
 
     @separate(name=f"_{name}_fused_block")
-    def fused_block(block, worker, rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, flags, space, each):
+    def fused_block(
+        block, worker, rows, total, th, tiles, top, left, grid, pieces, chunk, source, target, x, x0, u, y, y0, bias, bias0, activation, flags, space, each
+    ):
         """Some rows of tiles from input to output."""
         count = lanes(x)
         width = NV * count
@@ -416,24 +523,25 @@ def _work(name: str, count_e: int, to_tiles: Any, to_image: Any, to_weights: Any
         g0 = block * rows
         g1 = min(total, g0 + rows)
         t = (g1 - g0) * tiles
-        ins_up, outs_up = (ins + count - 1) // count * count, (outs + count - 1) // count * count
+        depth = ins * pieces[0] * pieces[1]
+        ins_up, outs_up = (depth + count - 1) // count * count, (outs + count - 1) // count * count
         v_stride, m_stride = skew(t * ins_up, count), skew(t * outs_up, count)
         v0 = worker * each
         m0 = v0 + count_e * v_stride
         s0 = m0 + count_e * m_stride
         for c0 in range(0, ins, count):
-            tiles_of(g0, g1, th, tiles, top, left, source, x, x0, c0, space, v0, v_stride, ins_up, space, s0)
-        panel = ins * width
+            tiles_of(g0, g1, th, tiles, top, left, grid, source, x, x0, c0, chunk, space, v0, v_stride, ins_up, t, space, s0)
+        panel = depth * width
         u_stride = skew((outs + width - 1) // width * panel, count)
         for e in range(count_e):
-            block_product(t, outs, ins, space, v0 + e * v_stride, ins_up, 1, u, e * u_stride, width, panel, space, m0 + e * m_stride, outs_up, False)
+            product(e, t, outs, ins, chunk, pieces, space, v0 + e * v_stride, ins_up, u, e * u_stride, width, panel, space, m0 + e * m_stride, outs_up, False)
         for k0 in range(0, outs, count):
-            image_of(g0, g1, th, tiles, space, m0 + k0, m_stride, outs_up, target, y, y0, k0, bias, bias0, activation, flags, space, s0)
+            image_of(g0, g1, th, tiles, grid[0], grid[1], space, m0 + k0, m_stride, outs_up, target, y, y0, k0, bias, bias0, activation, flags, space, s0)
 
     @separate(name=f"_{name}_panel_block")
     def panel_block(
-        block, worker, first, total, th, tiles, ins, width, c_chunk, target, v, ins_up, w, w0, k_stride, c_stride, turn, u, y,
-        y0, bias, bias0, activation, flags, space, each,
+        block, worker, first, total, th, tiles, phases_h, phases_w, pieces, ins, width, c_chunk, target, v, ins_up, w, w0, k_stride, c_stride, turn, cut,
+        u, y, y0, bias, bias0, activation, flags, space, each,
     ):  # fmt: skip
         """All tiles, ``width`` output channels: their weights, the products, their output. u is empty or transformed ahead, by whole panels."""
         count = lanes(y)
@@ -443,30 +551,38 @@ def _work(name: str, count_e: int, to_tiles: Any, to_image: Any, to_weights: Any
         v_stride, m_stride = skew(t * ins_up, count), skew(t * width, count)
         m0 = worker * each
         chunk0 = m0 + count_e * m_stride
-        s0 = chunk0 + count_e * skew(c_chunk * width, count)
+        number = pieces[0] * pieces[1]
+        s0 = chunk0 + count_e * skew(c_chunk * number * width, count)
         cols = min(width, outs - k0)
         if u.size > 0:
             panel = NV * count
-            u_stride = skew((outs + panel - 1) // panel * ins * panel, count)
-            u0 = k0 // panel * panel * ins + k0 % panel
+            u_stride = skew((outs + panel - 1) // panel * ins * number * panel, count)
+            u0 = k0 // panel * panel * ins * number + k0 % panel
             for e in range(count_e):
-                block_product(t, cols, ins, v, e * v_stride, ins_up, 1, u, u0 + e * u_stride, panel, 0, space, m0 + e * m_stride, width, False)
+                product(e, t, cols, ins, c_chunk, pieces, v, e * v_stride, ins_up, u, u0 + e * u_stride, panel, 0, space, m0 + e * m_stride, width, False)
         else:
             for c0 in range(0, ins, c_chunk):
                 n = min(c_chunk, ins - c0)
-                u_stride = skew(n * width, count)
+                u_stride = skew(n * number * width, count)
                 for lane in range(0, width, count):
                     some = max(0, min(count, outs - k0 - lane))
                     call(
                         to_weights,
-                        (w, w0 + (k0 + lane) * k_stride + c0 * c_stride, k_stride, c_stride, turn, some, n, space, chunk0 + lane, u_stride, width, space, s0),
-                    )
+                        (
+                            w, w0 + (k0 + lane) * k_stride + c0 * c_stride, k_stride, c_stride, turn, cut, some, n, space, chunk0 + lane, u_stride, width,
+                            n, space, s0,
+                        ),
+                    )  # fmt: skip
                 for e in range(count_e):
-                    block_product(
-                        t, cols, n, v, e * v_stride + c0, ins_up, 1, space, chunk0 + e * u_stride, width, 0, space, m0 + e * m_stride, width, c0 > 0,
+                    product(
+                        e, t, cols, n, n, pieces, v, e * v_stride + c0 * number, ins_up, space, chunk0 + e * u_stride, width, 0, space, m0 + e * m_stride,
+                        width, c0 > 0,
                     )  # fmt: skip
         for lane in range(0, cols, count):
-            image_of(first, total, th, tiles, space, m0 + lane, m_stride, width, target, y, y0, k0 + lane, bias, bias0, activation, flags, space, s0)
+            image_of(
+                first, total, th, tiles, phases_h, phases_w, space, m0 + lane, m_stride, width, target, y, y0, k0 + lane, bias, bias0, activation, flags,
+                space, s0,
+            )  # fmt: skip
 
     return weights_block, fused_block, panel_block
 
@@ -475,13 +591,14 @@ def _gradient_work(name: str, count_e: int, to_kernel: Any) -> Any:
     """The block of the gradient with respect to the weights, once x and dy are transformed."""
 
     @separate(name=f"_{name}_kernel_block")
-    def kernel_block(block, worker, k_rows, c_cols, outs, ins, t, left, left_up, right, right_up, dw, dw0, k_stride, taps, accumulate, flags, space, each):
-        """k_rows output channels by c_cols input channels: dy's tiles by x's tiles, then back to kernels."""
+    def kernel_block(block, worker, k_rows, c_cols, outs, ins, cut, t, left, left_up, right, right_up, dw, dw0, accumulate, flags, space, each):
+        """k_rows output channels by c_cols input channels of all pieces: dy's tiles by x's tiles, then back to kernels."""
         count = lanes(dw)
         width = NV * count
         k_blocks = (outs + k_rows - 1) // k_rows
         k0, c0 = block % k_blocks * k_rows, block // k_blocks * c_cols
-        k_some, c_some, one = min(k_rows, outs - k0), min(c_cols, ins - c0), dw.dtype.type(1)
+        k_some, c_some, one = min(k_rows, outs - k0), min(c_cols, ins * cut[2] * cut[3] - c0), dw.dtype.type(1)
+        taps = cut[0] * cut[1]
         e_stride = skew(k_rows * c_cols, count)
         left_stride, right_stride = skew(t * left_up, count), skew(t * right_up, count)
         m0 = worker * each
@@ -498,10 +615,11 @@ def _gradient_work(name: str, count_e: int, to_kernel: Any) -> Any:
                 )  # fmt: skip
         for k in range(k_some):
             for c in range(0, c_some, count):
+                piece, channel = (c0 + c) // ins, (c0 + c) % ins
                 call(
                     to_kernel,
                     (
-                        space, m0 + k * c_cols + c, e_stride, dw, dw0 + (k0 + k) * k_stride + (c0 + c) * taps,
+                        space, m0 + k * c_cols + c, e_stride, dw, dw0 + ((k0 + k) * ins + channel) * taps, cut, piece,
                         min(count, c_some - c), accumulate, flags, space, s0,
                     ),
                 )  # fmt: skip
@@ -540,67 +658,47 @@ class _Launchers(NamedTuple):
 
 
 @cache
-def _launchers(variant: _Variant) -> _Launchers:
+def _launchers(variant: _Variant, whole: bool) -> _Launchers:
     """Made when a convolution first wants them: all variants' together would take an import 70 ms on a Zen 1."""
-    name = variant.name
+    name = variant.name if whole else f"{variant.name}_in_pieces"
     (at_h, g_h, bt_h), (at_w, g_w, bt_w) = matrices(variant.out_h, variant.taps_h), matrices(variant.out_w, variant.taps_w)
-    points, taps = variant.alpha_h * variant.alpha_w, variant.taps_h * variant.taps_w
+    points = variant.alpha_h * variant.alpha_w
     to_tiles = _tiles_stage(f"_{name}_to_tiles", bt_h, bt_w, variant.out_h, variant.out_w)
     to_image = _image_stage(f"_{name}_to_image", at_h, at_w)
-    to_weights = _weights_stage(f"_{name}_to_weights", g_h, g_w)
+    to_weights = _weights_stage(f"_{name}_to_weights", g_h, g_w, whole)
     gradient_tiles = _tiles_stage(f"_{name}_gradient_tiles", _turned(at_h), _turned(at_w), variant.out_h, variant.out_w)
-    to_kernel = _kernel_gradient_stage(f"_{name}_to_kernel", _turned(g_h), _turned(g_w))
-    weights_block, fused_block, panel_block = _work(name, points, to_tiles, to_image, to_weights)
+    to_kernel = _kernel_gradient_stage(f"_{name}_to_kernel", _turned(g_h), _turned(g_w), whole)
+    weights_block, fused_block, panel_block = _work(name, variant.alpha_h, variant.alpha_w, to_tiles, to_image, to_weights)
     kernel_block = _gradient_work(name, points, to_kernel)
     tiles_block = _tiles_block(to_tiles, f"_{name}_tiles_block")
     dy_block = _tiles_block(gradient_tiles, f"_{name}_dy_block")
 
     @launcher(name=f"_{name}_weights")
-    def weights(threads, w, w0, k_stride, c_stride, turn, outs, ins, c_chunk, u, space, each):
+    def weights(threads, w, w0, k_stride, c_stride, turn, cut, outs, ins, chunk, c_chunk, u, space, each):
         width = NV * lanes(w)
         panels = (outs + width - 1) // width
-        parallel(weights_block, panels * ((ins + c_chunk - 1) // c_chunk), threads, (w, w0, k_stride, c_stride, turn, outs, ins, c_chunk, u, space, each))
+        blocks = panels * ((ins + c_chunk - 1) // c_chunk)
+        parallel(weights_block, blocks, threads, (w, w0, k_stride, c_stride, turn, cut, outs, ins, chunk, c_chunk, u, space, each))
 
     @launcher(name=f"_{name}_fused")
-    def fused(threads, rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, flags, space, each):
+    def fused(threads, rows, total, th, tiles, top, left, grid, pieces, chunk, source, target, x, x0, u, y, y0, bias, bias0, activation, flags, space, each):
         parallel(
             fused_block,
             (total + rows - 1) // rows,
             threads,
-            (rows, total, th, tiles, top, left, source, target, x, x0, u, y, y0, bias, bias0, activation, flags, space, each),
+            (rows, total, th, tiles, top, left, grid, pieces, chunk, source, target, x, x0, u, y, y0, bias, bias0, activation, flags, space, each),
         )
 
     @launcher(name=f"_{name}_panels")
     def panels(
-        threads, rows, chunk, total, th, tiles, top, left, source, target, x, x0, v, w, w0, k_stride, c_stride, turn,
+        threads, rows, chunk, total, th, tiles, top, left, grid, pieces, source, target, x, x0, v, w, w0, k_stride, c_stride, turn, cut,
         c_chunk, u, y, y0, bias, bias0, activation, flags, space, each,
     ):  # fmt: skip
         count = lanes(y)
         ins, outs = source[7], target[7]
-        ins_up = (ins + count - 1) // count * count
+        depth = (ins * pieces[0] * pieces[1] + count - 1) // count * count
         # Blocks of a vector of channels, half a panel, where whole ones would leave threads without work.
         width = NV * count if outs > (threads - 1) * NV * count else count
-        for first in range(0, total, chunk):
-            last = min(total, first + chunk)
-            groups = (last - first + rows - 1) // rows
-            parallel(tiles_block, groups * (ins_up // count), threads, (rows, first, last, th, tiles, top, left, source, x, x0, v, ins_up, ins_up, space, each))
-            parallel(
-                panel_block,
-                (outs + width - 1) // width,
-                threads,
-                (
-                    first, last, th, tiles, ins, width, c_chunk, target, v, ins_up, w, w0, k_stride, c_stride, turn, u, y, y0,
-                    bias, bias0, activation, flags, space, each,
-                ),
-            )  # fmt: skip
-
-    @launcher(name=f"_{name}_gradient")
-    def gradient(threads, rows, chunk, total, th, tiles, top, left, source, target, x, x0, dy, dy0, k_rows, c_cols, dw, dw0, right, lefts, flags, space, each):
-        count = lanes(x)
-        width = NV * count
-        ins, outs = source[7], target[7]
-        ins_up, outs_up = (ins + width - 1) // width * width, (outs + count - 1) // count * count
-        tasks = ((outs + k_rows - 1) // k_rows) * ((ins + c_cols - 1) // c_cols)
         for first in range(0, total, chunk):
             last = min(total, first + chunk)
             groups = (last - first + rows - 1) // rows
@@ -608,16 +706,49 @@ def _launchers(variant: _Variant) -> _Launchers:
                 tiles_block,
                 groups * ((ins + count - 1) // count),
                 threads,
-                (rows, first, last, th, tiles, top, left, source, x, x0, right, ins_up, width, space, each),
+                (rows, first, last, th, tiles, top, left, grid, source, x, x0, c_chunk, v, depth, depth, space, each),
             )
             parallel(
-                dy_block, groups * (outs_up // count), threads, (rows, first, last, th, tiles, 0, 0, target, dy, dy0, lefts, outs_up, outs_up, space, each),
+                panel_block,
+                (outs + width - 1) // width,
+                threads,
+                (
+                    first, last, th, tiles, grid[0], grid[1], pieces, ins, width, c_chunk, target, v, depth, w, w0, k_stride, c_stride, turn, cut,
+                    u, y, y0, bias, bias0, activation, flags, space, each,
+                ),
             )  # fmt: skip
+
+    @launcher(name=f"_{name}_gradient")
+    def gradient(
+        threads, rows, chunk, total, th, tiles, top, left, grid, dy_grid, cut, source, target, x, x0, dy, dy0, k_rows, c_cols, dw, dw0, right, lefts, flags,
+        space, each,
+    ):  # fmt: skip
+        count = lanes(x)
+        width = NV * count
+        ins, outs = source[7], target[7]
+        depth = ins * cut[2] * cut[3]
+        ins_up, outs_up = (depth + width - 1) // width * width, (outs + count - 1) // count * count
+        tasks = ((outs + k_rows - 1) // k_rows) * ((depth + c_cols - 1) // c_cols)
+        for first in range(0, total, chunk):
+            last = min(total, first + chunk)
+            groups = (last - first + rows - 1) // rows
+            parallel(
+                tiles_block,
+                groups * ((ins + count - 1) // count),
+                threads,
+                (rows, first, last, th, tiles, top, left, grid, source, x, x0, ins, right, ins_up, width, space, each),
+            )
+            parallel(
+                dy_block,
+                groups * (outs_up // count),
+                threads,
+                (rows, first, last, th, tiles, 0, 0, dy_grid, target, dy, dy0, outs, lefts, outs_up, outs_up, space, each),
+            )
             parallel(
                 kernel_block,
                 tasks,
                 threads,
-                (k_rows, c_cols, outs, ins, (last - first) * tiles, lefts, outs_up, right, ins_up, dw, dw0, ins * taps, taps, first > 0, flags, space, each),
+                (k_rows, c_cols, outs, ins, cut, (last - first) * tiles, lefts, outs_up, right, ins_up, dw, dw0, first > 0, flags, space, each),
             )
 
     return _Launchers(weights, fused, panels, gradient)
@@ -636,18 +767,90 @@ _VARIANTS: dict[tuple[tuple[int, int], str], tuple[_Variant, ...]] = {
     ((1, 7), "default"): (_Variant(1, 1, 2, 7),), ((7, 1), "default"): (_Variant(2, 7, 1, 1),),
 }  # fmt: skip
 
+# A tile is transformed once for each piece: 11x11 kernels have 16.
+_MOST_PIECES = 16
+
+
+class _Axis(NamedTuple):
+    """One axis of a convolution as a sum of convolutions F(m, r).
+
+    Attributes:
+        pieces: how many; the last ``short`` of them have less than r taps.
+        piece: taps of the whole kernel between the first ones of two pieces.
+        tap: taps of the whole kernel between two of a piece.
+        phases: convolutions whose results lie between one another.
+        apart: pixels between two of a tile.
+        ahead: pixels between the tiles of two pieces.
+    """
+
+    pieces: int
+    short: int
+    piece: int
+    tap: int
+    phases: int
+    apart: int
+    ahead: int
+
+
+def _axis(kernel: int, stride: int, dilation: int, taps: int) -> _Axis:
+    if stride == 1:
+        pieces = -(-kernel // taps)
+        return _Axis(pieces, int(pieces * taps > kernel), taps, 1, dilation, dilation, taps * dilation)
+    return _Axis(stride, stride if -(-kernel // stride) < taps else -kernel % stride, 1, stride, 1, stride, 1)
+
+
+class _Way(NamedTuple):
+    """A convolution by a variant, along both axes."""
+
+    variant: _Variant
+    h: _Axis
+    w: _Axis
+
+    @property
+    def whole(self) -> bool:
+        """Whether the kernel is the variant's own."""
+        return self.pieces == 1 and self.h.short == self.w.short == 0
+
+    @property
+    def pieces(self) -> int:
+        return self.h.pieces * self.w.pieces
+
+    @property
+    def multiplications(self) -> int:
+        """For a tile and a pair of channels."""
+        return (self.variant.alpha_h * self.h.pieces - self.h.short) * (self.variant.alpha_w * self.w.pieces - self.w.short)
+
+    def tiles(self, height: int, width: int) -> tuple[int, int]:
+        """Tiles of an output of that size, whole phases of them."""
+        h, w, v = self.h, self.w, self.variant
+        return -(-height // (v.out_h * h.phases)) * h.phases, -(-width // (v.out_w * w.phases)) * w.phases
+
+
+def _variants(spec: ConvSpec) -> tuple[_Variant, ...]:
+    """The variants that can make up such kernels with such strides."""
+    kernel, strides = spec.kernel[1:], spec.stride[1:]
+    if strides == (1, 1) and (kernel, spec.precision) in _VARIANTS:
+        return _VARIANTS[kernel, spec.precision]
+    if spec.precision != "default" or any(stride > max(1, extent - 1) for extent, stride in zip(kernel, strides)):
+        return ()
+    taps = [1 if extent == 1 else 3 if stride == 1 and extent > 2 else -(-extent // stride) for extent, stride in zip(kernel, strides)]
+    most = max(taps)
+    if most not in (2, 3):
+        return ()
+    (out_h, taps_h), (out_w, taps_w) = ((1, 1) if n == 1 else (4, most) for n in taps)
+    return (_Variant(out_h, taps_h, out_w, taps_w),)
+
 
 @lru_cache(maxsize=1024)
-def _variant(spec: ConvSpec, direction: str) -> _Variant:
+def _way(spec: ConvSpec, direction: str) -> _Way | None:
     """The variant that takes least. F(2x2, 3x3) multiplies more and has 16 numbers for each kernel instead of 36: 512 channels at 7x7
     take 0.6 ms with weights at hand, by F(4x4, 3x3) 1.2. For the gradient of the weights it is hardly ever faster.
     """
-    variants = _VARIANTS[_kernel_size(spec), spec.precision][: 1 if direction == "grad_weight" else None]
-    return min(variants, key=lambda variant: _nanoseconds(spec, direction, variant))
-
-
-def _kernel_size(spec: ConvSpec) -> tuple[int, int]:
-    return spec.kernel[1], spec.kernel[2]
+    (_, r, s), (_, *strides), (_, *dilations) = spec.kernel, spec.stride, spec.dilation
+    ways = [
+        _Way(variant, _axis(r, strides[0], dilations[0], variant.taps_h), _axis(s, strides[1], dilations[1], variant.taps_w)) for variant in _variants(spec)
+    ]
+    return min(ways[: 1 if direction == "grad_weight" else None], key=lambda way: _nanoseconds(spec, direction, way), default=None)
 
 
 # Scratch: with all of it in L2 the fused order runs best; transformed weights beyond _SHARED go panel by panel.
@@ -655,7 +858,7 @@ _FUSED_BYTES = 1 << 20
 _SHARED_WEIGHTS_BYTES = 4 << 20
 _TILES_BYTES = 8 << 20
 _ROW_BYTES = 8 << 20
-# Input channels of a panel that are transformed at a time, 0.6 MB of weights: 512 channels at 7x7 take 2.15 ms, 2.25 by 64 or 192.
+# Input channels (of all pieces) of a panel that are transformed at a time, 0.6 MB of weights: 512 channels at 7x7 take 2.15 ms, 2.25 by 64 or 192.
 _C_CHUNK = 128
 
 
@@ -664,53 +867,71 @@ def _skewed(n: int, count: int) -> int:
 
 
 class _Geometry:
-    """Sizes of one convolution by one variant."""
+    """Sizes of one convolution."""
 
-    def __init__(self, spec: ConvSpec, variant: _Variant, images: int, source: Side, target: Side, height: int, width: int) -> None:
-        self.variant = variant
+    def __init__(self, spec: ConvSpec, way: _Way, images: int, source: Side, target: Side, height: int, width: int) -> None:
+        self.way, self.variant = way, way.variant
         self.lanes = LANES[spec.dtype]
         self.width = panel_width(spec.dtype)
         self.itemsize = spec.itemsize
-        self.points = variant.alpha_h * variant.alpha_w
+        self.points = self.variant.alpha_h * self.variant.alpha_w
         self.ins, self.outs = source.channels, target.channels
-        self.th, self.tiles = -(-height // variant.out_h), -(-width // variant.out_w)
+        self.depth = self.ins * way.pieces
+        # Channels whose pieces stand together.
+        self.together = max(self.lanes, _C_CHUNK // way.pieces // self.lanes * self.lanes)
+        self.th, self.tiles = way.tiles(height, width)
         self.total = images * self.th
-        self.weights_count = self.points * _skewed(up(self.outs, self.width) * self.ins, self.lanes)
-        # The stages' own scratch, for the tallest strip of tile rows in one image.
-        self._columns = max(source.dims[6], self.tiles * variant.out_w) + variant.alpha_w
+        self.weights_count = self.points * _skewed(up(self.outs, self.width) * self.depth, self.lanes)
+        self.kernel = spec.kernel[1:]
+        self.cut = (*self.kernel, way.h.pieces, way.w.pieces, way.h.piece, way.w.piece, way.h.tap, way.w.tap)
+        self.pieces = (way.h.pieces, way.w.pieces, way.h.short, way.w.short)
+        self.grid = (way.h.phases, way.w.phases, way.h.apart, way.w.apart, way.h.pieces, way.w.pieces, way.h.ahead, way.w.ahead)
+        self._source, self._target = source.dims[5:7], target.dims[5:7]
 
     def stage_space(self, rows: int) -> int:
-        v = self.variant
-        strip = (min(rows, self.th) * v.out_h + v.alpha_h) * self._columns + 2 * self.lanes
-        return (strip + v.alpha_h * self._columns + 2 * v.alpha_h * v.alpha_w + 2 * self.lanes) * self.lanes
+        """The stages' own scratch, for so many rows of tiles."""
+        v, (_, h, w) = self.variant, self.way
+        high, wide = ((n - 1) // axis.phases + 2 for n, axis in ((min(rows, self.th), h), (self.tiles, w)))  # tiles of a phase, and a part more
+        high, columns = (
+            n * out * axis.apart + alpha * axis.apart + axis.pieces * axis.ahead
+            for n, out, alpha, axis in ((high, v.out_h, v.alpha_h, h), (wide, v.out_w, v.alpha_w, w))
+        )
+        strip = max(min(high, self._source[0]) * self._source[1], up(rows, h.phases) * v.out_h * self._target[1])
+        return (strip + v.alpha_h * columns + 2 * v.alpha_h * v.alpha_w + 4 * self.lanes) * self.lanes
 
     def weights_space(self) -> int:
         v = self.variant
-        return (v.alpha_h * v.taps_w + self.lanes * v.taps_h * v.taps_w) * self.lanes
+        return (v.alpha_h * v.taps_w + v.taps_h * v.taps_w + self.lanes * (prod(self.kernel) + 1)) * self.lanes
 
     def fused_space(self, rows: int) -> int:
         t = rows * self.tiles
-        products = self.points * sum(_skewed(t * up(channels, self.lanes), self.lanes) for channels in (self.ins, self.outs))
+        products = self.points * sum(_skewed(t * up(channels, self.lanes), self.lanes) for channels in (self.depth, self.outs))
         return up(products + self.stage_space(rows), 16)
 
     def fused_rows(self, threads: int) -> int:
         """Rows of tiles a block: about 56 tiles, less where L2 or the number of threads asks for it."""
-        per_tile = self.points * (up(self.ins, self.lanes) + up(self.outs, self.lanes)) * self.itemsize
+        per_tile = self.points * (up(self.depth, self.lanes) + up(self.outs, self.lanes)) * self.itemsize
         tiles = max(8, min(56, _FUSED_BYTES // per_tile))
         rows = max(1, tiles // self.tiles)
-        return max(1, min(rows, -(-self.total // (2 * threads)) if threads > 1 else rows))
+        return self._whole(min(rows, -(-self.total // (2 * threads)) if threads > 1 else rows))
+
+    def _whole(self, rows: int) -> int:
+        """Rows of all phases."""
+        phases = self.way.h.phases
+        return max(phases, rows // phases * phases)
 
     def tiles_chunk(self) -> int:
         """Rows of tiles transformed at once in the order by panels."""
-        per_row = self.points * self.tiles * up(self.ins, self.lanes) * self.itemsize
-        return max(1, min(self.total, _TILES_BYTES // per_row))
+        per_row = self.points * self.tiles * up(self.depth, self.lanes) * self.itemsize
+        return self._whole(min(self.total, _TILES_BYTES // per_row))
 
     def tiles_space(self, chunk: int, channels: int) -> int:
         """Elements of so many rows of transformed tiles."""
         return self.points * _skewed(chunk * self.tiles * channels, self.lanes)
 
     def panel_space(self, chunk: int) -> int:
-        panel = self.points * (_skewed(chunk * self.tiles * self.width, self.lanes) + _skewed(_C_CHUNK * self.width, self.lanes))
+        weights = _skewed(self.together * self.way.pieces * self.width, self.lanes)
+        panel = self.points * (_skewed(chunk * self.tiles * self.width, self.lanes) + weights)
         return up(panel + max(self.stage_space(chunk), self.weights_space()), 16)
 
 
@@ -719,13 +940,14 @@ class _Convolution:
 
     def __init__(self, spec: ConvSpec, direction: str, activation: int) -> None:
         self.spec, self.direction, self.code = spec, direction, activation
-        variant = _variant(spec, direction)
-        self.launch = _launchers(variant)
-        _, r, s = spec.kernel
+        way = _way(spec, direction)
+        assert way is not None
+        self.launch = _launchers(way.variant, way.whole)
+        reach_h, reach_w = ((n - 1) * dilation for n, dilation in zip(spec.kernel[1:], spec.dilation[1:]))
         (_, (top, _), (left, _)) = spec.padding
         x, y = side(spec, spec.size, spec.channels), side(spec, spec.out_size, spec.out_channels)
         per_group = spec.channels // spec.groups
-        taps = r * s
+        taps = prod(spec.kernel)
         self.activation = activation_entry(activation, spec.dtype)
         self.groups, self.dtype = spec.groups, spec.dtype
         self.w_group = spec.out_channels // spec.groups * per_group * taps
@@ -735,12 +957,12 @@ class _Convolution:
             self.k_stride, self.c_stride = per_group * taps, taps
         else:
             self.source, self.target, self.turn = y, x, True
-            self.pads = (r - 1 - top, s - 1 - left)
+            self.pads = (reach_h - top, reach_w - left)
             self.k_stride, self.c_stride = taps, per_group * taps
         height, width = self.target.dims[5], self.target.dims[6]
-        self.geometry = _Geometry(spec, variant, spec.batch * self.source.dims[0], self.source, self.target, height, width)
+        self.geometry = _Geometry(spec, way, spec.batch * self.source.dims[0], self.source, self.target, height, width)
         self.work_ns = spec.flops / 400 * (spec.itemsize / 4)
-        self.format = ("winograd", variant.name, spec.dtype, direction, spec.groups, spec.weight_shape)
+        self.format = ("winograd", way.variant.name, spec.dtype, direction, spec.groups, spec.weight_shape, self.geometry.cut)
 
     def plan(self) -> Plan:
         return Plan(self.run, self.transform, self.format)
@@ -757,11 +979,14 @@ class _Convolution:
         if self.fused(threads):
             return g.itemsize * (g.weights_count + threads * g.fused_space(g.fused_rows(threads)))
         chunk = g.tiles_chunk()
-        return g.itemsize * (g.tiles_space(chunk, up(g.ins, g.lanes)) + threads * g.panel_space(chunk))
+        return g.itemsize * (g.tiles_space(chunk, up(g.depth, g.lanes)) + threads * g.panel_space(chunk))
 
     def _transform(self, threads: int, w: np.ndarray, group: int, u: np.ndarray, space: np.ndarray) -> None:
         g = self.geometry
-        self.launch.weights(threads, w, group * self.w_group, self.k_stride, self.c_stride, self.turn, g.outs, g.ins, 16, u, space, g.weights_space())
+        self.launch.weights(
+            threads, w, group * self.w_group, self.k_stride, self.c_stride, self.turn, g.cut, g.outs, g.ins, g.together,
+            16 if g.way.pieces == 1 else g.together, u, space, g.weights_space(),
+        )  # fmt: skip
 
     def transform(self, w: np.ndarray) -> np.ndarray:
         """All transformed weights, a row for each group."""
@@ -782,7 +1007,7 @@ class _Convolution:
         threads = _threads.threads_for(self.work_ns)
         fused = self.fused(threads)
         rows, chunk = g.fused_rows(threads), g.tiles_chunk()
-        tiles_count = 0 if fused else g.tiles_space(chunk, up(g.ins, g.lanes))
+        tiles_count = 0 if fused else g.tiles_space(chunk, up(g.depth, g.lanes))
         each = g.fused_space(rows) if fused else max(g.panel_space(chunk), g.stage_space(rows))
         weights_count = g.weights_count if fused and prepared is None else 0
         memory = scratch(weights_count + tiles_count + threads * max(each, g.weights_space()), self.dtype)
@@ -794,13 +1019,14 @@ class _Convolution:
                 if prepared is None:
                     self._transform(threads, w, group, u, space)
                 self.launch.fused(
-                    threads, rows, g.total, g.th, g.tiles, *self.pads, self.source.dims, self.target.dims, x, x0, ready,
+                    threads, rows, g.total, g.th, g.tiles, *self.pads, g.grid, g.pieces, g.together, self.source.dims, self.target.dims, x, x0, ready,
                     y, y0, bias, group * g.outs, self.activation, flags, space, each,
                 )  # fmt: skip
             else:
                 self.launch.panels(
-                    threads, rows, chunk, g.total, g.th, g.tiles, *self.pads, self.source.dims, self.target.dims, x, x0, v, w, group * self.w_group,
-                    self.k_stride, self.c_stride, self.turn, _C_CHUNK, ready, y, y0, bias, group * g.outs, self.activation, flags, space, each,
+                    threads, rows, chunk, g.total, g.th, g.tiles, *self.pads, g.grid, g.pieces, self.source.dims, self.target.dims, x, x0, v, w,
+                    group * self.w_group, self.k_stride, self.c_stride, self.turn, g.cut, g.together, ready,
+                    y, y0, bias, group * g.outs, self.activation, flags, space, each,
                 )  # fmt: skip
         if flags[0]:
             # Something is infinite or not a number, and the transforms have spread it over whole tiles.
@@ -811,15 +1037,18 @@ class _KernelGradient:
     """The gradient with respect to the weights."""
 
     def __init__(self, spec: ConvSpec) -> None:
-        variant = _variant(spec, "grad_weight")
-        self.spec, self.launch = spec, _launchers(variant).gradient
+        way = _way(spec, "grad_weight")
+        assert way is not None
+        self.spec, self.launch = spec, _launchers(way.variant, way.whole).gradient
         x, y = side(spec, spec.size, spec.channels), side(spec, spec.out_size, spec.out_channels)
         self.x, self.y, self.groups, self.dtype = x, y, spec.groups, spec.dtype
         self.pads = (spec.padding[1][0], spec.padding[2][0])
         self.w_group = spec.weight_shape[0] // spec.groups * prod(spec.weight_shape[1:])
-        g = self.geometry = _Geometry(spec, variant, spec.batch * x.dims[0], x, y, spec.out_size[1], spec.out_size[2])
+        g = self.geometry = _Geometry(spec, way, spec.batch * x.dims[0], x, y, spec.out_size[1], spec.out_size[2])
         self.work_ns = spec.flops / 300 * (spec.itemsize / 4)
-        self.ins_up, self.outs_up = up(g.ins, g.width), up(g.outs, g.lanes)
+        # dy is cut without pieces, but in the same phases.
+        self.dy_grid = (way.h.phases, way.w.phases, way.h.phases, way.w.phases, 1, 1, 0, 0)
+        self.ins_up, self.outs_up = up(g.depth, g.width), up(g.outs, g.lanes)
         per_row = g.points * g.tiles * (self.ins_up + self.outs_up) * g.itemsize
         # Fixed by the shape alone: it decides in which order the tiles are added.
         self.chunk = max(1, min(g.total, _TILES_BYTES // per_row))
@@ -828,7 +1057,7 @@ class _KernelGradient:
         """Output and input channels of a task: its products (points x k_rows x c_cols) should stay in L2."""
         g = self.geometry
         k_rows, c_cols = min(g.outs, 32 // MR * MR), min(self.ins_up, 4 * g.width)
-        while threads > 1 and -(-g.outs // k_rows) * -(-g.ins // c_cols) < 2 * threads:
+        while threads > 1 and -(-g.outs // k_rows) * -(-g.depth // c_cols) < 2 * threads:
             if c_cols > g.width:
                 c_cols = up(c_cols // 2, g.width)
             elif k_rows > MR:
@@ -865,60 +1094,72 @@ class _KernelGradient:
         right, left, space = memory[:split], memory[split:used], memory[used:]
         for group in range(self.groups):
             self.launch(
-                threads, self._rows(threads), self.chunk, g.total, g.th, g.tiles, *self.pads, self.x.dims, self.y.dims,
+                threads, self._rows(threads), self.chunk, g.total, g.th, g.tiles, *self.pads, g.grid, self.dy_grid, g.cut, self.x.dims, self.y.dims,
                 x, group * self.x.group, dy, group * self.y.group, k_rows, c_cols, dw, group * self.w_group, right, left, flags, space, each,
             )  # fmt: skip
         if flags[0]:
             implicit.STRATEGY.grad_weight(self.spec)(*arguments)
 
 
-def _row_bytes(spec: ConvSpec, direction: str) -> int:
-    """Memory of the shortest piece of work, one row of tiles: before and after the products."""
-    variant = _variant(spec, direction)
+def _row_bytes(spec: ConvSpec, direction: str, way: _Way) -> int:
+    """Memory of the shortest piece of work, one row of tiles of each phase: before and after the products."""
     width = spec.size[2] if direction == "grad_input" else spec.out_size[2]
-    channels = sum(up(n // spec.groups, panel_width(spec.dtype)) for n in (spec.channels, spec.out_channels))
-    return variant.alpha_h * variant.alpha_w * -(-width // variant.out_w) * channels * spec.itemsize
+    ins, outs = spec.channels, spec.out_channels
+    if direction == "grad_input":
+        ins, outs = outs, ins
+    channels = up(ins // spec.groups * way.pieces, panel_width(spec.dtype)) + up(outs // spec.groups, panel_width(spec.dtype))
+    return way.variant.alpha_h * way.variant.alpha_w * way.h.phases * way.tiles(1, width)[1] * channels * spec.itemsize
 
 
 def _accepts(spec: ConvSpec, direction: str) -> str | None:
     if spec.kernel[0] != 1 or spec.stride[0] != 1 or spec.padding[0] != (0, 0):
         return "the kernel must be flat in depth"
-    if spec.stride != (1, 1, 1):
-        return "the stride must be 1"
-    if spec.dilation != (1, 1, 1):
-        return "the dilation must be 1"
-    known = (_kernel_size(spec), spec.precision) in _VARIANTS
-    if known and _row_bytes(spec, direction) > _ROW_BYTES:
-        return f"a row of transformed tiles must fit {_ROW_BYTES >> 20} MB"
-    if not known:
+    strided = spec.stride != (1, 1, 1)
+    if strided and spec.dilation != (1, 1, 1):
+        return "the stride or the dilation must be 1"
+    if strided and direction == "grad_input":
+        return "the stride must be 1 for the gradient with respect to the input"
+    way = _way(spec, direction)
+    if way is None:
+        if spec.precision == "default":
+            return "the kernel must have 2 or 3 taps, more where the stride is 1, along an axis and 1 or so many along the other"
         kernels = ", ".join(f"{r}x{s}" for (r, s), precision in _VARIANTS if precision == spec.precision)
-        return f"the kernel must be one of {kernels} at precision {spec.precision!r}"
+        return f"the kernel must be one of {kernels}, with stride 1, at precision {spec.precision!r}"
+    if way.pieces > _MOST_PIECES:
+        return f"the kernel must be made of at most {_MOST_PIECES} pieces"
+    lanes = LANES[spec.dtype]
+    if way.pieces > 1 and (spec.out_channels if direction == "grad_input" else spec.channels) // spec.groups % lanes:
+        return f"the kernel must be in one piece, or the channels of a group a multiple of {lanes}"
+    if _row_bytes(spec, direction, way) > _ROW_BYTES:
+        return f"a row of transformed tiles must fit {_ROW_BYTES >> 20} MB"
     return None
 
 
-def _nanoseconds(spec: ConvSpec, direction: str, variant: _Variant) -> float:
+def _nanoseconds(spec: ConvSpec, direction: str, way: _Way) -> float:
     """Time of one group and one thread, fitted to one core: the products, the transforms of tiles, those of kernels."""
     count = LANES[spec.dtype]
-    height, width = spec.size[1:] if direction == "grad_input" else spec.out_size[1:]
-    tiles = spec.batch * spec.out_size[0] * -(-height // variant.out_h) * -(-width // variant.out_w)
-    points = variant.alpha_h * variant.alpha_w
+    tiles = spec.batch * spec.out_size[0] * prod(way.tiles(*(spec.size[1:] if direction == "grad_input" else spec.out_size[1:])))
+    points = way.variant.alpha_h * way.variant.alpha_w
     c, k = spec.channels // spec.groups, spec.out_channels // spec.groups
     ins, outs = (k, c) if direction == "grad_input" else (c, k)
     # A vector that is not full takes masked loads and stores, one for each lane.
-    vectors = sum(n // count + (2.5 if n % count else 0) for n in (c, k))
-    kernels = 16 * c * up(k, count) / count if direction == "grad_weight" else 6 * ins * up(outs, count) / count
-    kernels *= max(1, prod(spec.kernel) / 9)
+    vectors = sum(n // count * pieces + (2.5 if n % count else 0) for n, pieces in ((ins, way.pieces), (outs, 1)))
+    kernels = (16 * c * up(k, count) if direction == "grad_weight" else 6 * ins * up(outs, count)) * way.pieces / count
+    kernels *= max(1, way.variant.taps_h * way.variant.taps_w / 9)
     if min(c, k) < 5:
         vectors += 6.0  # of a handful of channels, lane by lane, a tile's place costs more than its transform
     # The transforms of the weight gradient go through memory, all tiles of them.
     transforms = (12 if direction == "grad_weight" else 6) * tiles * vectors
     # Fewer tiles than a register tile has rows leave it half used.
-    product = 1.3 * max(tiles, 5) * ins * up(outs, count) / count / FMAS_PER_CYCLE
-    return float(points * (product + transforms + kernels) / CYCLES_PER_NS)
+    multiplications = points * way.pieces if direction == "grad_weight" else way.multiplications
+    product = 1.3 * multiplications * max(tiles, 5) * ins * up(outs, count) / count / FMAS_PER_CYCLE
+    return float((product + points * (transforms + kernels)) / CYCLES_PER_NS)
 
 
 def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
-    return spec.groups * (_nanoseconds(spec, direction, _variant(spec, direction)) / threads + 6_000)
+    way = _way(spec, direction)
+    assert way is not None
+    return spec.groups * (_nanoseconds(spec, direction, way) / threads + 6_000)
 
 
 def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
