@@ -921,9 +921,9 @@ class _Geometry:
         return max(phases, rows // phases * phases)
 
     def tiles_chunk(self) -> int:
-        """Rows of tiles transformed at once in the order by panels."""
-        per_row = self.points * self.tiles * up(self.depth, self.lanes) * self.itemsize
-        return self._whole(min(self.total, _TILES_BYTES // per_row))
+        """Rows of tiles transformed at once in the order by panels, each of which multiplies them all."""
+        per_row, products = (self.points * self.tiles * n * self.itemsize for n in (up(self.depth, self.lanes), self.width))
+        return self._whole(min(self.total, _TILES_BYTES // per_row, _TILES_BYTES * 3 // 2 // (per_row + products)))
 
     def tiles_space(self, chunk: int, channels: int) -> int:
         """Elements of so many rows of transformed tiles."""
