@@ -136,8 +136,11 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
         # Pixels become rows on the way into panels, by vectors where the channels fill them, else one by one.
         c = p.c
         product += spec.batch * spec.groups * prod(spec.size) * up(c, width) * (1.7 if c % lanes_ else 0.2)
-    else:
+    elif direction == "grad_input":
         product *= up(cols, width) / cols
+    else:
+        # Panels may end with half of one, and few last columns are summed up one by one: 7x7 pixels take little more than 48.
+        product *= (cols if cols % lanes_ <= lanes_ // 4 else up(cols, lanes_)) / cols
     return product / CYCLES_PER_NS / threads + 6_500 * spec.groups
 
 
