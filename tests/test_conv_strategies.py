@@ -147,6 +147,7 @@ def kinds() -> list[dict[str, Any]]:
         conv2d((2, 7, 29, 27), (5, 7, 3, 3), padding=(1, 4), dilation=(3, 4)),
         conv2d((2, 16, 29, 27), (16, 16, 5, 4), padding=(1, 4), dilation=(2, 3)),
         conv2d((1, 5, 9, 11), (7, 5, 2, 2), padding=1),
+        conv2d((1, 14, 24, 24), (38, 7, 3, 3), padding=(13, 4), groups=2, dilation=(4, 1)),
         # Channels that fill vectors, the last of them in part, and more than are done at a time.
         conv2d((2, 133, 5, 11), (133, 1, 3, 3), padding=1, groups=133),
         conv2d((1, 133, 8, 21), (133, 1, 3, 3), padding=(3, 1), groups=133, stride=2, bias=False),

@@ -179,27 +179,34 @@ def _softmax_short_rows(x, axis, scale, logarithm, spread, e, y):
     number, size, L = x.dtype.type, x.size, lanes(x)
     whole = axis // L * L
     spread, e = spread[:size], e[:size]
-    for start in range(0, size, axis):
-        fill_row(_row_max(x, start, axis, scale), spread, start, axis)
     if logarithm:
+        for start in range(0, size, axis):
+            factor, shift, last = splat(x, scale), splat(x, _row_max(x, start, axis, scale)), start + axis - L
+            if axis >= L:
+                for i in range(start, last, L):
+                    store(spread, i, load(x, i) * factor - shift)
+                store(spread, last, load(x, last) * factor - shift)
+            else:
+                store_part(spread, start, load_part(x, start, axis) * factor - shift, axis)
         for i in range(size):
-            e[i] = exp_plain(scale * x[i] - spread[i])
-        rows, factor = size // axis, splat(x, scale)
+            e[i] = exp_plain(spread[i])
+        rows = size // axis
         for row in range(rows):
             e[row] = _row_sum(e, row * axis, axis)  # over a row that has been read
         for row in range(rows):
             e[row] = log(e[row])
         for row in range(rows):
-            start = row * axis
-            shift, less = broadcast(spread, start), broadcast(e, row)
-            for i in range(start, start + whole, L):
-                store(y, i, (load(x, i) * factor - shift) - less)
+            start, less = row * axis, broadcast(e, row)
             last = start + axis - L
             if axis >= L:  # the last vector overlaps the one before it: a masked store would take 20 ns
-                store(y, last, (load(x, last) * factor - shift) - less)
+                for i in range(start, last, L):
+                    store(y, i, load(spread, i) - less)
+                store(y, last, load(spread, last) - less)
             else:
-                store_part(y, start, (load_part(x, start, axis) * factor - shift) - less, axis)
+                store_part(y, start, load_part(spread, start, axis) - less, axis)
     else:
+        for start in range(0, size, axis):
+            fill_row(_row_max(x, start, axis, scale), spread, start, axis)
         for i in range(size):
             y[i] = exp_plain(scale * x[i] - spread[i])
         for start in range(0, size, axis):

@@ -896,7 +896,8 @@ class _Geometry:
             n * out * axis.apart + alpha * axis.apart + axis.pieces * axis.ahead
             for n, out, alpha, axis in ((high, v.out_h, v.alpha_h, h), (wide, v.out_w, v.alpha_w, w))
         )
-        strip = max(min(high, self._source[0]) * self._source[1], up(rows, h.phases) * v.out_h * self._target[1])
+        # Rows of an image that are read, or of whole tiles that are written.
+        strip = max(*(min(high, height) * width for height, width in (self._source, self._target)), up(rows, h.phases) * v.out_h * self._target[1])
         return (strip + v.alpha_h * columns + 2 * v.alpha_h * v.alpha_w + 4 * self.lanes) * self.lanes
 
     def weights_space(self) -> int:
@@ -1122,7 +1123,7 @@ def _accepts(spec: ConvSpec, direction: str) -> str | None:
     way = _way(spec, direction)
     if way is None:
         if spec.precision == "default":
-            return "the kernel must have 2 or 3 taps, more where the stride is 1, along an axis and 1 or so many along the other"
+            return "the kernel must be larger than the stride, and at most three times as large where that is not 1; or 1 without a stride, along one axis"
         kernels = ", ".join(f"{r}x{s}" for (r, s), precision in _VARIANTS if precision == spec.precision)
         return f"the kernel must be one of {kernels}, with stride 1, at precision {spec.precision!r}"
     if way.pieces > _MOST_PIECES:
