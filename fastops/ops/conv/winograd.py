@@ -168,18 +168,15 @@ def _tiles_stage(name: str, rows: Matrix, cols: Matrix, step_h: int, step_w: int
             while i < pixels:
                 store_tile(space, strip + i * count, count, transpose(load_square_part(x, source + i, c_stride, some, pixels - i)))
                 i += count
-            # The last block may have written past the strip: what follows is laid out behind it.
-            after = strip + (pixels + count) * count
         else:
             for i in range(pixels):
                 if some == count:
                     store(space, strip + i * count, load(x, source + i * p_stride))
                 else:
                     store(space, strip + i * count, load_part(x, source + i * p_stride, some))
-            after = strip + pixels * count
         # 2. For each row of tiles and each piece, the transform down the columns, then along the rows.
         columns = (tiles - 1) // phases_w * next_w + (tiles - 1) % phases_w + reach_w + (pieces_w - 1) * ahead_w
-        edge = after
+        edge = strip + (pixels + count) * count  # the last pixels may have been written with up to a vector of others
         half = edge + in_h * count
         zero = splat(space, x.dtype.type(0))
         group = c0 // chunk * chunk
@@ -209,14 +206,11 @@ def _tiles_stage(name: str, rows: Matrix, cols: Matrix, step_h: int, step_w: int
                 for piece_w in range(pieces_w):
                     channel = place + (piece_h * pieces_w + piece_w) * apart
                     to = v0 + (row - row0) * tiles * t_stride + channel + channel // t_stride * t_stride * (t_count - 1)
-                    for i in range(out_h):
-                        begin, phase = half + (i * columns + piece_w * ahead_w) * count, 0
-                        for tile in range(tiles):
-                            u = load_tile(space, begin, apart_w * count, in_w)
+                    for tile in range(tiles):
+                        begin = half + (tile // phases_w * next_w + tile % phases_w + piece_w * ahead_w) * count
+                        for i in range(out_h):
+                            u = load_tile(space, begin + i * columns * count, apart_w * count, in_w)
                             store_tile(v, to + tile * t_stride + i * len_w * e_stride, e_stride, map_w(u))
-                            begin, phase = begin + count, phase + 1
-                            if phase == phases_w:
-                                begin, phase = begin + (next_w - phases_w) * count, 0
 
     len_w = len(cols)
     return stage
@@ -251,8 +245,8 @@ def _image_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
             shift = load_part(bias, bias0 + k0, some)
         for row in range(row0, row1):
             top = (row - row0) // phases_h * phases_h * out_h + row % phases_h
-            left, phase = 0, 0
             for tile in range(tiles):
+                left = tile // phases_w * out_w * phases_w + tile % phases_w
                 source = m0 + ((row - row0) * tiles + tile) * t_stride
                 for i in range(alpha_h):
                     u = load_tile(m, source + i * alpha_w * e_stride, e_stride, alpha_w)
@@ -264,9 +258,6 @@ def _image_stage(name: str, rows: Matrix, cols: Matrix) -> Any:
                     t = tile_add(map_h(load_tile(space, half + j * count, out_w * count, alpha_h)), shift)
                     poison = tile_dot(poison, t, zero)
                     store_tile(space, strip + (top * width + col) * count, phases_h * width * count, t)
-                left, phase = left + 1, phase + 1
-                if phase == phases_w:
-                    left, phase = left + (out_w - 1) * phases_w, 0
         flag_if_not_zero(space, half, poison, some, flags)
         pixels = (min(height, row1 * out_h) - row0 * out_h) * width
         to = base + k0 * k_stride + row0 * out_h * width * p_stride
@@ -441,35 +432,40 @@ def _tiles_block(stage: Any, name: str) -> Any:
     return tiles_block
 
 
-def _work(name: str, alpha_h: int, alpha_w: int, to_tiles: Any, to_image: Any, to_weights: Any) -> Any:
-    """The blocks of a convolution by one variant; see the module's docstring for the two orders of work."""
-    tiles_of = _tiles_of(to_tiles)
-    count_e = alpha_h * alpha_w
+def _product_of_pieces(alpha_h: int, alpha_w: int) -> Any:
+    """The products of one point."""
 
     @function
     def product(e, t, cols, ins, chunk, pieces, a, a0, a_row, b, b0, b_row, b_panel, c, c0, c_row, accumulate):
-        """The products of one point: all pieces of ins channels, but for those that are 0 there."""
+        """The products of one point: all pieces of ins channels, but for those that are 0 there.
+
+        What stands together is multiplied at once: all, some rows of the pieces of a chunk, or some pieces of a row.
+        """
         pieces_h, pieces_w, short_h, short_w = pieces
         high = pieces_h - (short_h if e // alpha_w == alpha_h - 1 else 0)
         wide = pieces_w - (short_w if e % alpha_w == alpha_w - 1 else 0)
-        if high * wide == 0 and not accumulate:
-            zero = splat(c, c.dtype.type(0))
-            for i in range(t):
-                for j in range(0, cols, lanes(c)):
-                    store(c, c0 + i * c_row + j, zero)
-        if high == pieces_h and wide == pieces_w:
+        if high * wide == pieces_h * pieces_w:
             chunk = ins
-        # What stands together is multiplied at once: all, the pieces of a row, or those of some rows.
-        runs = 1 if wide == pieces_w else high
-        at = 0
-        for first in range(0, ins if high * wide > 0 else 0, chunk):
+        rows = 1 if wide == pieces_w else high
+        for run in range((ins + chunk - 1) // chunk * rows):
+            first = run // rows * chunk
             some = min(chunk, ins - first)
-            for run in range(runs):
-                depth = some * (wide if runs > 1 else wide * high)
-                begin = at + run * pieces_w * some
-                block_product(t, cols, depth, a, a0 + begin, a_row, 1, b, b0 + begin * b_row, b_row, b_panel, c, c0, c_row, accumulate)
-                accumulate = True
-            at += pieces_h * pieces_w * some
+            at = (first * pieces_h + run % rows * some) * pieces_w
+            depth = some * wide * (high // rows)
+            block_product(t, cols, depth, a, a0 + at, a_row, 1, b, b0 + at * b_row, b_row, b_panel, c, c0, c_row, accumulate or run > 0)
+
+    return product
+
+
+@function
+def _product_of_whole(e, t, cols, ins, chunk, pieces, a, a0, a_row, b, b0, b_row, b_panel, c, c0, c_row, accumulate):
+    """As what ``_product_of_pieces`` makes, of kernels that are one piece; every call would compile the other for 0.15 s."""
+    block_product(t, cols, ins, a, a0, a_row, 1, b, b0, b_row, b_panel, c, c0, c_row, accumulate)
+
+
+def _work(name: str, count_e: int, to_tiles: Any, product: Any, to_image: Any, to_weights: Any) -> Any:
+    """The blocks of a convolution by one variant; see the module's docstring for the two orders of work."""
+    tiles_of = _tiles_of(to_tiles)
 
     @function
     def image_of(g0, g1, th, tiles, phases_h, phases_w, m, m0, e_stride, t_stride, target, y, y0, k0, bias, bias0, activation, flags, space, s0):
@@ -663,25 +659,35 @@ def _launchers(variant: _Variant, whole: bool) -> _Launchers:
     name = variant.name if whole else f"{variant.name}_in_pieces"
     (at_h, g_h, bt_h), (at_w, g_w, bt_w) = matrices(variant.out_h, variant.taps_h), matrices(variant.out_w, variant.taps_w)
     points = variant.alpha_h * variant.alpha_w
+    product = _product_of_whole if whole else _product_of_pieces(variant.alpha_h, variant.alpha_w)
     to_tiles = _tiles_stage(f"_{name}_to_tiles", bt_h, bt_w, variant.out_h, variant.out_w)
     to_image = _image_stage(f"_{name}_to_image", at_h, at_w)
     to_weights = _weights_stage(f"_{name}_to_weights", g_h, g_w, whole)
     gradient_tiles = _tiles_stage(f"_{name}_gradient_tiles", _turned(at_h), _turned(at_w), variant.out_h, variant.out_w)
     to_kernel = _kernel_gradient_stage(f"_{name}_to_kernel", _turned(g_h), _turned(g_w), whole)
-    weights_block, fused_block, panel_block = _work(name, variant.alpha_h, variant.alpha_w, to_tiles, to_image, to_weights)
+    weights_block, fused_block, panel_block = _work(name, points, to_tiles, product, to_image, to_weights)
     kernel_block = _gradient_work(name, points, to_kernel)
     tiles_block = _tiles_block(to_tiles, f"_{name}_tiles_block")
     dy_block = _tiles_block(gradient_tiles, f"_{name}_dy_block")
 
-    @launcher(name=f"_{name}_weights")
-    def weights(threads, w, w0, k_stride, c_stride, turn, cut, outs, ins, chunk, c_chunk, u, space, each):
+    @function
+    def transform(threads, w, w0, k_stride, c_stride, turn, cut, outs, ins, chunk, c_chunk, u, space, each):
         width = NV * lanes(w)
-        panels = (outs + width - 1) // width
-        blocks = panels * ((ins + c_chunk - 1) // c_chunk)
+        blocks = (outs + width - 1) // width * ((ins + c_chunk - 1) // c_chunk)
         parallel(weights_block, blocks, threads, (w, w0, k_stride, c_stride, turn, cut, outs, ins, chunk, c_chunk, u, space, each))
 
+    @launcher(name=f"_{name}_weights")
+    def weights(threads, w, w0, k_stride, c_stride, turn, cut, outs, ins, chunk, c_chunk, u, space, each):
+        transform(threads, w, w0, k_stride, c_stride, turn, cut, outs, ins, chunk, c_chunk, u, space, each)
+
     @launcher(name=f"_{name}_fused")
-    def fused(threads, rows, total, th, tiles, top, left, grid, pieces, chunk, source, target, x, x0, u, y, y0, bias, bias0, activation, flags, space, each):
+    def fused(
+        threads, rows, total, th, tiles, top, left, grid, pieces, chunk, source, target, x, x0, w, w0, k_stride, c_stride, turn, cut, c_chunk, u,
+        y, y0, bias, bias0, activation, flags, space, each,
+    ):  # fmt: skip
+        """w is empty where u has been transformed ahead."""
+        if w.size > 0:
+            transform(threads, w, w0, k_stride, c_stride, turn, cut, target[7], source[7], chunk, c_chunk, u, space, each)
         parallel(
             fused_block,
             (total + rows - 1) // rows,
@@ -775,14 +781,16 @@ class _Axis(NamedTuple):
     """One axis of a convolution as a sum of convolutions F(m, r).
 
     Attributes:
-        pieces: how many; the last ``short`` of them have less than r taps.
-        piece: taps of the whole kernel between the first ones of two pieces.
-        tap: taps of the whole kernel between two of a piece.
+        kernel: taps of the whole kernel.
+        pieces: how many; the last ``short`` of them, never all, have less than r taps.
+        piece: taps of the kernel between the first ones of two pieces.
+        tap: taps of the kernel between two of a piece.
         phases: convolutions whose results lie between one another.
         apart: pixels between two of a tile.
         ahead: pixels between the tiles of two pieces.
     """
 
+    kernel: int
     pieces: int
     short: int
     piece: int
@@ -795,8 +803,8 @@ class _Axis(NamedTuple):
 def _axis(kernel: int, stride: int, dilation: int, taps: int) -> _Axis:
     if stride == 1:
         pieces = -(-kernel // taps)
-        return _Axis(pieces, int(pieces * taps > kernel), taps, 1, dilation, dilation, taps * dilation)
-    return _Axis(stride, stride if -(-kernel // stride) < taps else -kernel % stride, 1, stride, 1, stride, 1)
+        return _Axis(kernel, pieces, int(pieces * taps > kernel > 2), taps, 1, dilation, dilation, taps * dilation)
+    return _Axis(kernel, stride, -kernel % stride if -(-kernel // stride) == taps else 0, 1, stride, 1, stride, 1)
 
 
 class _Way(NamedTuple):
@@ -809,7 +817,7 @@ class _Way(NamedTuple):
     @property
     def whole(self) -> bool:
         """Whether the kernel is the variant's own."""
-        return self.pieces == 1 and self.h.short == self.w.short == 0
+        return self.pieces == 1 and (self.h.kernel, self.w.kernel) == (self.variant.taps_h, self.variant.taps_w)
 
     @property
     def pieces(self) -> int:
@@ -879,6 +887,8 @@ class _Geometry:
         self.depth = self.ins * way.pieces
         # Channels whose pieces stand together.
         self.together = max(self.lanes, _C_CHUNK // way.pieces // self.lanes * self.lanes)
+        # Of a panel, those whose weights a thread transforms at once where all are transformed ahead.
+        self.channels = 16 if way.pieces == 1 else self.together
         self.th, self.tiles = way.tiles(height, width)
         self.total = images * self.th
         self.weights_count = self.points * _skewed(up(self.outs, self.width) * self.depth, self.lanes)
@@ -982,13 +992,6 @@ class _Convolution:
         chunk = g.tiles_chunk()
         return g.itemsize * (g.tiles_space(chunk, up(g.depth, g.lanes)) + threads * g.panel_space(chunk))
 
-    def _transform(self, threads: int, w: np.ndarray, group: int, u: np.ndarray, space: np.ndarray) -> None:
-        g = self.geometry
-        self.launch.weights(
-            threads, w, group * self.w_group, self.k_stride, self.c_stride, self.turn, g.cut, g.outs, g.ins, g.together,
-            16 if g.way.pieces == 1 else g.together, u, space, g.weights_space(),
-        )  # fmt: skip
-
     def transform(self, w: np.ndarray) -> np.ndarray:
         """All transformed weights, a row for each group."""
         g = self.geometry
@@ -997,7 +1000,10 @@ class _Convolution:
         u[...] = 0
         space = empty(threads * g.weights_space(), self.dtype)
         for group in range(self.groups):
-            self._transform(threads, w.reshape(-1), group, u[group], space)
+            self.launch.weights(
+                threads, w.reshape(-1), group * self.w_group, self.k_stride, self.c_stride, self.turn, g.cut, g.outs, g.ins, g.together, g.channels,
+                u[group], space, g.weights_space(),
+            )  # fmt: skip
         return u
 
     def run(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: np.ndarray | None = None) -> None:
@@ -1009,18 +1015,17 @@ class _Convolution:
         fused = self.fused(threads)
         rows, chunk = g.fused_rows(threads), g.tiles_chunk()
         tiles_count = 0 if fused else g.tiles_space(chunk, up(g.depth, g.lanes))
-        each = g.fused_space(rows) if fused else max(g.panel_space(chunk), g.stage_space(rows))
+        each = max(g.weights_space(), g.fused_space(rows) if fused else max(g.panel_space(chunk), g.stage_space(rows)))
         weights_count = g.weights_count if fused and prepared is None else 0
-        memory = scratch(weights_count + tiles_count + threads * max(each, g.weights_space()), self.dtype)
+        memory = scratch(weights_count + tiles_count + threads * each, self.dtype)
         u, v, space = memory[:weights_count], memory[weights_count : weights_count + tiles_count], memory[weights_count + tiles_count :]
         for group in range(self.groups):
             ready = u if prepared is None else prepared[group]
             x0, y0 = group * self.source.group, group * self.target.group
             if fused:
-                if prepared is None:
-                    self._transform(threads, w, group, u, space)
                 self.launch.fused(
-                    threads, rows, g.total, g.th, g.tiles, *self.pads, g.grid, g.pieces, g.together, self.source.dims, self.target.dims, x, x0, ready,
+                    threads, rows, g.total, g.th, g.tiles, *self.pads, g.grid, g.pieces, g.together, self.source.dims, self.target.dims, x, x0,
+                    w if prepared is None else w[:0], group * self.w_group, self.k_stride, self.c_stride, self.turn, g.cut, g.channels, ready,
                     y, y0, bias, group * g.outs, self.activation, flags, space, each,
                 )  # fmt: skip
             else:
