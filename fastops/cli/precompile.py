@@ -32,8 +32,14 @@ _CONVOLUTIONS = (
         for channels, size in ((32, (32, 32)), (256, (2, 8)))
         for kernel in ((3, 3), (5, 5), (7, 7), (1, 3), (3, 1), (1, 5), (5, 1), (1, 7), (7, 1))
     ),
-    # products: strided, grouped, 1x1, small
-    (32, (32, 32), 32, (3, 3), 2, (1, 1), 1),
+    (256, (28, 28), 256, (3, 3), 1, (1, 1), 1),  # where F(4x4, 3x3) takes less than F(2x2, 3x3)
+    # those that are made of pieces of its variants, or have two taps
+    *(
+        (channels, size, channels, kernel, stride, (kernel[0] // 2, kernel[1] // 2), 1)
+        for channels, size in ((32, (32, 32)), (256, (4, 8)))
+        for kernel, stride in (((3, 3), 2), ((1, 3), (1, 2)), ((3, 1), (2, 1)), ((9, 9), 1), ((1, 9), 1), ((9, 1), 1), ((2, 2), 1), ((1, 2), 1), ((2, 1), 1))
+    ),
+    # products: grouped, 1x1, small
     (64, (32, 32), 64, (3, 3), 1, (1, 1), 2),
     (128, (32, 32), 128, (1, 1), 1, (0, 0), 1),
     (128, (32, 32), 128, (1, 1), 2, (0, 0), 1),
