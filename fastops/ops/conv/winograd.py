@@ -834,10 +834,12 @@ class _Way(NamedTuple):
         return -(-height // (v.out_h * h.phases)) * h.phases, -(-width // (v.out_w * w.phases)) * w.phases
 
 
-def _variants(spec: ConvSpec) -> tuple[_Variant, ...]:
+def _variants(spec: ConvSpec, direction: str) -> tuple[_Variant, ...]:
     """The variants that can make up such kernels with such strides."""
     kernel, strides = spec.kernel[1:], spec.stride[1:]
-    if strides == (1, 1) and (kernel, spec.precision) in _VARIANTS:
+    # The weight gradient of F(2x2, 7x7) errs by 1.0e-5, that of nine pieces by 1.0e-6, for 1.04 to 1.3 of the time.
+    better_in_pieces = direction == "grad_weight" and kernel == (7, 7) and spec.channels // spec.groups % LANES[spec.dtype] == 0
+    if strides == (1, 1) and (kernel, spec.precision) in _VARIANTS and not better_in_pieces:
         return _VARIANTS[kernel, spec.precision]
     if spec.precision != "default" or any(stride > max(1, extent - 1) for extent, stride in zip(kernel, strides)):
         return ()
@@ -856,7 +858,8 @@ def _way(spec: ConvSpec, direction: str) -> _Way | None:
     """
     (_, r, s), (_, *strides), (_, *dilations) = spec.kernel, spec.stride, spec.dilation
     ways = [
-        _Way(variant, _axis(r, strides[0], dilations[0], variant.taps_h), _axis(s, strides[1], dilations[1], variant.taps_w)) for variant in _variants(spec)
+        _Way(variant, _axis(r, strides[0], dilations[0], variant.taps_h), _axis(s, strides[1], dilations[1], variant.taps_w))
+        for variant in _variants(spec, direction)
     ]
     return min(ways[: 1 if direction == "grad_weight" else None], key=lambda way: _nanoseconds(spec, direction, way), default=None)
 
