@@ -41,6 +41,16 @@ def test_a_query_without_keys_gives_zeros_and_has_no_gradient():
         np.testing.assert_allclose(same, gradient, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(6,), (5, 1), (3, 1, 1)])
+def test_a_mask_that_repeats_itself_has_a_gradient_for_each_element(shape):
+    q, k, v, dy, mask = drawn((2, 3, 5, 4), (2, 3, 6, 4), (2, 3, 6, 4), (2, 3, 5, 4), shape)
+    repeated = np.broadcast_to(mask, (2, 3, 5, 6))
+    expected = SDPA.backward(dy, q, k, v, repeated.copy())[3]
+    np.testing.assert_array_equal(SDPA.backward(dy, q, k, v, repeated)[3], expected)
+    wide = tuple(i for i in range(4) if repeated.strides[i] == 0)
+    np.testing.assert_allclose(SDPA.backward(dy, q, k, v, mask)[3], expected.sum(wide).reshape(shape), rtol=0, atol=1e-12)
+
+
 def test_no_keys_at_all():
     q, k, v, dy = drawn((2, 5, 4), (2, 0, 4), (2, 0, 3), (2, 5, 3))
     y, kept = SDPA.record(q, k, v)

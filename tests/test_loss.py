@@ -119,11 +119,20 @@ class TestClasses:
     @pytest.mark.parametrize("op", ["nll_loss", "cross_entropy"])
     def test_all_ignored(self, op):
         loss, gradient = getattr(fastops, op), getattr(fastops, f"{op}_backward")
-        ignored = np.full(4, 3)
-        assert np.isnan(loss(X, ignored, ignore_index=3))
-        assert loss(X, ignored, ignore_index=3, reduction="sum") == 0
-        dx = gradient(1.0, X, ignored, ignore_index=3)
-        assert not np.any(dx if op == "nll_loss" else dx[0])
+        for x, ignored in ((X, np.full(4, 3)), (X.T[None], np.full((1, 4), 3))):
+            assert np.isnan(loss(x, ignored, ignore_index=3))
+            assert loss(x, ignored, ignore_index=3, reduction="sum") == 0
+            dx = gradient(1.0, x, ignored, ignore_index=3)
+            np.testing.assert_array_equal(dx if op == "nll_loss" else dx[0], np.zeros(x.shape))
+
+    def test_ignored_targets_have_no_gradient_whatever_that_of_the_loss(self):
+        labels, dy = LABELS[None].copy(), np.array([[1.0, np.inf, np.nan, 1.0]])
+        labels[0, 1:3] = 3
+        for smoothing in (0.0, 0.1):
+            dx = fastops.cross_entropy_backward(dy, X.T[None], labels, ignore_index=3, reduction="none", label_smoothing=smoothing)[0]
+            assert np.isfinite(dx).all()
+            assert not dx[..., 1:3].any()
+            assert dx[..., 0].all()
 
     @pytest.mark.parametrize("op", ["nll_loss", "cross_entropy"])
     @pytest.mark.parametrize("bad", [5, -1, 2**40])

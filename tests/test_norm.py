@@ -110,6 +110,15 @@ def test_the_gradient_of_inference_uses_the_statistics_of_the_forward_pass(rng):
     assert_same_bits(fastops.batch_norm_backward(dy, x, mean + 9, var * 9, **kept)[0], expected)
 
 
+@pytest.mark.parametrize("shape", [(4, 3), (70, 40), (4, 3, 2), (4, 3, 50)])
+def test_the_gradient_of_inference_does_not_see_the_input(rng, shape):
+    x, dy = rng.standard_normal((2, *shape))
+    mean, var = np.zeros(shape[1]), np.ones(shape[1])
+    expected = fastops.batch_norm_backward(dy, x, mean, var)[0]
+    x.flat[::2], x.flat[1::4] = np.nan, np.inf
+    assert_same_bits(fastops.batch_norm_backward(dy, x, mean, var)[0], expected)
+
+
 @pytest.mark.parametrize(
     "op, shape, options",
     [

@@ -62,6 +62,14 @@ class TestInterpolate:
         np.testing.assert_allclose(found[0, 0], np.minimum(again, 3))
         assert_same_bits(found, fastops.interpolate(x, 6, mode="linear"))
 
+    def test_sizes_of_images_that_stay_or_double(self):
+        """As in PyTorch, where the other ranks take even this scale factor as it is."""
+        x = line(0, 1, 2)
+        np.testing.assert_array_equal(fastops.interpolate(x, scale_factor=2.3), line(0, 0, 0, 1, 1, 2))
+        np.testing.assert_array_equal(fastops.interpolate(x[:, :, None], scale_factor=(1.0, 2.3)), line(0, 0, 1, 1, 2, 2)[:, :, None])
+        np.testing.assert_array_equal(fastops.interpolate(x[:, :, None], scale_factor=(1.0, 1.3)), x[:, :, None])
+        np.testing.assert_array_equal(fastops.interpolate(x[:, :, None], scale_factor=(1.0, 1.3), mode="nearest-exact"), line(0, 1, 1)[:, :, None])
+
     def test_cubic_weights(self):
         x = np.zeros((1, 1, 1, 8))
         x[..., 3] = 1

@@ -33,6 +33,7 @@ _CONVOLUTIONS = (
         for kernel in ((3, 3), (5, 5), (7, 7), (1, 3), (3, 1), (1, 5), (5, 1), (1, 7), (7, 1))
     ),
     (256, (28, 28), 256, (3, 3), 1, (1, 1), 1),  # where F(4x4, 3x3) takes less than F(2x2, 3x3)
+    (18, (32, 32), 18, (7, 7), 1, (3, 3), 1),  # with channels that fill no vectors the weight gradient is not made of pieces
     # those that are made of pieces of its variants, or have two taps
     *(
         (channels, size, channels, kernel, stride, (kernel[0] // 2, kernel[1] // 2), 1)

@@ -337,19 +337,15 @@ def _differentiate_columns(x, classes, length, first, end, target, ignore_index,
             t = target[first + i]
             if t != ignore_index:
                 dx[origin + t * length + i] -= number(keep) * (weight[t] if weight.size > 0 else number(1))
-            elif share > 0:
-                for c in range(classes):
-                    dx[origin + c * length + i] = number(0)
+    # What is ignored has no gradient, whatever that of the loss is: the mean of no losses has one of NaN.
+    for i in range(count):
+        ignored = target.size > 0 and target[first + i] == ignore_index
+        factor[i] = number(0) if ignored else g[first + i] if g.size > 0 else number(scale)
     for c in range(classes):
         start = origin + c * length
         out = dx[start : start + count]
-        if g.size > 0:
-            each = g[first:end]
-            for i in range(count):
-                out[i] *= each[i]
-        elif scale != 1:
-            for i in range(count):
-                out[i] *= number(scale)
+        for i in range(count):
+            out[i] *= factor[i]
 
 
 @separate

@@ -189,22 +189,22 @@ def _apply(x, start, length, near, scale, shift, limits, y):
 
 
 @function
-def _apply_gradient(dy, x, start, length, near, scale, slope, shift, limits, value, dx):
-    """dx = dy scale + (x - near) slope + shift over a span; y is (x - near) scale + value."""
+def _apply_gradient(dy, x, start, length, near, scale, given, slope, shift, limits, value, dx):
+    """dx = dy scale + (x - near) slope + shift over a span, of which ``given`` leaves the first term; y is (x - near) scale + value."""
     step, centre, factor = lanes(x), splat(x, near), splat(x, scale)
     tilt, summand = splat(x, slope), splat(x, shift)
     intercept, low, high = splat(x, value), splat(x, limits[0]), splat(x, limits[1])
     if length < step:
         for j in range(start, start + length):
             p = _let_through(dy[j], x[j] - near, limits, scale, value, limits[0], limits[1])
-            dx[j] = p * scale + ((x[j] - near) * slope + shift)
+            dx[j] = p * scale + (x.dtype.type(0) if given else (x[j] - near) * slope + shift)
         return
     i, last = start, start + length - step
     while i < start + length:
         i = min(i, last)
         m = load(x, i) - centre
         p = _let_through(load(dy, i), m, limits, factor, intercept, low, high)
-        store(dx, i, fma(p, factor, fma(m, tilt, summand)))
+        store(dx, i, fma(p, factor, summand if given else fma(m, tilt, summand)))
         i += step
 
 
@@ -263,7 +263,7 @@ def _backward_groups(block, worker, dy, x, shape, given, eps, weight, bias, mean
             at = affine + i * affine_part
             scale = rstd * weight[at] if weight.size > 0 else rstd
             value = (near - centre) * scale + (bias[at] if bias.size > 0 else 0.0)
-            _apply_gradient(dy, x, base + i * part_step, length, near, number(scale), number(slope), number(shift), limits, number(value), dx)
+            _apply_gradient(dy, x, base + i * part_step, length, near, number(scale), given, number(slope), number(shift), limits, number(value), dx)
 
 
 @launcher
@@ -418,7 +418,7 @@ def _backward_columns(block, worker, dy, x, given, eps, weight, mean, var, scrat
     for n in range(N):
         gradient, source, target = dy[n, first : first + columns], x[n, first : first + columns], dx[n, first : first + columns]
         for j in range(columns):
-            target[j] = gradient[j] * factor[j] + ((source[j] - near[j]) * one[j] + two[j])
+            target[j] = gradient[j] * factor[j] + (number(0) if given else (source[j] - near[j]) * one[j] + two[j])
 
 
 @launcher

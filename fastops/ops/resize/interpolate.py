@@ -104,8 +104,12 @@ def _plan(op: str, shape: tuple[int, ...], dtype: str, gradient: bool, options: 
     missing = 3 - len(sizes)
     inputs, outputs = (1,) * missing + shape[2:], (1,) * missing + sizes
     _, _, mode, align_corners, _, antialias = options
-    keys = [(_MODES[mode][0], n, m, f, bool(align_corners), antialias, dtype) for n, m, f in zip(inputs[missing:], outputs[missing:], factors)]
-    keys = [("nearest", 1, 1, None, False, False, dtype)] * missing + keys
+    planar = missing == 1
+    if planar and mode == "nearest":
+        # PyTorch's kernels of two axes, and no others, count pixels where a size stays or doubles, whatever the scale factor
+        factors = tuple(None if m in (n, 2 * n) else f for n, m, f in zip(shape[2:], sizes, factors))
+    keys = [(_MODES[mode][0], n, m, f, bool(align_corners), antialias, dtype, planar) for n, m, f in zip(shape[2:], sizes, factors)]
+    keys = [("nearest", 1, 1, None, False, False, dtype, planar)] * missing + keys
     tables = [transposed_table(*key) if gradient else table(*key) for key in keys]
     return result, plan(prod(shape[:2]), outputs if gradient else inputs, tuple(tables), dtype)  # type: ignore[arg-type]
 

@@ -87,11 +87,25 @@ def _scale(inputs: int, outputs: int, factor: float | None, align_corners: bool,
     return real(1 / factor) if factor is not None and factor > 0 else real(inputs) / real(outputs)
 
 
+def _nearest(kind: str, inputs: int, j: Array, factor: float | None, real: type) -> Array:
+    """The input of each output; PyTorch rounds to float32 before it takes the floor, in float64 too."""
+    scale, half = _scale(inputs, j.size, factor, False, real), real(0.5)
+    source = scale * j.astype(real)
+    if kind == "nearest-exact":
+        source = np.maximum(scale * (j.astype(real) + half) - half, 0) + half
+    return np.floor(source.astype(np.float32)).astype(np.int64)
+
+
 @lru_cache(maxsize=256)
-def table(kind: str, inputs: int, outputs: int, factor: float | None, align_corners: bool, antialias: bool, dtype: str) -> Table:
-    """The table of an axis; ``kind`` is nearest, nearest-exact, linear, cubic, lanczos or area, ``factor`` a scale factor to be used raw."""
+def table(kind: str, inputs: int, outputs: int, factor: float | None, align_corners: bool, antialias: bool, dtype: str, single: bool = False) -> Table:
+    """The table of an axis; ``kind`` is nearest, nearest-exact, linear, cubic, lanczos or area, ``factor`` a scale factor to be used raw.
+
+    With ``single`` the coordinates of the nearest modes are computed in float32 whatever the dtype.
+    """
     real = np.dtype(dtype).type
     j = np.arange(outputs)
+    if kind in ("nearest", "nearest-exact"):
+        return _from_taps(_nearest(kind, inputs, j, factor, np.float32 if single else real)[:, None], np.ones((outputs, 1), real), inputs)
     if kind == "area":
         first, end = j * inputs // outputs, -(-(j + 1) * inputs // outputs)
         counts = end - first
@@ -99,15 +113,8 @@ def table(kind: str, inputs: int, outputs: int, factor: float | None, align_corn
     scale = _scale(inputs, outputs, factor, align_corners, real)
     if antialias:
         return _antialiased(kind, inputs, outputs, scale)
-    if kind == "nearest":
-        # PyTorch rounds to float32 before it takes the floor, in float64 too
-        index = np.floor((scale * j.astype(real)).astype(np.float32)).astype(np.int64)
-        return _from_taps(index[:, None], np.ones((outputs, 1), real), inputs)
     half = real(0.5)
     source = scale * j.astype(real) if align_corners else scale * (j.astype(real) + half) - half
-    if kind == "nearest-exact":
-        index = np.floor((np.maximum(source, 0) + half).astype(np.float32)).astype(np.int64)
-        return _from_taps(index[:, None], np.ones((outputs, 1), real), inputs)
     if kind == "linear":
         if inputs == outputs:
             return _from_taps(j[:, None], np.ones((outputs, 1), real), inputs)
