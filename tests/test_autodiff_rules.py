@@ -82,7 +82,8 @@ ROWS = [
     ("norm", lambda x: np.linalg.norm(x, axis=1, keepdims=True), (normal(2, 3, 2),)),
     ("norm", lambda x: np.linalg.norm(x, axis=(0, 2)), (normal(2, 3, 2),)),
     ("norm", np.linalg.norm, (normal(2, 3, 2),)),
-    *(("norm", lambda x, o=o: np.linalg.norm(x, ord=o, axis=1), (apart(2, 3),)) for o in (1, 2, 3, np.inf, -np.inf)),
+    *(("norm", lambda x, o=o: np.linalg.norm(x, ord=o, axis=1), (apart(2, 3),)) for o in (1, 2, 3, 0.5, -2, np.inf, -np.inf)),
+    ("norm", lambda x: np.linalg.norm(x, ord=3, keepdims=True), (apart(5),)),
     ("average", lambda x, w: np.average(x, axis=1, weights=w), (normal(2, 3), positive(3))),
     ("average", lambda x: np.average(x, axis=0), (normal(2, 3),)),
     ("ptp", lambda x: np.ptp(x, axis=1), (apart(2, 3),)),
@@ -263,13 +264,32 @@ def test_ties_share_the_gradient():
 def test_corners_where_a_naive_formula_is_not_finite():
     zero = np.zeros(2)
     np.testing.assert_array_equal(grad(lambda x: np.linalg.norm(x))(zero), [0, 0])
+    for p in (3, 1.5, 0.5):
+        np.testing.assert_array_equal(grad(lambda x, p=p: np.linalg.norm(x, ord=p))(zero), [0, 0])
+        np.testing.assert_array_equal(grad(lambda x, p=p: np.linalg.norm(x, ord=p))(np.array([0.0, 2.0])), [0, 1])
+    np.testing.assert_array_equal(grad(np.std)(np.ones(2)), [0, 0])
     np.testing.assert_array_equal(grad(lambda x: np.sinc(x).sum())(zero), [0, 0])
     np.testing.assert_array_equal(grad(lambda x: (x**0).sum())(zero), [0, 0])
     np.testing.assert_array_equal(grad(lambda x: (x ** np.array([0.0, 1.0])).sum())(zero), [0, 1])
     np.testing.assert_array_equal(grad(lambda p: (zero**p).sum())(np.array([1.0, 2.0])), [0, 0])
     np.testing.assert_array_equal(grad(lambda x: np.prod(x))(np.array([0.0, 2.0, 3.0])), [6, 0, 0])
+    assert grad(lambda x: np.prod(x, axis=1).sum())(np.ones((3, 0))).shape == (3, 0)
     np.testing.assert_array_equal(grad(lambda x: np.where(x > 0, np.sqrt(np.where(x > 0, x, 1)), 0).sum())(zero), [0, 0])
     np.testing.assert_allclose(grad(lambda x: np.logaddexp(x, 0.0).sum())(np.array([1000.0, -1000.0])), [1, 0])
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0, 2.0, np.array([0.0, 2.0])])
+def test_the_slope_of_a_power_by_its_exponent(p):
+    """p x**(p - 1) grows with p by x**(p - 1) (1 + p log x), at the exponents that have a shorter formula too."""
+    x = np.array([2.0, 3.0])
+    found = grad(lambda p: grad(lambda x: (x**p).sum())(x).sum())(p)
+    expected = x ** (p - 1) * (1 + p * np.log(x))
+    np.testing.assert_allclose(found, expected if np.ndim(p) else expected.sum(), rtol=1e-14)
+
+
+def test_determinants_of_singular_matrices():
+    a = np.stack([np.ones((2, 2)), np.zeros((2, 2)), np.array([[3.0, 1.0], [0.0, 2.0]])])
+    np.testing.assert_allclose(grad(lambda a: np.linalg.det(a).sum())(a), [[[1, -1], [-1, 1]], [[0, 0], [0, 0]], [[2, 0], [-1, 3]]], atol=1e-15)
 
 
 def test_constants_give_plain_arrays():

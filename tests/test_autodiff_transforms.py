@@ -530,6 +530,13 @@ class TestNesting:
         assert grad(lambda x: x * grad(lambda y: x * y)(2.0))(3.0) == 6
         assert grad(lambda x: grad(lambda y: grad(lambda z: x * y * z)(1.0) * x)(2.0))(5.0) == 10
 
+    def test_second_derivatives_of_operations_on_numbers(self):
+        a, b = np.array([1.0, 2.0]), np.array([3.0, 4.0])
+        for product in (fastops.matmul, fastops.linear):
+            found = grad(lambda a, f=product: grad(lambda a: f(a, b) ** 2)(a).sum())(a)
+            np.testing.assert_array_equal(found, 2 * b * b.sum())
+        check_grad(grad(lambda x: fastops.gelu(x) ** 2), 1.3)
+
     def test_a_hessian_vector_product(self):
         rng = np.random.default_rng(0)
         a = rng.standard_normal((4, 4))
@@ -617,6 +624,9 @@ class TestCheckpoint:
         _, pullback = vjp(checkpoint(lambda x: x * rng.standard_normal(3)), np.ones(3))
         with pytest.raises(ValueError, match="another result"):
             pullback(np.ones(3))
+        with pytest.raises(ValueError, match="another result"):
+            grad(checkpoint(lambda x: (x * rng.standard_normal(3)).sum()))(np.ones(3))
+        assert grad(lambda x: checkpoint(np.nan_to_num)(x) * 2)(1.5) == 2  # an array of no axes the second time, and a number the first
 
     def test_changed_arguments_are_noticed(self):
         x, c = np.ones(3), np.ones(3)

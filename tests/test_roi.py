@@ -171,6 +171,19 @@ class TestDeformConv:
             if all_ is not None:
                 np.testing.assert_allclose(part, all_, rtol=0, atol=1e-12)
 
+    def test_offsets_from_the_edge_lead_into_the_image(self):
+        """As in torchvision: a sample at -1 sees nothing, but its slope is that of moving on, which is where training begins."""
+        rng = np.random.default_rng(0)
+        x, w, offset = rng.standard_normal((1, 1, 4, 4)), rng.standard_normal((1, 1, 3, 3)), np.zeros((1, 18, 4, 4))
+        slope = fastops.deform_conv2d_backward(np.ones((1, 1, 4, 4)), x, offset, w, padding=1)[1]
+        before, step = fastops.deform_conv2d(x, offset, w, padding=1).sum(), 1e-6
+        for place in np.ndindex(offset.shape):
+            moved = offset.copy()
+            moved[place] = step
+            np.testing.assert_allclose((fastops.deform_conv2d(x, moved, w, padding=1).sum() - before) / step, slope[place], rtol=0, atol=1e-8)
+        x[0, 0, 0] = np.inf
+        assert not np.isnan(fastops.deform_conv2d(x, np.zeros((1, 2, 6, 6)), np.ones((1, 1, 1, 1)), padding=1)[0, 0, 0]).any()
+
     @pytest.mark.parametrize("value", [1e30, -1e30, np.inf, np.nan])
     def test_offsets_that_lead_nowhere(self, value):
         x, w = np.ones((1, 1, 4, 4)), np.ones((1, 1, 1, 1))

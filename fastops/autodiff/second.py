@@ -22,7 +22,7 @@ import numpy as np
 from fastops import _op, functional
 from fastops.autodiff.operations import Call, second, stand_in
 from fastops.autodiff.transforms import vjp
-from fastops.autodiff.variable import plain, primitive
+from fastops.autodiff.variable import Variable, plain, primitive
 
 Wanted = tuple[bool, ...]
 
@@ -38,7 +38,7 @@ def _of(name: str) -> Any:
 @primitive
 def _factor_gradient(g, other, at, shape, name, factors, options):
     """Of <g, f(first, second)>: the gradient of the factor ``at``, of this shape; linear in ``g`` and in the other factor."""
-    if type(g) is np.ndarray and type(other) is np.ndarray:
+    if type(g) is not Variable and type(other) is not Variable:
         backward = _of(name)
         mask = tuple(input == factors[at] for input in _op.get(getattr(functional, name)).inputs)
         arguments = {factors[at]: stand_in(shape, g.dtype), factors[1 - at]: other, **options}
@@ -85,7 +85,7 @@ _product("corr2d", ("input", "kernel"))
 @primitive
 def _transposed(g, name, call):
     """The gradient of a linear operation; its own gradient is the operation."""
-    y = _of(name)(g, **call) if type(g) is np.ndarray else _transposed(g, name, call)
+    y = _of(name)(g, **call) if type(g) is not Variable else _transposed(g, name, call)
     return y, lambda v: getattr(functional, name)(v, **{key: value for key, value in call.items() if key != "input"})
 
 
@@ -111,7 +111,7 @@ _linear("pad", value=0)
 @primitive
 def _at_largest(g, name, call, indices):
     """The gradient of a maximum: each element goes to where the largest was, flat in its plane."""
-    y = _of(name)(g, **call) if type(g) is np.ndarray else _at_largest(g, name, call, indices)
+    y = _of(name)(g, **call) if type(g) is not Variable else _at_largest(g, name, call, indices)
     spatial = int(name.removesuffix("_with_indices")[-2])
     lead = g.ndim - spatial
 
@@ -282,7 +282,7 @@ def _tanhshrink(input):
 def _normal_distribution(x):
     """The probability of less than x, from the gradient of gelu: gelu'(x) = P(x) + x p(x)."""
     density = np.exp(-0.5 * x * x) * 0.3989422804014327
-    if type(x) is np.ndarray:
+    if type(x) is not Variable:
         y = _of("gelu")(np.ones_like(x), x) - x * density
     else:
         y = _normal_distribution(x)

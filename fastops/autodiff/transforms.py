@@ -209,14 +209,14 @@ class _CheckpointNode(Node):
         self.again = again
         self.values = values
         self.parents = parents
-        self.prints = [fingerprint(r) if isinstance(r, np.ndarray) else None for r in results]
+        self.prints = [fingerprint(r) if isinstance(r, (np.ndarray, np.generic)) else None for r in results]
 
     def gradients(self, grad: Any, watch: Watch) -> Iterator[tuple[Node, Any]]:
         if watch.changed(tuple(self.values)):
             raise ValueError(CHANGED)
         y, pullback = vjp(self.again, *(value for value, parent in zip(self.values, self.parents) if parent is not None))
         for before, (_, after) in zip(self.prints, leaves(y)):
-            if isinstance(after, np.ndarray) and before != fingerprint(after):
+            if isinstance(after, (np.ndarray, np.generic)) and before != fingerprint(after):
                 raise ValueError("the function gave another result when it ran again; give random operations a seed")
         parts = iter(grad.grads)
         found = pullback(rebuilt(y, lambda _: next(parts)))

@@ -39,10 +39,9 @@ def _power(x1, x2):
 
 def _power_slope(x, p):
     """p x**(p - 1), and 0 where p is 0, also at x = 0."""
-    if np.ndim(p) == 0:
-        value = plain(p)
-        return 2 * x if value == 2 else p * x ** (p - 1) if value else np.zeros_like(plain(x))
-    return p * x ** np.where(plain(p) == 0, 1, p - 1)
+    if np.ndim(p) == 0 and type(p) is not Variable:
+        return 2 * x if p == 2 else p * x ** (p - 1) if p else np.zeros_like(plain(x))
+    return p * x ** np.where((plain(p) == 0) & (plain(x) == 0), 1, p - 1)
 
 
 def _log_where_positive(x):

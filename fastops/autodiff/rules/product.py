@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastops.autodiff.variable import apply, composite, plain, rule
+from fastops.autodiff.rules.reduction import product_of_others
+from fastops.autodiff.variable import Variable, apply, composite, plain, rule
 
 
 def _turned(a):
@@ -174,7 +175,20 @@ def _solve(a, b):
 @rule(np.linalg.det)
 def _det(a):
     y = np.linalg.det(a)
-    return y, lambda g: (g * y)[..., None, None] * _turned(np.linalg.inv(a))
+
+    def pull(g):
+        if type(a) is not Variable and not y.all():
+            return g[..., None, None] * _cofactors(a)
+        return (g * y)[..., None, None] * _turned(np.linalg.inv(a))
+
+    return y, pull
+
+
+def _cofactors(a):
+    """Of a = U diag(s) V^T: det U det V times U diag(the product of the other s) V^T, also where a has no inverse."""
+    u, s, v = np.linalg.svd(a)
+    sign = np.linalg.det(u) * np.linalg.det(v)
+    return sign[..., None, None] * np.matmul(u * product_of_others(s, -1)[..., None, :], v)
 
 
 @composite(np.linalg.slogdet)

@@ -73,7 +73,8 @@ def _std(a, axis=None, dtype=None, out=None, ddof=0, keepdims=False):
 
     def pull(g):
         centred = a - np.mean(a, axis=axis, keepdims=True)
-        return spread(g / (y * (count - ddof)), shape, axis) * centred
+        # Where all are equal it is the subgradient 0, as in PyTorch.
+        return spread(g / (np.where(plain(y) == 0, 1, y) * (count - ddof)), shape, axis) * centred
 
     return y, pull
 
@@ -104,15 +105,17 @@ def _min(a, axis=None, out=None, keepdims=False):
 def _prod(a, axis=None, dtype=None, out=None, keepdims=False):
     shape = a.shape
     y = np.prod(a, axis=axis, dtype=dtype, keepdims=keepdims)
-    return y, lambda g: spread(g, shape, axis) * _product_of_others(a, axis)
+    return y, lambda g: spread(g, shape, axis) * product_of_others(a, axis)
 
 
-def _product_of_others(a, axis):
+def product_of_others(a, axis):
     """For each element the product of the others along the axes, without dividing: a factor may be zero."""
     reduced = axes_of(a.ndim, axis)
     last = tuple(range(-len(reduced), 0))
     moved = np.moveaxis(a, reduced, last)
     row = np.reshape(moved, (*moved.shape[: a.ndim - len(reduced)], -1))
+    if row.shape[-1] == 0:
+        return np.ones(a.shape, a.dtype)
     one = np.ones((*row.shape[:-1], 1), row.dtype)
     before, after = [one], [one]
     for i in range(row.shape[-1] - 1):
@@ -154,8 +157,21 @@ def _norm(x, ord=None, axis=None, keepdims=False):
         return np.sum(plain(x) != 0, axis=axis, keepdims=keepdims).astype(x.dtype)
     if np.isinf(ord):
         return (np.max if ord > 0 else np.min)(size, axis=axis, keepdims=keepdims)
-    total = np.sum(size if ord == 1 else size**ord, axis=axis, keepdims=keepdims)
-    return total if ord == 1 else total ** (1 / ord)
+    return np.sum(size, axis=axis, keepdims=keepdims) if ord == 1 else _powers(size, ord, axis, keepdims)
+
+
+@rule("norm")
+def _powers(size, p, axis, keepdims):
+    """(sum of size**p)**(1 / p) of numbers that are not negative. Where the result is 0, and for p < 1 at a 0, the subgradient is 0."""
+    shape = size.shape
+    y = np.linalg.norm(size, p, axis[0] if axis is not None else None, keepdims)
+
+    def pull(g):
+        moving = (plain(size) != 0) & (spread(plain(y), shape, axis) != 0)
+        ratio = np.where(moving, size, 1) / spread(np.where(plain(y) == 0, 1, y), shape, axis)
+        return spread(g, shape, axis) * np.where(moving, ratio ** (p - 1), 0)
+
+    return y, pull
 
 
 @composite(np.average)

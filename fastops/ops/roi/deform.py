@@ -36,9 +36,12 @@ _NS_PER_SAMPLE = 3.0
 
 
 @separate
-def _locate_tap(block, worker, offset, mask, first, count, geometry, corners, parts, factors):
+def _locate_tap(block, worker, offset, mask, first, count, geometry, edge, corners, parts, factors):
     """For one tap of one group, and ``count`` positions from ``first`` on: the four corners of the sample (places in the plane, -1
-    outside), how far it lies from the first of them, and its mask. offset (G, R S, 2, P Q), mask (G, R S, P Q) or empty."""
+    outside), how far it lies from the first of them, and its mask. offset (G, R S, 2, P Q), mask (G, R S, P Q) or empty.
+
+    A sample at -1 exactly sees nothing of the image, but would if it moved: with ``edge`` it has corners.
+    """
     H, W, S, Q, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w = geometry
     taps = offset.shape[1]
     g, tap = block // taps, block % taps
@@ -48,7 +51,7 @@ def _locate_tap(block, worker, offset, mask, first, count, geometry, corners, pa
         h = real(at // Q * stride_h - padding_h + tap // S * dilation_h) + offset[g, tap, 0, at]
         w = real(at % Q * stride_w - padding_w + tap % S * dilation_w) + offset[g, tap, 1, at]
         # NaN fails the comparisons
-        near = h > -1 and h < H and w > -1 and w < W
+        near = ((h > -1 and w > -1) or (edge and h >= -1 and w >= -1)) and h < H and w < W
         top, left = (int(np.floor(h)), int(np.floor(w))) if near else (-2, -2)
         for k in range(4):
             y, x = top + k // 2, left + k % 2
@@ -122,9 +125,9 @@ def _differentiate_tap(block, worker, x, columns, first, count, groups, corners,
 
 
 @launcher
-def _locate(threads, offset, mask, first, count, geometry, corners, parts, factors):
+def _locate(threads, offset, mask, first, count, geometry, edge, corners, parts, factors):
     blocks = offset.shape[0] * offset.shape[1]
-    parallel(_locate_tap, blocks, threads, (offset, mask, first, count, geometry, corners, parts, factors))
+    parallel(_locate_tap, blocks, threads, (offset, mask, first, count, geometry, edge, corners, parts, factors))
 
 
 @launcher
@@ -220,11 +223,11 @@ class _Samples:
         self.located = empty((rows, 4, chunk), np.int64), empty((rows, 2, chunk), x.dtype), empty((rows, chunk), x.dtype)
         self.columns = empty((p.depth, chunk), x.dtype)
 
-    def locate(self, n: int, first: int, count: int) -> None:
+    def locate(self, n: int, first: int, count: int, edge: bool = False) -> None:
         p = self.problem
         mask = self.no_mask if self.mask is None else self.mask[n]
         threads = threads_for(p.offset_groups * p.taps * count * _NS_PER_SAMPLE)
-        _locate(threads, self.offset[n], mask, first, count, p.geometry, *self.located)
+        _locate(threads, self.offset[n], mask, first, count, p.geometry, edge, *self.located)
 
     def sample(self, n: int, count: int) -> None:
         threads = threads_for(self.problem.depth * count * _NS_PER_SAMPLE)
@@ -348,6 +351,7 @@ def deform_conv2d_backward(
         if dx is not None:
             _add_back(threads, dcolumns, count, p.offset_groups, *samples.located, dx[n])
         if want_offset or want_mask:
+            samples.locate(n, first, count, edge=True)
             _differentiate(threads, samples.x[n], dcolumns, first, count, p.offset_groups, *samples.located, doffset[n], dmask[n])
     db = dy.sum((0, 2, 3), dtype=np.float64) if want_b and bias is not None else None
     gradients = (
