@@ -162,6 +162,8 @@ WRONG_HEADS = [
     ({"attn_mask": np.zeros((3, 4))}, ValueError, "attn_mask"),
     ({"key_padding_mask": np.zeros((2, 4), bool)}, ValueError, "key_padding_mask"),
     ({"is_causal": True}, ValueError, "attn_mask"),
+    ({"attn_mask": 10**30}, TypeError, "attn_mask"),
+    *(({name: None}, TypeError, name) for name in ("query", "key", "value", "out_proj_weight")),
     ({"static_k": np.zeros((4, 5, 3))}, ValueError, "static_k"),
     ({"dropout_p": -1}, ValueError, "dropout_p"),
 ]
@@ -177,6 +179,18 @@ def test_wrong_arguments_of_heads(change, error, argument):
     with pytest.raises(error) as caught:
         fastops.multi_head_attention_forward(**given)
     assert re.match(rf"multi_head_attention_forward: {argument}\b", str(caught.value)), caught.value
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 4), (3, 0, 4), (0, 4)])
+@pytest.mark.parametrize("outs", [4, 0])
+def test_heads_of_nothing(shape, outs):
+    def heads(q, w, b):
+        return fastops.multi_head_attention_forward(q, q, q, 4, 2, np.ones((12, 4)), np.ones(12), None, None, False, 0.0, w, b)
+
+    primals = np.ones(shape), np.ones((outs, 4)), np.ones(outs)
+    y, pullback = fastops.vjp(heads, *primals)
+    assert y[0].shape == (*shape[:-1], outs)
+    assert [g.shape for g in pullback(y)] == [x.shape for x in primals]
 
 
 WRONG_ROTARY = [

@@ -376,6 +376,14 @@ class TestChangesInPlace:
         with pytest.raises(ValueError, match="gradient of exp"):
             pullback(np.ones(3))
 
+    @pytest.mark.parametrize("op, gates", [("lstm", 4), ("gru", 3), ("rnn", 1)])
+    def test_a_result_among_what_an_operation_keeps(self, op, gates):
+        weights = [np.ones((gates, 2)), np.ones((gates, 1)), np.ones(gates), np.ones(gates)]
+        y, pullback = vjp(lambda x, *weights: getattr(fastops, op)(x, None, list(weights))[0], np.ones((3, 2, 2)), *weights)
+        y *= 2
+        with pytest.raises(ValueError, match=f"gradient of {op}: .* changed in place"):
+            pullback(y)
+
     def test_a_large_array(self):
         x = np.ones((300, 300))
         for change in (lambda: np.multiply(x, 2, out=x), lambda: x.__setitem__((-1, -1), 3), lambda: x.__setitem__(slice(100, 130), 0)):

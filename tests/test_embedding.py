@@ -72,6 +72,9 @@ def test_rows_that_are_looked_up_are_renormalised_in_place(norm_type):
     bag = TABLE.astype(np.float32)
     fastops.embedding_bag(np.array([[0, 2]]), bag, max_norm=5.0, norm_type=norm_type)
     np.testing.assert_allclose(bag, table, rtol=1e-6)
+    padded = TABLE.astype(np.float32)  # padding is looked up, too
+    fastops.embedding_bag(np.array([[0, 2]]), padded, max_norm=5.0, norm_type=norm_type, padding_idx=2)
+    assert_same_bits(padded, bag)
 
 
 def test_no_renormalisation_of_what_cannot_be_changed():

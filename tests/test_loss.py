@@ -100,6 +100,9 @@ class TestElementwise:
         assert fastops.gaussian_nll_loss_backward(1.0, X, t, 2.0)[2] is None
         assert fastops.gaussian_nll_loss(X, t, rows) == fastops.gaussian_nll_loss(X, t, rows[:, None])
         assert fastops.gaussian_nll_loss_backward(1.0, X, t, rows[:, None])[2].shape == (4, 1)
+        # a number of NumPy's is a number, too, but one that has a gradient
+        assert fastops.gaussian_nll_loss(X, t, np.float64(2)) == fastops.gaussian_nll_loss(X, t, one)
+        fastops.check_grad(lambda log_var: fastops.gaussian_nll_loss(X, t, np.exp(log_var)), 0.3)
         # below eps the variance counts as eps, and its gradient goes on as if it did not
         tiny = fastops.gaussian_nll_loss_backward(1.0, np.ones(1), np.zeros(1), np.zeros(1), eps=0.5)
         assert tiny[2] == 0.5 * (1 / 0.5 - 1 / 0.25)

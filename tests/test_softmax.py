@@ -135,6 +135,12 @@ class TestGumbel:
         assert abs(logits.var() - np.pi**2 / 3) < 0.1
         assert abs((logits > 2).mean() - 1 / (1 + np.exp(2))) < 5 * np.sqrt(0.12 * 0.88 / len(y))
 
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_a_temperature_near_zero_gives_a_choice(self, dtype):
+        logits = np.random.default_rng(0).standard_normal((200, 5)).astype(dtype)
+        for tau in (1e-9, 1e-12, 1e-30):
+            np.testing.assert_array_equal(fastops.gumbel_softmax(logits, tau, rng=0), fastops.gumbel_softmax(logits, hard=True, rng=0))
+
     @pytest.mark.parametrize("dim", [0, 1, -1])
     def test_hard_is_the_largest_of_soft_and_has_its_gradient(self, dim):
         logits = np.random.default_rng(0).standard_normal((5, 6, 7))

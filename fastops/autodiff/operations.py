@@ -29,6 +29,7 @@ Call = dict[str, Any]
 second: dict[str, Callable[[Any, Call, tuple[bool, ...]], tuple[Any, ...]]] = {}
 
 _CONTAINERS = frozenset((list, tuple))
+_WATCHED = (ndarray, tuple, list)
 _NOTHING = bytes(8)  # as large as an element of any type that has a gradient
 
 
@@ -109,9 +110,7 @@ class OpNode(Node):
         if self.parts is not None:
             grad = _assembled(self.parts, iter(grad.grads))
         for value in call.values():
-            if type(value) in _CONTAINERS and watch.changed(tuple(value)):
-                raise ValueError(CHANGED)
-            if type(value) is ndarray and watch.changed(value):
+            if isinstance(value, _WATCHED) and watch.changed(value):
                 raise ValueError(CHANGED)
         if self.nested or type(grad) is Variable or (self.parts is not None and _holds_variable(grad)):
             if plan.name not in second:

@@ -171,7 +171,7 @@ class Watch:
         self._sound.clear()
 
     def changed(self, value: Any) -> bool:
-        """Whether an array, or one of a tuple of them, is not what it was."""
+        """Whether an array, or one in tuples and lists of them, is not what it was."""
         if type(value) is ndarray:
             base = value.base
             owner = id(value if base is None else base)
@@ -181,7 +181,7 @@ class Watch:
                     if array is not None and fingerprint(array) != before:
                         return True
                 self._sound.add(owner)
-        elif type(value) is tuple:
+        elif isinstance(value, (tuple, list)):
             for one in value:
                 if type(one) is not int and self.changed(one):
                     return True

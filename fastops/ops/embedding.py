@@ -46,7 +46,7 @@ def _padding(op: str, padding_idx: Any, rows: int) -> int | None:
 
 def _renormalise(op: str, index: Array, weight: Any, max_norm: Any, norm_type: Any) -> None:
     """Scale the rows of ``weight`` that are looked up down to a norm of at most ``max_norm``, in place."""
-    largest, p = float(max_norm), float(norm_type)
+    largest, p = _check.real(op, "max_norm", max_norm), _check.real(op, "norm_type", norm_type)
     if not isinstance(weight, np.ndarray) or not weight.flags.writeable:
         raise ValueError(f"{op}: weight must be a writeable NumPy array when max_norm is given, got {type(weight).__name__}, which cannot be changed")
     rows = np.unique(index)
@@ -240,7 +240,7 @@ def embedding_bag(
     bags = _bags(op, input, w.shape[0], offsets, mode, scale_grad_by_freq, include_last_offset, padding_idx)
     _sample_weights(op, s, np.shape(input), mode)
     if max_norm is not None:
-        _renormalise(op, bags.index, weight, max_norm, norm_type)
+        _renormalise(op, segments.indices(op, "input", input), weight, max_norm, norm_type)
         ((w,), _) = _check.as_arrays(op, weight=weight)
     if mode == "max":
         y = segments.scatter(segments.MAX, bags.bag(), bags.count, w, source=bags.index)

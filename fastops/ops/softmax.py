@@ -594,8 +594,8 @@ register(softmin, softmin_backward, inputs=("input",), saved=(), record=_record_
 
 
 @separate
-def _add_gumbel(block, worker, seed, x, z):
-    """z = x + g: g = -log(E), E = -log(1 - v) exponential, v uniform: the large g, which decide, come from small v, exact ones."""
+def _add_gumbel(block, worker, seed, x, scale, z):
+    """z = scale (x + g): g = -log(E), E = -log(1 - v) exponential, v uniform: the large g, which decide, come from small v, exact ones."""
     start = block * _BLOCK
     count = min(_BLOCK, x.size - start)
     number = x.dtype.type
@@ -604,7 +604,7 @@ def _add_gumbel(block, worker, seed, x, z):
     for i in range(count):
         v = (number(bits32(seed, start + i)) + half) * step
         v = last if v > last else v
-        z[i] = x[i] - log(-log1p(-v))
+        z[i] = scale * (x[i] - log(-log1p(-v)))
 
 
 @separate
@@ -621,8 +621,8 @@ def _largest_becomes_one(block, worker, y, axis, inner, hard):
 
 
 @launcher
-def _noisy(threads, seed, x, z):
-    parallel(_add_gumbel, (x.size + _BLOCK - 1) // _BLOCK, threads, (seed, x, z))
+def _noisy(threads, seed, x, scale, z):
+    parallel(_add_gumbel, (x.size + _BLOCK - 1) // _BLOCK, threads, (seed, x, scale, z))
 
 
 @launcher
@@ -643,8 +643,9 @@ def _gumbel(op: str, logits: ArrayLike, tau: float, dim: int, seed: int) -> tupl
     temperature = _temperature(op, tau)
     axis, inner = _extents(op, x.shape, _check.integer(op, "dim", dim, -(1 << 63)))
     z, y = empty(x.shape, x.dtype), empty(x.shape, x.dtype)
-    _noisy(threads_for(x.size * _NS_GUMBEL), seed, x.ravel(), z.ravel())
-    _forward(z, axis, inner, 1 / temperature, False, y)
+    # The scale goes in here: where it is 1e9, exp(scale z - scale largest) would see the products' rounding errors.
+    _noisy(threads_for(x.size * _NS_GUMBEL), seed, x.ravel(), x.dtype.type(1 / temperature), z.ravel())
+    _forward(z, axis, inner, 1.0, False, y)
     return y, dtype, axis, inner
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ _INPUTS = (
     "query", "key", "value", "in_proj_weight", "in_proj_bias", "bias_k", "bias_v", "out_proj_weight", "out_proj_bias",
     "key_padding_mask", "attn_mask", "q_proj_weight", "k_proj_weight", "v_proj_weight", "static_k", "static_v",
 )  # fmt: skip
+_NEEDED = ("query", "key", "value", "out_proj_weight")
 _MASKS = ("key_padding_mask", "attn_mask")
 
 # Up to so many multiply-adds, or rows, a projection reads its weight where it lies, and ``gemm`` would do the same: 3 us instead
@@ -107,7 +109,7 @@ def _merged_mask(op: str, padding: Any, mask: Any, batch: int, heads: int, queri
 
 def _checked(op: str, given: dict[str, Any], seed: int) -> _Call:
     g = given
-    needed = {name: g[name] for name in _INPUTS if name not in _MASKS and g[name] is not None}
+    needed = {name: g[name] for name in _INPUTS if name not in _MASKS and (g[name] is not None or name in _NEEDED)}
     ready, dtype = _check.as_arrays(op, **needed)
     arrays: dict[str, Array] = dict(zip(needed, ready))
     query = arrays["query"]
@@ -205,7 +207,7 @@ def _attention(N: int, heads: int, L: int, keys: int, size: int, static_k: bool,
 
 
 def _rows(x: Array) -> Array:
-    return x.reshape(-1, x.shape[-1])
+    return x.reshape(prod(x.shape[:-1]), x.shape[-1])
 
 
 def _linear(x: Array, weight: Array, bias: Array | None, out: Array | None = None) -> Array:
@@ -258,7 +260,7 @@ def _record(
     call = _checked(_OP, given, seed)
     kept, a = _attend(call), call.attention
     y = _linear(kept.heads, call.arrays["out_proj_weight"], call.arrays.get("out_proj_bias"))
-    y = y.reshape(a.queries, *([a.batch] if call.batched else []), -1).astype(call.dtype, copy=False)
+    y = y.reshape(a.queries, *([a.batch] if call.batched else []), y.shape[-1]).astype(call.dtype, copy=False)
     weights = None
     if need_weights:
         weights = a.weights(kept.q.reshape(-1), kept.k, kept.lse, average_attn_weights)
@@ -436,7 +438,7 @@ def _projection(call: _Call, which: int, gradient: Array, wanted: set[str], foun
         found[static] = gradient.reshape(a.batch * a.heads, a.keys, a.size)[:, :rows]
         return
     E = a.heads * a.size
-    gradient = gradient.reshape(-1, a.batch, E)
+    gradient = gradient.reshape(a.keys if which else a.queries, a.batch, E)
     given = gradient[: arrays[source].shape[0]]
     if bias in arrays:
         found[bias] = sum_axis(gradient[call.keys_given][None])[0]

@@ -28,7 +28,7 @@ Mask4 = tuple[bool, bool, bool, bool]
 def as_mask(op: str, name: str, value: Any, dtype: np.dtype[Any]) -> Array:
     """A mask of booleans, or of numbers of the inputs' dtype; axes along which it repeats itself shrink to 1."""
     mask = value if isinstance(value, np.ndarray) else np.asarray(value)
-    mask = mask[tuple(slice(0, 1) if step == 0 and n > 1 else slice(None) for step, n in zip(mask.strides, mask.shape))]
+    mask = mask[(*(slice(0, 1) if step == 0 and n > 1 else slice(None) for step, n in zip(mask.strides, mask.shape)), ...)]
     if mask.dtype == np.bool_:
         return np.array(mask, order="C") if not mask.flags.carray else mask
     mask = _check.as_array(op, name, mask)

@@ -383,13 +383,12 @@ def poisson_nll_loss_backward(
 
 
 def _gaussian_arguments(op: str, input: Any, target: Any, var: Any, full: bool, eps: float) -> tuple[Any, ...]:
-    given = not isinstance(var, (int, float))
-    if not given:
+    one, own = isinstance(var, (int, float)), None if type(var) in (int, float) else np.shape(var)  # a NumPy number has a gradient
+    if one:
         var = np.full(np.shape(input), var, getattr(input, "dtype", np.float64))
     (x, t, v), dtype = floats(op, input=input, target=target, var=var)
     if not inside(v, 0.0, math.inf) and (v < 0).any():
         raise ValueError(f"{op}: var must not be negative, got {v.min()} as its smallest value")
-    shapes = x.shape, t.shape, v.shape if given else None
     if v.shape != x.shape:
         if x.shape[:-1] == v.shape:
             v = v[..., None]
@@ -397,7 +396,7 @@ def _gaussian_arguments(op: str, input: Any, target: Any, var: Any, full: bool, 
             raise ValueError(f"{op}: var must have the shape of input, {x.shape}, lack its last axis or have 1 for one axis, got {v.shape}")
     arrays = broadcast(op, input=x, target=t, var=v)
     constant = 0.5 * math.log(2 * math.pi) if full else 0.0
-    return arrays, shapes, v.shape, dtype, {"p": number(op, "eps", eps), "q": constant}
+    return arrays, (x.shape, t.shape, own), () if one else v.shape, dtype, {"p": number(op, "eps", eps), "q": constant}
 
 
 @operation
