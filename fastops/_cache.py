@@ -34,8 +34,11 @@ import llvmlite
 import numba
 from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
+
+from fastops._pipeline import set_environments
 
 _PACKAGE = __name__.partition(".")[0]
 _CHECKSUM = 32
@@ -308,9 +311,11 @@ class Externals:
         return name
 
     def address(self, dispatcher: Any, argtypes: tuple[Any, ...]) -> int:
-        dispatcher.compile(argtypes)
-        result = dispatcher.overloads[argtypes]
-        address = int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+        with global_compiler_lock:
+            dispatcher.compile(argtypes)
+            result = dispatcher.overloads[argtypes]
+            address = int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+            set_environments(result.library)
         self._kept[address] = result.library  # others have the address, so the code must outlive the dispatcher
         return address
 

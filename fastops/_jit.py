@@ -21,7 +21,6 @@ Decorators make compiled code out of readable Python; everything compiles at its
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable
 from typing import Any
@@ -31,62 +30,17 @@ import numpy as np
 from llvmlite import ir
 from numba import prange, types
 from numba.core import cgutils, config
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
-from numba.core.compiler_machinery import register_pass
-from numba.core.lowering import Lower
-from numba.core.typed_passes import NativeLowering
 from numba.extending import intrinsic
 
 from fastops import _thread_pool, _threads
 from fastops._cache import Externals, KernelCache
+from fastops._pipeline import Pipeline
 
 CHECKED = os.environ.get("FASTOPS_CHECKED", "") not in ("", "0")
 
 
-class _WholeVectors(Lower):  # type: ignore[misc]
-    """A function whose loops LLVM makes as many elements wide as a register.
-
-    For Intel's processors it would take half of an AVX-512 register, whose first ones ran slower with whole ones: gelu of 1.6
-    million elements on an Emerald Rapids 1.10 ms, with this 0.76.
-    """
-
-    def setup_function(self, fndesc: Any) -> None:
-        super().setup_function(fndesc)
-        # llvmlite's own ``add`` knows the attributes that are single words, and this one is a string.
-        set.add(self.function.attributes, '"prefer-vector-width"="512"')
-
-
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _Lowering(NativeLowering):  # type: ignore[misc]
-    _name = "whole_vectors"
-
-    @property
-    def lowering_class(self) -> Any:
-        return _WholeVectors
-
-
-class _Pipeline(CompilerBase):  # type: ignore[misc]
-    """Numba's own passes, the last of which makes LLVM's functions."""
-
-    def define_pipelines(self) -> list[Any]:
-        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        passes.passes = [(_Lowering if made is NativeLowering else made, name) for made, name in passes.passes]
-        passes.finalize()
-        return [passes]
-
-    def _compile_core(self) -> Any:
-        """Without the collector of cycles, which would search a growing heap again and again: 6 % of a first call."""
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
-            return super()._compile_core()
-        finally:
-            if collecting:
-                gc.enable()
-
-
 FLAGS: dict[str, Any] = {
-    "nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "boundscheck": CHECKED, "pipeline_class": _Pipeline,
+    "nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "boundscheck": CHECKED, "pipeline_class": Pipeline,
 }  # fmt: skip
 REDUCTION_FLAGS: dict[str, Any] = {**FLAGS, "fastmath": {"contract", "reassoc", "nsz", "arcp"}}
 

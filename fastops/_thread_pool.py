@@ -45,6 +45,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from fastops._pipeline import Pipeline
+
 _LINE = 8  # words
 _TURN, _ASLEEP, _ALIVE, _CALLER, _STOP, _SLOT = (_LINE * i for i in range(6))
 _LOCK, _GATE, _JOB, _RANGES = (_LINE * i for i in range(4))  # from the start of a slot
@@ -75,7 +77,7 @@ _CPU_WORDS = 16
 _WORD = ir.IntType(64)
 
 # What takes blocks is compiled once for threads and callers. ``_jit``, which knows all other flags, is built on this file.
-_helper = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_helper = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=Pipeline)
 
 
 def _pointer(builder: Any, base: Any, word: Any) -> Any:

@@ -185,8 +185,18 @@ def residues() -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("strategy", NAMES)
+# Of these a kernel for each kind is compiled, which takes a minute for another dtype.
+MANY_KERNELS = ("winograd", "depthwise")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "dtype"),
+    [
+        pytest.param(strategy, dtype, marks=[pytest.mark.full] if strategy in MANY_KERNELS and dtype == "float64" else [])
+        for strategy in NAMES
+        for dtype in ("float32", "float64")
+    ],
+)
 def test_every_kind(strategy, dtype):
     compare_all(strategy, dtype, kinds())
 

@@ -224,11 +224,22 @@ def _externals_of(*parts: str) -> list[tuple[str, str, Any]]:
 def _instructions(module: str, name: str, argtypes: Any) -> list[str]:
     """The optimised code of a function, compiled anew."""
     dispatcher = numba.njit(**_jit.FLAGS, **_jit._INNER)(_jit._externals._made[module, name].py_func)
-    dispatcher.compile(argtypes)
+    address_of(dispatcher, *argtypes)  # until then it is neither optimised nor machine code
     (llvm,) = dispatcher.inspect_llvm().values()
     body = [line.strip() for line in llvm.splitlines() if not line.startswith(("declare", "!", ";"))]
     assert len(body) > 10
     return body
+
+
+def test_helpers_alone_get_no_machine_code():
+    """They are optimised where they are compiled into a kernel; of their own they would be thrown away."""
+    helper = numba.njit(**_jit.FLAGS, **_jit._INNER)(_twice.py_func)
+    signature = (types.float32[::1],)
+    helper.compile(signature)
+    library = helper.overloads[signature].library
+    assert not library._finalized
+    address_of(helper, *signature)
+    assert library._finalized
 
 
 def _doubles(module: str, name: str, argtypes: Any) -> list[str]:
