@@ -386,6 +386,7 @@ class TestSources:
             "fastops.simd.vmath",
             "fastops._jit",
             "fastops._cache",
+            "fastops._collector",
             "fastops._pipeline",
             "fastops._thread_pool",
             "fastops._threads",
@@ -461,7 +462,7 @@ def tree(tmp_path):
     """The foundation of fastops with a few small kernels on it."""
     package = tmp_path / "tree" / "fastops"
     package.mkdir(parents=True)
-    for name in ("__init__", "_cache", "_jit", "_pipeline", "_thread_pool", "_threads"):
+    for name in ("__init__", "_cache", "_collector", "_jit", "_pipeline", "_thread_pool", "_threads"):
         shutil.copy(ROOT / "fastops" / f"{name}.py", package)
     for name, text in (("helper", HELPER), ("caller", CALLER), ("unrelated", UNRELATED)):
         (package / f"{name}.py").write_text(text)
