@@ -40,7 +40,7 @@ def as_array(op: str, name: str, value: Any) -> Array:
     """
     if type(value) is np.ndarray and value.dtype in _COMPILED and value.flags.carray:
         return value  # the usual case, in 0.15 us
-    array = value if type(value) is np.ndarray else _to_ndarray(op, name, value)
+    array = to_ndarray(op, name, value)
     dtype = array.dtype
     if dtype.char not in "efd":
         raise TypeError(f"{op}: {name} must have dtype float16, float32 or float64, got {dtype}")
@@ -95,14 +95,22 @@ def shape_of(op: str, name: str, value: Any, dtype: np.dtype[Any]) -> tuple[int,
     >>> shape_of("fold_backward", "input", np.broadcast_to(np.float32(0), (2, 3)), np.dtype("f4"))
     (2, 3)
     """
-    array = value if isinstance(value, np.ndarray) else _to_ndarray(op, name, value)
+    array = value if isinstance(value, np.ndarray) else to_ndarray(op, name, value)
     if array.dtype.newbyteorder("=") != dtype:
         raise TypeError(f"{op}: {name} must have the dtype of grad_output, {dtype}, got {array.dtype}")
     return array.shape
 
 
-def _to_ndarray(op: str, name: str, value: Any) -> Array:
-    wanted = f"{op}: {name} must be an array of float16, float32 or float64"
+def to_ndarray(op: str, name: str, value: Any, of: str = "float16, float32 or float64") -> Array:
+    """``value`` as a plain array of whatever dtype; ``of`` says which are allowed.
+
+    >>> to_ndarray("gather", "index", np.ma.array([0, 1], mask=[False, True]), of="integers")
+    Traceback (most recent call last):
+    TypeError: gather: index must be an array of integers, got a masked array, whose mask would be lost
+    """
+    if type(value) is np.ndarray:
+        return value
+    wanted = f"{op}: {name} must be an array of {of}"
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{wanted}, got a masked array, whose mask would be lost")
     try:
@@ -138,7 +146,7 @@ def check_out(op: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -
     Traceback (most recent call last):
     ValueError: relu: out must have shape (2, 4), got (2, 3)
     """
-    if not isinstance(out, np.ndarray):
+    if type(out) is not np.ndarray and (not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray)):
         raise TypeError(f"{op}: out must be a NumPy array, got {type(out).__name__}")
     if out.shape != shape:
         raise ValueError(f"{op}: out must have shape {shape}, got {out.shape}")
@@ -207,12 +215,10 @@ def integers(op: str, name: str, value: Any, count: int, minimum: int) -> tuple[
     Traceback (most recent call last):
     ValueError: conv2d: stride must be an integer or 2 of them, got (1, 2, 3)
     """
-    items = _items(value)
-    if items is None:
-        items = [value]
-    if len(items) not in (1, count):
+    given = one_or_more(value)
+    if len(given) not in (1, count):
         raise ValueError(f"{op}: {name} must be an integer{f' or {count} of them' if count > 1 else ''}, got {value!r}")
-    numbers = tuple(integer(op, name, item, minimum) for item in items)
+    numbers = tuple(integer(op, name, item, minimum) for item in given)
     return numbers if len(numbers) == count else numbers * count
 
 
@@ -275,16 +281,14 @@ def paddings(op: str, name: str, value: Any, count: int, words: Sequence[str] = 
     """
     if isinstance(value, str) and value in words:
         return value
-    items = _items(value)
-    if items is None and not isinstance(value, str):
-        items = [value]
-    if items is None or len(items) not in (1, count):
+    given = () if isinstance(value, str) else one_or_more(value)
+    if len(given) not in (1, count):
         allowed = "".join(f'"{word}", ' for word in words)
         axes = "for the axis" if count == 1 else f"for each of the {count} axes"
         raise ValueError(f"{op}: {name} must be {allowed}an integer, or {axes} an integer or a (before, after) pair, got {value!r}")
     pairs = []
-    for item in items:
-        pair = _items(item)
+    for item in given:
+        pair = items(item)
         if pair is not None and len(pair) != 2:
             raise ValueError(f"{op}: {name} must be a (before, after) pair for each axis, got {value!r}")
         before, after = (item, item) if pair is None else pair
@@ -292,13 +296,24 @@ def paddings(op: str, name: str, value: Any, count: int, words: Sequence[str] = 
     return tuple(pairs) if len(pairs) == count else tuple(pairs) * count
 
 
-def _items(value: Any) -> list[Any] | None:
-    """The entries of a tuple, list or 1-D array; None for anything else."""
+def items(value: Any) -> Sequence[Any] | None:
+    """The entries of a tuple, a list or an array with axes; None for anything else, arrays without axes included.
+
+    >>> items(np.array([1, 2])), items(np.array(1))
+    ([1, 2], None)
+    """
     if isinstance(value, (tuple, list)):
-        return list(value)
+        return value
     if isinstance(value, np.ndarray) and value.ndim > 0:
-        return value.tolist()
+        entries: list[Any] = value.tolist()
+        return entries
     return None
+
+
+def one_or_more(value: Any) -> Sequence[Any]:
+    """As :func:`items`, and anything else alone."""
+    given = None if type(value) is int else items(value)
+    return (value,) if given is None else given
 
 
 def choice(op: str, name: str, value: Any, allowed: Collection[Any]) -> None:

@@ -101,6 +101,7 @@ FORWARD = [
     Wrong("out_of_another_rank", "out", ValueError, {"out": zeros(4, 4, 4)}, "(4, 4, 4)"),
     Wrong("out_of_another_dtype", "out", TypeError, {"out": zeros(2, 4, 4, 4, dtype=np.float64)}, "float64"),
     Wrong("out_with_bytes_swapped", "out", TypeError, {"out": zeros(2, 4, 4, 4, dtype=">f4")}, ">f4"),
+    Wrong("out_is_masked", "out", TypeError, {"out": np.ma.zeros((2, 4, 4, 4), np.float32)}, "MaskedArray"),
     Wrong("out_is_a_list", "out", TypeError, {"out": [0.0]}, "list"),
     Wrong("out_is_read_only", "out", ValueError, {"out": np.broadcast_to(np.float32(7), (2, 4, 4, 4))}, "read-only"),
 ]

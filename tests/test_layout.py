@@ -105,6 +105,7 @@ def test_one_hot(dtype):
         (np.array([0.0]), -1, TypeError, "tensor"),
         (np.array([True]), -1, TypeError, "tensor"),
         ([], -1, TypeError, "tensor"),
+        (np.ma.array([0], mask=True), -1, TypeError, "tensor must .* a masked array"),
         (np.array([0, -1]), 3, ValueError, "tensor"),
         (np.array([0, 3]), 3, ValueError, "tensor"),
         (np.array([2**63], np.uint64), 3, ValueError, "tensor"),

@@ -314,6 +314,7 @@ WRONG = [
     ("mse_loss", (X, X, "median"), ValueError, "reduction"),
     ("mse_loss", (X, X.astype("f4")), TypeError, "target"),
     ("mse_loss", (X.astype(int), X), TypeError, "input"),
+    ("mse_loss", (X, np.ma.zeros((4, 5), int)), TypeError, "target"),
     ("mse_loss", (X, X, "mean", X[0]), ValueError, "weight"),
     ("smooth_l1_loss", (X, X, "mean", -1.0), ValueError, "beta"),
     ("huber_loss", (X, X, "mean", 0.0), ValueError, "delta"),
@@ -335,17 +336,24 @@ WRONG = [
     ("nll_loss", (X, LABELS, np.ones(4)), ValueError, "weight"),
     ("nll_loss", (X, LABELS, np.ones(5, "f4")), TypeError, "weight"),
     ("nll_loss", (X, LABELS, None, 1.5), TypeError, "ignore_index"),
+    ("nll_loss", (X, LABELS, None, 2**63), ValueError, "ignore_index"),
+    ("nll_loss", (X, LABELS, np.ones(5), -(2**63) - 1), ValueError, "ignore_index"),
+    ("nll_loss", (X, np.ma.array(LABELS, mask=True)), TypeError, "target"),
     ("nll_loss", (np.float64(0), LABELS), ValueError, "input"),
     ("cross_entropy", (X, LABELS, None, -100, "mean", 1.5), ValueError, "label_smoothing"),
     ("cross_entropy", (X, X, None, 1), ValueError, "ignore_index"),
+    ("cross_entropy", (X, LABELS, None, 2**64), ValueError, "ignore_index"),
+    ("cross_entropy", (X, np.ma.array(LABELS, mask=True)), TypeError, "target"),
     ("cross_entropy", (X, X.astype("f4")), TypeError, "target"),
     ("cross_entropy", (X, X.astype(int)), ValueError, "target"),
     ("multi_margin_loss", (X, LABELS, 3), ValueError, "p"),
     ("multi_margin_loss", (X, LABELS + 1), ValueError, "target"),
     ("multi_margin_loss", (X, LABELS[:2]), ValueError, "target"),
+    ("multi_margin_loss", (X, np.ma.array(LABELS, mask=True)), TypeError, "target"),
     ("multi_margin_loss", (X, LABELS, 1, 1.0, np.ones(3)), ValueError, "weight"),
     ("multilabel_margin_loss", (X, np.full((4, 5), 5)), ValueError, "target"),
     ("multilabel_margin_loss", (X, X), TypeError, "target"),
+    ("multilabel_margin_loss", (X, np.ma.zeros((4, 5), int)), TypeError, "target"),
     ("multilabel_margin_loss", (np.zeros((2, 2, 2)), np.zeros((2, 2, 2), int)), ValueError, "input"),
     ("cosine_similarity", (X, X, 2), ValueError, "dim"),
     ("cosine_similarity", (X, X[:3]), ValueError, "x2"),
@@ -361,6 +369,7 @@ WRONG = [
     ("ctc_loss", (X, np.array([5]), [4], [1]), ValueError, "targets"),
     ("ctc_loss", (X, np.array([1, 2]), [4], [1]), ValueError, "targets"),
     ("ctc_loss", (X, np.array([1.5]), [4], [1]), TypeError, "targets"),
+    ("ctc_loss", (X, np.ma.array([1], mask=True), [4], [1]), TypeError, "targets"),
     ("ctc_loss", (X, np.array([1]), [5], [1]), ValueError, "input_lengths"),
     ("ctc_loss", (X, np.array([1]), [4], [-1]), ValueError, "target_lengths"),
     ("ctc_loss", (X, np.array([1]), [4, 4], [1]), ValueError, "input_lengths"),
@@ -373,6 +382,34 @@ def test_wrong_arguments(op, arguments, error, name):
     with pytest.raises(error) as caught:
         getattr(fastops, op)(*arguments)
     assert re.match(rf"{op}: {name}\b", str(caught.value)), caught.value
+
+
+@pytest.mark.parametrize("op", ["nll_loss", "cross_entropy", "multi_margin_loss", "multilabel_margin_loss", "ctc_loss"])
+def test_targets_past_64_bits_do_not_wrap(op):
+    wrong = np.full(X.shape if op == "multilabel_margin_loss" else 4, 2**64 - 100, np.uint64)
+    lengths = ([4], [4]) if op == "ctc_loss" else ()
+    with pytest.raises(ValueError, match=rf"^{op}: targets? must .*{2**64 - 100}$"):
+        getattr(fastops, op)(X, wrong, *lengths)
+
+
+class Tensor:
+    """An array of another library, with a dtype of its own."""
+
+    dtype = "another library's"
+
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.array, dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int32, np.bool_])
+@pytest.mark.parametrize("op", ["mse_loss", "binary_cross_entropy_with_logits", "soft_margin_loss"])
+def test_targets_of_another_library(op, dtype):
+    target = (X > 0).astype(dtype)
+    assert_same_bits(getattr(fastops, op)(X, Tensor(target)), getattr(fastops, op)(X, target))
+    assert_same_bits(getattr(fastops, op)(Tensor(X), Tensor(target)), getattr(fastops, op)(X, target))
 
 
 def test_gradients_take_only_cotangents_of_the_output():

@@ -171,6 +171,12 @@ def test_rms_norm_without_eps():
         np.testing.assert_allclose(fastops.rms_norm(tiny, 4), tiny / np.sqrt(np.finfo(dtype).eps), rtol=1e-6)
 
 
+@pytest.mark.parametrize("op", ["layer_norm", "rms_norm"])
+def test_a_shape_in_an_array(rng, op):
+    x = rng.standard_normal((5, 3, 4))
+    assert_same_bits(getattr(fastops, op)(x, np.array([3, 4])), getattr(fastops, op)(x, (3, 4)))
+
+
 def test_response_is_divided_by_its_size():
     x = np.ones((1, 9, 1))
     y = fastops.local_response_norm(x, 3, alpha=3.0, beta=1.0, k=0.0)
@@ -185,6 +191,9 @@ def test_normalize_corners():
     assert fastops.normalize(np.float64(-3), dim=0) == -1
     np.testing.assert_array_equal(fastops.normalize([[3.0, -4.0, 0.0]], p=0), [[1.5, -2, 0]])
     np.testing.assert_allclose(fastops.normalize([[1.0, 2.0], [2.0, 4.0]], dim=None), np.array([[1, 2], [2, 4]]) / 5)
+    for dim in (np.array([0, 1]), np.array([], int)):
+        np.testing.assert_allclose(fastops.normalize([[1.0, 2.0], [2.0, 4.0]], dim=dim), np.array([[1, 2], [2, 4]]) / 5)
+    assert (fastops.normalize(np.array([[3.0], [5.0]]), dim=np.array(1)) == 1).all()
     tied = fastops.normalize_backward([[1.0, 2.0, 3.0]], [[2.0, -2.0, 1.0]], p=np.inf)
     np.testing.assert_allclose(tied, [[0.5 - 0.125, 1 + 0.125, 1.5]])
     assert np.isnan(fastops.normalize([[1.0, np.nan]], p=np.inf)).all()

@@ -208,6 +208,7 @@ class TestUnpool:
         x, places = np.ones((1, 1, 3)), np.zeros((1, 1, 3), int)
         for size in (5, 6, 7):
             assert fastops.max_unpool1d(x, places, 2, output_size=(size,)).shape == (1, 1, size)
+            assert fastops.max_unpool1d(x, places, 2, output_size=np.array(size)).shape == (1, 1, size)
         for size in (4, 8, (1, 1, 8), (6, 6)):
             with pytest.raises(ValueError, match=r"^max_unpool1d: output_size "):
                 fastops.max_unpool1d(x, places, 2, output_size=size)
@@ -239,6 +240,7 @@ class TestFractional:
 
 
 X4 = np.zeros((1, 2, 6, 7))
+OVERFLOWING = [2**62, 2**63 - 1, 2**63, 2**63 + 5, 2**64, 10**30, (2, 2**63)]
 WRONG = [
     ("max_pool2d", {"input": np.zeros((6, 7))}, ValueError, "input"),
     ("max_pool2d", {"input": np.zeros((1, 2, 0, 7))}, ValueError, "input"),
@@ -252,6 +254,10 @@ WRONG = [
     ("max_pool2d", {"dilation": 9}, ValueError, "kernel_size"),
     ("max_pool2d", {"padding": 2}, ValueError, "padding"),
     ("max_pool2d", {"padding": -1}, ValueError, "padding"),
+    ("max_pool2d", {"stride": np.zeros(0, int)}, ValueError, "stride"),
+    ("max_pool2d", {"stride": np.array([1, 0])}, ValueError, "stride"),
+    ("max_pool2d", {"kernel_size": 2**63, "padding": 2**62}, ValueError, "padding"),
+    ("avg_pool2d", {"kernel_size": 2**63, "padding": 2**62}, ValueError, "padding"),
     ("avg_pool2d", {"padding": 2}, ValueError, "padding"),
     ("avg_pool2d", {"divisor_override": 0}, ValueError, "divisor_override"),
     ("avg_pool2d", {"divisor_override": 1.5}, TypeError, "divisor_override"),
@@ -260,13 +266,16 @@ WRONG = [
     ("adaptive_avg_pool2d", {"output_size": (1, 2, 3)}, ValueError, "output_size"),
     ("adaptive_avg_pool2d", {"output_size": -1}, ValueError, "output_size"),
     ("adaptive_max_pool2d", {"output_size": 1.5}, TypeError, "output_size"),
+    *[(op, {"output_size": n}, ValueError, "output_size") for op in ("adaptive_avg_pool2d", "adaptive_max_pool2d") for n in OVERFLOWING],
     ("fractional_max_pool2d", {"output_size": None}, ValueError, "output_size"),
     ("fractional_max_pool2d", {"output_size": 6}, ValueError, "output_size"),
     ("fractional_max_pool2d", {"output_size": None, "output_ratio": 1.5}, ValueError, "output_ratio"),
+    ("fractional_max_pool2d", {"output_size": None, "output_ratio": "0.5"}, TypeError, "output_ratio"),
     ("fractional_max_pool2d", {"_random_samples": np.zeros((1, 1, 2))}, ValueError, "_random_samples"),
     ("fractional_max_pool2d", {"_random_samples": np.full((1, 2, 2), np.nan)}, ValueError, "_random_samples"),
     ("max_unpool2d", {"indices": np.zeros((1, 2, 6, 6), int)}, ValueError, "indices"),
     ("max_unpool2d", {"indices": np.zeros((1, 2, 6, 7))}, TypeError, "indices"),
+    ("max_unpool2d", {"indices": np.ma.zeros((1, 2, 6, 7), int)}, TypeError, "indices"),
     ("pool2d", {"input": np.zeros(6)}, ValueError, "input"),
     ("pool2d", {"mode": "min"}, ValueError, "mode"),
 ]
@@ -297,6 +306,25 @@ def test_wrong_gradients(op):
     y = getattr(fastops, op)(X4, **GOOD[op])
     with pytest.raises(TypeError, match=rf"^{op}_backward: input "):
         backward(y.astype(np.float32), X4, **GOOD[op])
+
+
+@pytest.mark.parametrize(
+    ("op", "given", "meant"),
+    [
+        ("max_pool2d", (2, np.array([1, 2])), (2, (1, 2))),
+        ("max_pool2d", (2, np.array(2)), (2, 2)),
+        ("avg_pool2d", (2, np.int64(1)), (2, 1)),
+        ("avg_pool2d", (2, None, 0, False, True, np.array(3)), (2, None, 0, False, True, 3)),
+        ("lp_pool2d", (2, 2, np.array([1, 2])), (2, 2, (1, 2))),
+        ("adaptive_avg_pool2d", (np.array(3),), (3,)),
+        ("adaptive_max_pool2d", (np.array(3),), (3,)),
+        ("fractional_max_pool2d", (2, None, np.float32(0.5), False, np.full((1, 2, 2), 0.5)), (2, None, 0.5, False, np.full((1, 2, 2), 0.5))),
+        ("fractional_max_pool2d", (2, None, np.array([0.5, 0.3]), False, np.full((1, 2, 2), 0.5)), (2, None, (0.5, 0.3), False, np.full((1, 2, 2), 0.5))),
+    ],
+)
+def test_sizes_in_arrays(op, given, meant):
+    x = np.random.default_rng(0).standard_normal((1, 2, 6, 7))
+    assert_same_bits(getattr(fastops, op)(x, *given), getattr(fastops, op)(x, *meant))
 
 
 def test_extents_beyond_the_image_stay_in_range():

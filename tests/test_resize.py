@@ -160,6 +160,13 @@ def test_interpolate_refuses(arguments, error, name):
         fastops.interpolate(**{"input": np.zeros((1, 2, 4, 5)), "size": 3, **arguments})
 
 
+@pytest.mark.parametrize("op", ["interpolate", "upsample"])
+def test_numbers_in_arrays_without_axes(op):
+    x = np.arange(20.0).reshape(1, 1, 4, 5)
+    assert_same_bits(getattr(fastops, op)(x, np.array(6)), getattr(fastops, op)(x, 6))
+    assert_same_bits(getattr(fastops, op)(x, scale_factor=np.array(2.0)), getattr(fastops, op)(x, scale_factor=2.0))
+
+
 SQUARE = np.arange(1.0, 17.0).reshape(1, 1, 4, 4)
 
 
@@ -302,6 +309,7 @@ def test_grid_sample_of_nothing():
         (np.zeros((1, 2, 3)), (1, 1, 0, 4), ValueError, "size"),
         (np.zeros((1, 2, 3)), (1, 1, 4.0, 4), TypeError, "size"),
         (np.zeros((1, 2, 3)), 4, TypeError, "size"),
+        (np.zeros((1, 2, 3)), np.array(4), TypeError, "size"),
         (np.zeros((1, 2, 3), int), (1, 1, 4, 4), TypeError, "theta"),
     ],
     ids=str,

@@ -66,10 +66,14 @@ class TestBoxes:
             ({"boxes": [table[:, 1:]] * 2}, ValueError, "boxes"),
             ({"boxes": [table]}, ValueError, "boxes"),
             ({"boxes": table.astype(np.float32)}, TypeError, "boxes"),
+            ({"boxes": np.ma.array(table, mask=True)}, TypeError, "boxes"),
+            ({"boxes": [np.ma.array(table[:, 1:], mask=True)]}, TypeError, "boxes"),
             ({"output_size": 0}, ValueError, "output_size"),
             ({"output_size": (1, 2, 3)}, ValueError, "output_size"),
             ({"spatial_scale": "1"}, TypeError, "spatial_scale"),
             ({"spatial_scale": 1e12}, ValueError, "spatial_scale"),
+            ({"spatial_scale": 10**30}, ValueError, "spatial_scale"),
+            ({"spatial_scale": np.inf}, ValueError, "spatial_scale"),
         ]
         if "align" in op:
             wrong += [({"sampling_ratio": 1.5}, TypeError, "sampling_ratio"), ({"sampling_ratio": 2**40}, ValueError, "sampling_ratio")]
@@ -267,6 +271,8 @@ class TestSuppression:
             (lambda: fastops.batched_nms(b, s, s, 0.5), TypeError, "idxs"),
             (lambda: fastops.box_iou(b, s), ValueError, "boxes2"),
             (lambda: fastops.box_iou(b, b.astype(np.float32)), TypeError, "boxes2"),
+            (lambda: fastops.batched_nms(b, s, np.ma.array(i, mask=True), 0.5), TypeError, "idxs"),
+            (lambda: fastops.box_iou(b, np.ma.array(b, mask=True)), TypeError, "boxes2"),
             (lambda: fastops.box_iou(b, b, "xxyy"), ValueError, "fmt"),
         ]:
             with pytest.raises(error, match=rf": {argument} must"):

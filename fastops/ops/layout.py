@@ -383,9 +383,9 @@ def one_hot(tensor: ArrayLike, num_classes: int = -1) -> Array:
     array([[1, 0, 0],
            [0, 0, 1]])
     """
-    x = np.asarray(tensor)
-    if x.dtype.kind not in "iu" or isinstance(tensor, np.ma.MaskedArray):
-        raise TypeError(f"one_hot: tensor must be an array of integers, got {x.dtype if x.dtype != 'O' else type(tensor).__name__}")
+    x = _check.to_ndarray("one_hot", "tensor", tensor, of="integers")
+    if x.dtype.kind not in "iu":
+        raise TypeError(f"one_hot: tensor must be an array of integers, got {x.dtype}")
     classes = _check.integer("one_hot", "num_classes", num_classes, minimum=-1)
     if x.size == 0:
         if classes < 1:

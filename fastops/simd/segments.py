@@ -95,18 +95,19 @@ def indices(op: str, name: str, value: Any) -> Array:
     """
     if type(value) is np.ndarray and value.dtype == INDEX and value.flags.carray:
         return value
-    if not isinstance(value, np.ndarray):
-        value = np.from_dlpack(value) if hasattr(value, "__dlpack__") and not hasattr(value, "__array__") else np.asarray(value)
-    if value.dtype.kind not in "iu" and value.size:
-        raise TypeError(f"{op}: {name} must be an array of integers, got {value.dtype}")
-    if value.dtype.kind == "u" and value.itemsize == 8 and value.size and value.max() > _LARGEST:
-        raise ValueError(f"{op}: {name} must hold indices, got {value.max()}")
-    if value.flags.carray and value.dtype == INDEX and type(value) is not np.ndarray:
-        return value.view(np.ndarray)
-    return np.array(value, INDEX, order="C", copy=True)
+    array = _check.to_ndarray(op, name, value, of="integers")
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"{op}: {name} must be an array of integers, got {array.dtype}")
+    if array.dtype.kind == "u" and array.itemsize == 8 and array.size and array.max() > _LARGEST:
+        raise ValueError(f"{op}: {name} must hold integers below 2**63, got {array.max()}")
+    if array.flags.carray and array.dtype == INDEX:
+        return array
+    return np.array(array, INDEX, order="C", copy=True)
 
 
 _LARGEST = np.iinfo(INDEX).max
+# Up to so many rows fit into memory or fail for the lack of it; more may overflow.
+_MANY = 1 << 31
 
 
 def in_range(op: str, name: str, index: Array, size: int) -> bool:
@@ -126,11 +127,15 @@ def in_range(op: str, name: str, index: Array, size: int) -> bool:
     return bool(rising)
 
 
-def count_of(op: str, name: str, given: Any, index: Array) -> int:
-    """The number of destinations: as given, or one more than the largest index."""
+def count_of(op: str, name: str, given: Any, index: Array, shape: tuple[int, ...], axis: int = 0) -> int:
+    """The number of destinations, which the result has along one axis of ``shape``: as given, or one more than the largest index."""
     if given is not None:
-        return _check.integer(op, name, given, minimum=0)
-    return int(index.max()) + 1 if index.size else 0
+        count = _check.integer(op, name, given, minimum=0)
+    else:
+        count = int(index.max()) + 1 if index.size else 0
+    if count > _MANY:
+        _check.fits(op, name, "the result", (*shape[:axis], count, *shape[axis + 1 :]), 8)
+    return count
 
 
 def row_starts(op: str, name: str, value: Any, entries: int) -> Array:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from fastops import _check
 from fastops._check import Array
 from fastops.simd import segments
 
@@ -40,11 +39,3 @@ def output_gradient(op: str, grad_output: Array, shape: tuple[int, ...]) -> None
 def given(dtype: np.dtype[Any], *gradients: Array | None) -> Any:
     """Gradients in the dtype of the call, None where one is not wanted."""
     return tuple(None if g is None else g.astype(dtype, copy=False) for g in gradients)
-
-
-def as_arrays(op: str, **values: Any) -> tuple[list[Any], np.dtype[Any]]:
-    """As ``_check.as_arrays``, where any may be None."""
-    there = {name: value for name, value in values.items() if value is not None}
-    arrays, dtype = _check.as_arrays(op, **there)
-    found = dict(zip(there, arrays))
-    return [found.get(name) for name in values], dtype

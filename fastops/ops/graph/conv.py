@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._op import operation, register
-from fastops.ops.graph.arguments import as_arrays, axes, edges, given, output_gradient, shaped
+from fastops.ops.graph.arguments import axes, edges, given, output_gradient, shaped
 from fastops.ops.graph.norm import Edges, normalised
 from fastops.simd import segments
 from fastops.simd.gemm import gemm
@@ -98,7 +98,7 @@ def _record_gcn(
     add_self_loops: bool = True, normalize: bool = True,
 ) -> tuple[Array, dict[str, Any]]:  # fmt: skip
     op = "gcn_conv"
-    (nodes, w, b, given_weight), dtype = as_arrays(op, x=x, weight=weight, bias=bias, edge_weight=edge_weight)
+    (nodes, w, b, given_weight), dtype = _check.as_arrays(op, optional=("bias", "edge_weight"), x=x, weight=weight, bias=bias, edge_weight=edge_weight)
     _gcn_arguments(op, nodes, w, b)
     e = _gcn_edges(op, nodes, edge_index, given_weight, add_self_loops, normalize)
     y, z = _gcn(nodes, w, b, e)
@@ -121,7 +121,7 @@ def gcn_conv_backward(
            [0.]])
     """
     op = "gcn_conv_backward"
-    (dy, nodes, w, given_weight), dtype = as_arrays(op, grad_output=grad_output, x=x, weight=weight, edge_weight=edge_weight)
+    (dy, nodes, w, given_weight), dtype = _check.as_arrays(op, optional="edge_weight", grad_output=grad_output, x=x, weight=weight, edge_weight=edge_weight)
     _gcn_arguments(op, nodes, w, None)
     output_gradient(op, dy, (nodes.shape[0], w.shape[0]))
     e = normalised
@@ -219,7 +219,7 @@ def _record_sage(
     aggr: str = "mean",
 ) -> tuple[Array, dict[str, Any]]:  # fmt: skip
     op = "graph_sage_conv"
-    (nodes, v, w, b), dtype = as_arrays(op, x=x, weight_neighbors=weight_neighbors, weight_root=weight_root, bias=bias)
+    (nodes, v, w, b), dtype = _check.as_arrays(op, optional="bias", x=x, weight_neighbors=weight_neighbors, weight_root=weight_root, bias=bias)
     first = _sage_arguments(op, nodes, v, w, b, aggr)
     ends = edges(op, edge_index, nodes.shape[0])
     if first:
@@ -251,7 +251,7 @@ def graph_sage_conv_backward(
            [1.5]])
     """
     op = "graph_sage_conv_backward"
-    (dy, nodes, v, w), dtype = as_arrays(op, grad_output=grad_output, x=x, weight_neighbors=weight_neighbors, weight_root=weight_root)
+    (dy, nodes, v, w), dtype = _check.as_arrays(op, grad_output=grad_output, x=x, weight_neighbors=weight_neighbors, weight_root=weight_root)
     first = _sage_arguments(op, nodes, v, w, None, aggr)
     ends = edges(op, edge_index, nodes.shape[0])
     output_gradient(op, dy, (nodes.shape[0], w.shape[0]))
@@ -276,7 +276,7 @@ def graph_sage_conv_backward(
 def _epsilon(op: str, eps: Any) -> float:
     if np.size(eps) != 1:
         raise ValueError(f"{op}: eps must be one number, got shape {np.shape(eps)}")
-    return float(np.reshape(eps, ()))
+    return _check.real(op, "eps", np.reshape(eps, ()).item())
 
 
 @operation
@@ -302,8 +302,9 @@ def gin_aggregate(x: ArrayLike, edge_index: ArrayLike, eps: ArrayLike = 0.0) -> 
     op = "gin_aggregate"
     (nodes,), dtype = _check.as_arrays(op, x=x)
     axes(op, "x", nodes, "nodes", "features")
+    factor = nodes.dtype.type(1 + _epsilon(op, eps))
     y = segments.scatter(SUM, *_to_and_from(edges(op, edge_index, nodes.shape[0]), nodes))
-    y += nodes.dtype.type(1 + _epsilon(op, eps)) * nodes
+    y += factor * nodes
     return y.astype(dtype, copy=False)
 
 
@@ -326,10 +327,11 @@ def gin_aggregate_backward(
     axes(op, "x", nodes, "nodes", "features")
     sources, targets = edges(op, edge_index, nodes.shape[0])
     output_gradient(op, dy, nodes.shape)
+    factor = dy.dtype.type(1 + _epsilon(op, eps))
     dx = deps = None
     if output_mask[0]:
         dx = segments.scatter(SUM, *_to_and_from((targets, sources), dy))
-        dx += dy.dtype.type(1 + _epsilon(op, eps)) * dy
+        dx += factor * dy
     if output_mask[1]:
         deps = np.full(np.shape(eps), np.einsum("nf,nf->", dy, nodes, dtype=np.float64))
     return given(dtype, dx, deps)

@@ -25,7 +25,7 @@ from fastops._jit import launcher, parallel, separate
 from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
-from fastops.ops.graph.arguments import as_arrays, axes, edges, given, output_gradient, shaped
+from fastops.ops.graph.arguments import axes, edges, given, output_gradient, shaped
 from fastops.simd import segments
 from fastops.simd.gemm import gemm
 from fastops.simd.reduce import sum_axis
@@ -143,8 +143,9 @@ def _record(
     heads: int = 1, concat: bool = True, negative_slope: float = 0.2, add_self_loops: bool = True,
 ) -> tuple[Array, dict[str, Any]]:  # fmt: skip
     op = "gat_conv"
-    (nodes, w, left, right, b), dtype = as_arrays(op, x=x, weight=weight, att_src=att_src, att_dst=att_dst, bias=bias)
+    (nodes, w, left, right, b), dtype = _check.as_arrays(op, optional="bias", x=x, weight=weight, att_src=att_src, att_dst=att_dst, bias=bias)
     heads, left, right = _arguments(op, nodes, w, left, right, heads)
+    negative_slope = _check.real(op, "negative_slope", negative_slope)
     shaped(op, "bias", b, (w.shape[0] // (1 if concat else heads),))
     ends = _ends(op, edge_index, nodes.shape[0], add_self_loops)
     h = gemm(nodes, w.T)
@@ -174,9 +175,10 @@ def gat_conv_backward(
            [0.5]])
     """
     op = "gat_conv_backward"
-    (dy, nodes, w, left, right), dtype = as_arrays(op, grad_output=grad_output, x=x, weight=weight, att_src=att_src, att_dst=att_dst)
+    (dy, nodes, w, left, right), dtype = _check.as_arrays(op, grad_output=grad_output, x=x, weight=weight, att_src=att_src, att_dst=att_dst)
     shape = left.shape, right.shape
     heads, left, right = _arguments(op, nodes, w, left, right, heads)
+    negative_slope = _check.real(op, "negative_slope", negative_slope)
     count, width = nodes.shape[0], w.shape[0] // heads
     output_gradient(op, dy, (count, w.shape[0] if concat else width))
     db = sum_axis(dy[None])[0] if bias is not None and output_mask[4] else None

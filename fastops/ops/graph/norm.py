@@ -122,17 +122,11 @@ def normalised(sources: Array, targets: Array, weight: Array | None, nodes: int,
     return Edges(sources, targets, scaled, count, origin, raw, scale)
 
 
-def _nodes(op: str, edge_index: Any, num_nodes: Any) -> int:
-    if num_nodes is not None:
-        return _check.integer(op, "num_nodes", num_nodes, minimum=0)
-    index = segments.indices(op, "edge_index", edge_index)
-    return int(index.max()) + 1 if index.size else 0
-
-
 def _norm(op: str, edge_index: Any, edge_weight: Array | None, num_nodes: Any, improved: bool, add_self_loops: bool, flow: str, dtype: Any) -> Edges:
     _check.choice(op, "flow", flow, ("source_to_target", "target_to_source"))
-    nodes = _nodes(op, edge_index, num_nodes)
-    sources, targets = edges(op, edge_index, nodes)
+    index = segments.indices(op, "edge_index", edge_index)
+    nodes = segments.count_of(op, "num_nodes", num_nodes, index, (0, 3))  # a self-loop each, three numbers long
+    sources, targets = edges(op, index, nodes)
     shaped(op, "edge_weight", edge_weight, sources.shape)
     # only the degree has a direction
     ends = (sources, targets) if flow == "source_to_target" else (targets, sources)

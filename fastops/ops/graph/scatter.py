@@ -179,7 +179,7 @@ def _scatter_arguments(op: str, shape: tuple[int, ...], index: Any, dim: Any, di
     dim = _axis(op, "dim", dim, len(shape))
     index = segments.indices(op, "index", index)
     shaped(op, "index", index, (shape[dim],))
-    destinations = segments.count_of(op, "dim_size", dim_size, index)
+    destinations = segments.count_of(op, "dim_size", dim_size, index, shape, dim)
     segments.in_range(op, "index", index, destinations)
     return index, dim, destinations
 
@@ -213,7 +213,7 @@ def _segments(op: str, shape: tuple[int, ...], segment_ids: Any, num_segments: A
         raise ValueError(f"{op}: data must have at least one axis, got shape ()")
     ids = segments.indices(op, "segment_ids", segment_ids)
     shaped(op, "segment_ids", ids, shape[:1])
-    count = segments.count_of(op, "num_segments", num_segments, ids)
+    count = segments.count_of(op, "num_segments", num_segments, ids, shape)
     rising = segments.in_range(op, "segment_ids", ids, count)
     if indices_are_sorted and not rising:
         raise ValueError(f"{op}: segment_ids must never fall when indices_are_sorted is True, got {ids}")

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._op import operation, register
-from fastops.ops.graph.arguments import as_arrays, given, output_gradient, shaped
+from fastops.ops.graph.arguments import given, output_gradient, shaped
 from fastops.simd import segments
 from fastops.simd.segments import MAX, MIN, SUM
 
@@ -82,7 +82,7 @@ def spmm(indptr: ArrayLike, indices: ArrayLike, data: ArrayLike | None, dense: A
            [ 3., 30.]])
     """
     op = "spmm"
-    (a, b), dtype = as_arrays(op, data=data, dense=dense)
+    (a, b), dtype = _check.as_arrays(op, optional="data", data=data, dense=dense)
     starts, at, matrix = _spmm_arguments(op, indptr, indices, a, b, reduce)
     if reduce in ("sum", "mean"):
         y = segments.total(starts, at, matrix, a, mean=reduce == "mean")
@@ -105,7 +105,7 @@ def spmm_backward(
            [3., 3.]])
     """
     op = "spmm_backward"
-    (dy, a, b), dtype = as_arrays(op, grad_output=grad_output, data=data, dense=dense)
+    (dy, a, b), dtype = _check.as_arrays(op, optional="data", grad_output=grad_output, data=data, dense=dense)
     starts, at, matrix = _spmm_arguments(op, indptr, indices, a, b, reduce)
     output_gradient(op, dy, (starts.size - 1, *b.shape[1:]))
     dy = dy.reshape(starts.size - 1, matrix.shape[1])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastops import _check
-from fastops._check import FLOAT16, FLOAT32, Array
+from fastops._check import FLOAT16, Array
 from fastops._memory import empty
 from fastops.simd.reduce import sum_axis, sum_to
 
@@ -41,8 +41,10 @@ def floats(op: str, *, optional: str | tuple[str, ...] = (), **values: Any) -> t
         if len(ready) == len(values):
             return ready, dtype
     for name, value in values.items():
-        if value is not first and getattr(value, "dtype", FLOAT32).kind in "biu":
-            values[name] = np.asarray(value).astype(_check.as_array(op, next(iter(values)), first).dtype)
+        if value is not first and hasattr(value, "dtype"):  # which need not be NumPy's
+            values[name] = array = _check.to_ndarray(op, name, value)
+            if array.dtype.kind in "biu":
+                values[name] = array.astype(_check.as_array(op, next(iter(values)), first).dtype)
     return _check.as_arrays(op, optional=optional, **values)
 
 

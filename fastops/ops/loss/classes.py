@@ -28,8 +28,10 @@ from fastops._check import Array
 from fastops._jit import any_order, call, function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops._op import operation, register
+from fastops._shapes import LARGEST_INDEX
 from fastops._threads import threads_for
 from fastops.ops.loss.arguments import check_mask, check_reduction, cotangent, number, to_dtype
+from fastops.simd import segments
 from fastops.simd.blocking import NAMES
 from fastops.simd.reduce import BLOCK as _RUN
 from fastops.simd.reduce import maximum, span_dot, span_max, span_sum
@@ -45,6 +47,8 @@ _COLUMNS = 256
 # Up to so many rows of which each is one number are not worth a second launch.
 _FEW = 1 << 12
 _NS_PER_ELEMENT = 0.7
+# What an ignore_index is at least: kernels count in signed 64-bit integers.
+_LEAST = -LARGEST_INDEX - 1
 
 
 @function
@@ -475,11 +479,8 @@ class _Call:
 
 def _classes(op: str, target: Any) -> Array | None:
     """Targets as int64, None when they are no integers."""
-    if type(target) is not np.ndarray:
-        target = np.asarray(target)
-    if target.dtype.kind not in "iu":
-        return None
-    return target if _is_ready(target) else np.array(target, np.int64, order="C")
+    array = _check.to_ndarray(op, "target", target, of="numbers")
+    return segments.indices(op, "target", array) if array.dtype.kind in "iu" else None
 
 
 def _is_ready(target: Array) -> bool:
@@ -505,7 +506,9 @@ def _prepare(op: str, input: Any, target: Any, weight: Any, ignore_index: int, p
             raise ValueError(f"{op}: weight must have shape ({classes},), one for each class, got {w.shape}")
         w = w.astype(x.dtype, copy=False)
     if type(ignore_index) is not int:
-        ignore_index = _check.integer(op, "ignore_index", ignore_index, minimum=-(2**63))
+        ignore_index = _check.integer(op, "ignore_index", ignore_index, minimum=_LEAST)
+    if not _LEAST <= ignore_index <= LARGEST_INDEX:
+        raise ValueError(f"{op}: ignore_index must be from -2**63 to 2**63 - 1, got {ignore_index}")
     t = _classes(op, target)
     if t is None:
         if not probable or np.shape(target) != shape:
@@ -606,7 +609,10 @@ def nll_loss(input: ArrayLike, target: ArrayLike, weight: ArrayLike | None = Non
     """
     op = "nll_loss"
     check_reduction(op, reduction)
-    if type(input) is type(target) is np.ndarray and input.ndim and 0 < target.size <= _FEW and weight is None and type(ignore_index) is int:
+    if (
+        type(input) is type(target) is np.ndarray and input.ndim and 0 < target.size <= _FEW and weight is None
+        and type(ignore_index) is int and _LEAST <= ignore_index <= LARGEST_INDEX
+    ):  # fmt: skip
         # few rows, each a single number to look up: no time for more than one launch
         kind, (classes, length, _, outside) = input.dtype, _layout(input.shape)
         if kind.char in "fd" and kind.isnative and input.flags.carray and _is_ready(target) and target.shape == outside:

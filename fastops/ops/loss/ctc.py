@@ -31,6 +31,7 @@ from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.loss.arguments import check_reduction, cotangent, to_dtype
+from fastops.simd import segments
 from fastops.simd.reduce import span_sum
 from fastops.simd.vmath import exp_plain, log
 
@@ -213,17 +214,8 @@ class _Call:
         return (self.sizes[0],) if len(self.shape) == 3 else ()
 
 
-def _integers(op: str, name: str, value: Any) -> Array:
-    array = np.asarray(value)
-    if array.size == 0:
-        array = array.astype(np.int64)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{op}: {name} must be integers, got {array.dtype}")
-    return np.array(array, np.int64, order="C")
-
-
 def _lengths(op: str, name: str, value: Any, batch: int, most: int) -> Array:
-    lengths = _integers(op, name, value).ravel()
+    lengths = segments.indices(op, name, value).ravel()
     if lengths.size != batch:
         raise ValueError(f"{op}: {name} must have {batch} entries, one for each sequence, got {lengths.size}")
     if batch and (lengths.min() < 0 or lengths.max() > most):
@@ -240,7 +232,7 @@ def _prepare(op: str, log_probs: Any, targets: Any, input_lengths: Any, target_l
     blank = _check.integer(op, "blank", blank, minimum=0)
     if blank >= classes:
         raise ValueError(f"{op}: blank must be less than the number of classes, {classes}, got {blank}")
-    t = _integers(op, "targets", targets)
+    t = segments.indices(op, "targets", targets)
     if t.ndim not in (1, 2) or (t.ndim == 2 and (x.ndim == 2 or t.shape[0] != batch)):
         raise ValueError(f"{op}: targets must have shape (N, S) for N = {batch}, or be all of them in a row, got shape {t.shape}")
     inputs = _lengths(op, "input_lengths", input_lengths, batch, times)

@@ -22,6 +22,7 @@ from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.ops.loss.arguments import check_reduction, cotangent, number, to_dtype
+from fastops.simd import segments
 from fastops.simd.blocking import NAMES
 from fastops.simd.reduce import BLOCK as _RUN
 from fastops.simd.reduce import span_sum
@@ -153,12 +154,9 @@ def _scores(op: str, input: Any) -> tuple[Array, tuple[int, ...], int, int, np.d
     return x, shape, x.size // classes, classes, dtype
 
 
-def _integers(op: str, target: Any, low: int, classes: int) -> Array:
-    """The target as flat int64, all of them from ``low`` to the number of classes."""
-    t = np.asarray(target)
-    if t.dtype.kind not in "iu":
-        raise TypeError(f"{op}: target must be classes, integers, got {t.dtype}")
-    t = np.array(t, np.int64, order="C").ravel()
+def _flat(op: str, target: Array, low: int, classes: int) -> Array:
+    """The target in one row, all of it from ``low`` to the number of classes."""
+    t = target.ravel()
     if t.size and (t.min() < low or t.max() >= classes):
         raise ValueError(f"{op}: target must be from {low} to {classes - 1}, got {t.min()} to {t.max()}")
     return t
@@ -192,7 +190,7 @@ def _multi_arguments(op: str, input: Any, target: Any, p: int, margin: float, we
     if p not in (1, 2):
         raise ValueError(f"{op}: p must be 1 or 2, got {p!r}")
     x, shape, rows, classes, dtype = _scores(op, input)
-    t = np.asarray(target)
+    t = segments.indices(op, "target", target)
     if t.shape != (rows,) and not (t.ndim == 0 and len(shape) < 2):
         raise ValueError(f"{op}: target must have shape {(rows,)}, got {t.shape}")
     output_shape = t.shape if len(shape) == 2 or t.ndim else ()
@@ -203,7 +201,7 @@ def _multi_arguments(op: str, input: Any, target: Any, p: int, margin: float, we
             raise (TypeError if w.dtype != dtype else ValueError)(f"{op}: weight must have shape {(classes,)} and dtype {dtype}, got {w.shape} and {w.dtype}")
         w = w.astype(x.dtype, copy=False)
     flat = x.ravel()
-    arguments = flat, classes, _together(classes), _integers(op, t, 0, classes), int(p), number(op, "margin", margin), w
+    arguments = flat, classes, _together(classes), _flat(op, t, 0, classes), int(p), number(op, "margin", margin), w
     return arguments, shape, rows, output_shape, dtype
 
 
@@ -270,9 +268,10 @@ def multi_margin_loss_backward(
 
 def _multilabel_arguments(op: str, input: Any, target: Any) -> tuple[Any, ...]:
     x, shape, rows, classes, dtype = _scores(op, input)
-    if np.shape(target) != shape:
-        raise ValueError(f"{op}: target must have the shape of input, {shape}, got {np.shape(target)}")
-    return (x.ravel(), classes, _together(classes), _integers(op, target, -1, classes)), shape, rows, shape[:-1], dtype
+    t = segments.indices(op, "target", target)
+    if t.shape != shape:
+        raise ValueError(f"{op}: target must have the shape of input, {shape}, got {t.shape}")
+    return (x.ravel(), classes, _together(classes), _flat(op, t, -1, classes)), shape, rows, shape[:-1], dtype
 
 
 @operation

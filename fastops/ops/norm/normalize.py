@@ -235,10 +235,11 @@ def _backward(threads, dy, x, axis, inner, strips, together, p, eps, scratch, dx
 def _axes(op: str, ndim: int, dim: Any) -> tuple[int, ...]:
     """The axes of a vector, in order; all of them for None or none. A scalar has one axis."""
     ndim = max(ndim, 1)
-    if dim is None or dim == () or dim == []:
+    given = () if dim is None else _check.one_or_more(dim)
+    if not given:
         return tuple(range(ndim))
     axes = []
-    for one in dim if isinstance(dim, (tuple, list)) else (dim,):
+    for one in given:
         axis = _check.integer(op, "dim", one, minimum=-ndim)
         if axis >= ndim:
             raise IndexError(f"{op}: dim must be below {ndim}, the number of axes of input, got {axis}")

@@ -139,8 +139,7 @@ def _rows(op: str, shape: tuple[int, ...], normalized_shape: Any) -> tuple[int, 
     """The shape of a row."""
     if type(normalized_shape) is tuple and normalized_shape and (last := shape[-len(normalized_shape) :]) == normalized_shape:
         return last
-    wanted = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
-    row = tuple(_check.integer(op, "normalized_shape", n, minimum=0) for n in wanted)
+    row = tuple(_check.integer(op, "normalized_shape", n, minimum=0) for n in _check.one_or_more(normalized_shape))
     if not row or shape[len(shape) - len(row) :] != row or len(row) > len(shape):
         raise ValueError(f"{op}: normalized_shape must be the last axes of input, whose shape is {shape}, got {row}")
     return row

@@ -25,19 +25,21 @@ from fastops.ops.pool.windows import Integers, Plan, ordinary
 
 def _plan(
     op: str, ndim: int, shape: tuple[int, ...], window: tuple[Any, ...], divisor: Any,
-) -> Plan:  # fmt: skip
+) -> tuple[Plan, int | None]:  # fmt: skip
+    """The windows, and the divisor to take instead of theirs."""
     kernel_size, stride, padding, ceil_mode = window
-    if divisor is not None and not _check.integer(op, "divisor_override", divisor, minimum=-(1 << 62)):
-        raise ValueError(f"{op}: divisor_override must not be 0")
-    plan: Plan = ordinary(op, ndim, shape, kernel_size, stride, padding, 1, ceil_mode)
-    return plan
+    if divisor is not None:
+        divisor = _check.integer(op, "divisor_override", divisor, minimum=-(1 << 62))
+        if divisor == 0:
+            raise ValueError(f"{op}: divisor_override must not be 0")
+    return ordinary(op, ndim, shape, kernel_size, stride, padding, 1, ceil_mode), divisor
 
 
 def _avg_pool(op: str, ndim: int, input: Any, window: tuple[Any, ...], count_include_pad: Any, divisor: Any) -> Array:
     x = _check.as_array(op, "input", input)
     if x.itemsize == 2:
         return _avg_pool(op, ndim, x.astype(np.float32), window, count_include_pad, divisor).astype(np.float16)
-    plan = _plan(op, ndim, x.shape, window, divisor)
+    plan, divisor = _plan(op, ndim, x.shape, window, divisor)
     return weighted_sum(plan, x, mean_factors(plan, x.dtype, bool(count_include_pad), divisor))
 
 
@@ -45,7 +47,7 @@ def _avg_pool_backward(
     op: str, ndim: int, grad_output: Any, input: Any, window: tuple[Any, ...], count_include_pad: Any, divisor: Any,
 ) -> Array:  # fmt: skip
     dy, dtype = check_gradient(op, grad_output)
-    plan = _plan(op, ndim, _check.shape_of(op, "input", input, dtype), window, divisor)
+    plan, divisor = _plan(op, ndim, _check.shape_of(op, "input", input, dtype), window, divisor)
     check_shape(op, dy, plan)
     dx = weighted_sum_backward(plan, dy, mean_factors(plan, dy.dtype, bool(count_include_pad), divisor))
     return dx.astype(dtype, copy=False)

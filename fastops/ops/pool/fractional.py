@@ -35,8 +35,10 @@ def _counts(op: str, ndim: int, size: tuple[int, ...], kernel: tuple[int, ...], 
     if output_size is not None:
         counts = _check.integers(op, "output_size", output_size, ndim, minimum=1)
     elif output_ratio is not None:
-        ratios = output_ratio if isinstance(output_ratio, (tuple, list)) else (output_ratio,) * ndim
-        if len(ratios) != ndim or not all(isinstance(r, (int, float)) and 0 < r < 1 for r in ratios):
+        ratios = [_check.real(op, "output_ratio", r) for r in _check.one_or_more(output_ratio)]
+        if len(ratios) == 1:
+            ratios *= ndim
+        if len(ratios) != ndim or not all(0 < r < 1 for r in ratios):
             raise ValueError(f"{op}: output_ratio must be a number between 0 and 1 or {ndim} of them, got {output_ratio!r}")
         counts = tuple(int(n * r) for n, r in zip(size, ratios))
         if min(counts) < 1:

@@ -73,7 +73,7 @@ def send_back(plan: Plan, dy: Array, places: Array) -> Array:
 
 def check_places(op: str, name: str, indices: Any, shape: tuple[int, ...], plane: int, dtype: Any, lowest: int = 0) -> Array:
     """Places given by the user: integers of the right shape, each inside its plane (or -1, nowhere, with ``lowest`` -1)."""
-    array = np.asarray(indices)
+    array = _check.to_ndarray(op, name, indices, of="integers")
     if array.dtype.kind not in "iu":
         raise TypeError(f"{op}: {name} must have an integer dtype, got {array.dtype}")
     if array.shape != shape:

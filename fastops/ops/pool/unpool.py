@@ -40,7 +40,7 @@ def _output_shape(
         if min(result) < 0:
             raise ValueError(f"{op}: padding must leave an output, got size {result}")
     else:
-        items = list(output_size) if isinstance(output_size, (tuple, list, np.ndarray)) else [output_size]
+        items = _check.one_or_more(output_size)
         result = _check.integers(op, "output_size", tuple(items[2:] if len(items) == ndim + 2 else items), ndim, minimum=0)
         if len(items) not in (ndim, ndim + 2) or not all(u - s < r < u + s for u, s, r in zip(usual, strides, result)):
             allowed = ", ".join(f"{u - s} < {r} < {u + s}" for u, s, r in zip(usual, strides, "DHW"[3 - ndim :]))

@@ -165,7 +165,8 @@ def check_windows(
 ) -> tuple[Axis, Axis, Axis]:  # fmt: skip
     """The axes of ordinary pooling, its arguments checked."""
     kernel = _check.integers(op, "kernel_size", kernel_size, ndim, minimum=1)
-    strides = kernel if stride is None or stride == () or stride == [] else _check.integers(op, "stride", stride, ndim, minimum=1)
+    same = stride is None or (isinstance(stride, (tuple, list)) and not stride)
+    strides = kernel if same else _check.integers(op, "stride", stride, ndim, minimum=1)
     pads = _check.integers(op, "padding", padding, ndim, minimum=0)
     dilations = _check.integers(op, "dilation", dilation, ndim, minimum=1)
     for k, pad in zip(kernel, pads):
@@ -176,6 +177,7 @@ def check_windows(
         raise ValueError(f"{op}: kernel_size must fit the image with padding, {tuple(n + 2 * p for n, p in zip(size[3 - ndim :], pads))}, got {kernel}")
     fill = (1,) * (3 - ndim)
     extents = tuple(n + 2 * p for n, p in zip(size[3 - ndim :], pads))
+    _check.fits(op, "padding", "the padded input", extents, 8)
     # What reaches beyond the image changes nothing; clamped, products stay in range.
     strides = tuple(map(min, strides, extents))
     kernel = tuple(min(k, n // d + 2) for k, d, n in zip(kernel, dilations, extents))
@@ -218,11 +220,12 @@ def ordinary(
 def of_output_size(op: str, ndim: int, shape: tuple[int, ...], output_size: Any) -> Plan:
     """The plan of adaptive pooling; None keeps the size of an axis."""
     size = spatial(op, shape, ndim)
-    items = list(output_size) if isinstance(output_size, (tuple, list, np.ndarray)) else [output_size] * ndim
-    if len(items) == 1 and ndim > 1:
-        items *= ndim
+    items = _check.one_or_more(output_size)
+    if len(items) == 1:
+        items = (items[0],) * ndim
     if len(items) != ndim:
         raise ValueError(f"{op}: output_size must be an integer or None, or {ndim} of them, got {output_size!r}")
     counts = [n if item is None else _check.integer(op, "output_size", item, minimum=0) for item, n in zip(items, size[3 - ndim :])]
+    _check.fits(op, "output_size", "the output", (*shape[: len(shape) - ndim], *counts), 8)
     z, y, x = map(adaptive, size, [1] * (3 - ndim) + counts)
     return made(op, shape, ndim, (z, y, x))

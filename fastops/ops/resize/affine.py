@@ -112,9 +112,10 @@ def _axes(size: tuple[int, int, int], align_corners: bool, dtype: str) -> Array:
 
 def _size(op: str, theta: tuple[int, ...], size: Any) -> tuple[int, ...]:
     """(N, D, H, W) of a result of the given size."""
-    if not isinstance(size, (tuple, list, np.ndarray)):
+    items = _check.items(size)
+    if items is None:
         raise TypeError(f"{op}: size must be a sequence of integers, got {size!r}")
-    numbers = tuple(_check.integer(op, "size", n, minimum=1) for n in size)
+    numbers = tuple(_check.integer(op, "size", n, minimum=1) for n in items)
     if len(numbers) not in (4, 5):
         raise ValueError(f"{op}: size must be (N, C, H, W) or (N, C, D, H, W), got {numbers}")
     ndim = len(numbers) - 2

@@ -22,7 +22,6 @@ from functools import lru_cache
 from math import isfinite, prod
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from fastops import _check
@@ -50,14 +49,15 @@ Options = tuple[Any, Any, str, bool | None, bool, bool]
 def _options(op: str, size: Any, scale_factor: Any, mode: Any, align_corners: Any, recompute_scale_factor: Any, antialias: Any) -> Options:
     """The options in a form that can be looked up."""
     _check.choice(op, "mode", mode, _MODES)
-    if isinstance(size, (tuple, list, np.ndarray)):
-        size = tuple(_check.integer(op, "size", n, minimum=1) for n in size)
+    sizes = _check.items(size)
+    if sizes is not None:
+        size = tuple(_check.integer(op, "size", n, minimum=1) for n in sizes)
     elif size is not None:
         size = _check.integer(op, "size", size, minimum=1)
     if scale_factor is not None:
+        factors = _check.items(scale_factor)
         try:
-            several = isinstance(scale_factor, (tuple, list, np.ndarray))
-            scale_factor = tuple(map(float, scale_factor)) if several else float(scale_factor)
+            scale_factor = float(scale_factor) if factors is None else tuple(map(float, factors))
         except (TypeError, ValueError):
             raise TypeError(f"{op}: scale_factor must be a number or a tuple of numbers, got {scale_factor!r}") from None
     return size, scale_factor, mode, None if align_corners is None else bool(align_corners), bool(recompute_scale_factor), bool(antialias)

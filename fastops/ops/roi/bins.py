@@ -12,6 +12,7 @@ their order: its owner computes.
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -198,7 +199,7 @@ def boxes_of(op: str, boxes: Boxes, images: int, dtype: np.dtype[Any], limit: in
     """
     compute = np.dtype(np.float32) if dtype == _check.FLOAT16 else dtype
     if isinstance(boxes, (list, tuple)) and all(np.ndim(b) == 2 or np.size(b) == 0 for b in boxes) and len(boxes) == images:
-        parts = [np.asarray(b, dtype=dtype if np.size(b) == 0 else None).reshape(-1, 4) if np.size(b) == 0 else np.asarray(b) for b in boxes]
+        parts = [np.empty((0, 4), dtype) if np.size(b) == 0 else _check.to_ndarray(op, "boxes", b) for b in boxes]
         for number, part in enumerate(parts):
             if part.ndim != 2 or part.shape[1] != 4:
                 raise ValueError(f"{op}: boxes must hold an array (L, 4) for each image, got shape {part.shape} for image {number}")
@@ -207,7 +208,7 @@ def boxes_of(op: str, boxes: Boxes, images: int, dtype: np.dtype[Any], limit: in
     elif isinstance(boxes, (list, tuple)) and not (boxes and np.ndim(boxes[0]) < 2):
         raise ValueError(f"{op}: boxes must hold an array for each of the {images} images, got {len(boxes)}")
     else:
-        table = _of_dtype(op, np.asarray(boxes), dtype)
+        table = _of_dtype(op, _check.to_ndarray(op, "boxes", boxes), dtype)
         if table.ndim != 2 or table.shape[1] != 5:
             raise ValueError(f"{op}: boxes must have shape (K, 5), or be a list of (L, 4), got shape {table.shape}")
         numbers, corners = table[:, 0], table[:, 1:]
@@ -229,6 +230,7 @@ def _of_dtype(op: str, boxes: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def scale_of(op: str, value: Any) -> float:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)) or not np.isfinite(value):
-        raise TypeError(f"{op}: spatial_scale must be a number, got {value!r}")
-    return float(value)
+    scale = _check.real(op, "spatial_scale", value)
+    if not isfinite(scale):
+        raise ValueError(f"{op}: spatial_scale must be finite, got {value!r}")
+    return scale

@@ -21,6 +21,7 @@ from fastops._jit import function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
+from fastops.simd import segments
 
 Format = Literal["xyxy", "xywh", "cxcywh"]
 
@@ -73,7 +74,7 @@ def _suppress(threads, boxes, areas, groups, threshold, dropped):
 
 
 def _boxes(op: str, name: str, boxes: Any) -> Array:
-    array = np.asarray(boxes)
+    array = _check.to_ndarray(op, name, boxes)
     if array.dtype.kind in "iu":
         array = array.astype(np.float64)
     given: Any = {name: array}
@@ -138,9 +139,7 @@ def _kept(op: str, boxes: Any, scores: Any, groups: Any, iou_threshold: Any) -> 
     if groups is None:
         classes = np.zeros(len(table), np.int64)
     else:
-        classes = np.asarray(groups)
-        if classes.dtype.kind not in "iu":
-            raise TypeError(f"{op}: idxs must have an integer dtype, got {classes.dtype}")
+        classes = segments.indices(op, "idxs", groups)
         if classes.shape != values.shape:
             raise ValueError(f"{op}: idxs must have shape {values.shape}, one for each box, got {classes.shape}")
     # NaN first, as PyTorch sorts; of equal scores the first box comes first
@@ -149,7 +148,7 @@ def _kept(op: str, boxes: Any, scores: Any, groups: Any, iou_threshold: Any) -> 
     areas = (sorted_[2] - sorted_[0]) * (sorted_[3] - sorted_[1])
     dropped = np.zeros(len(order), np.bool_)
     if dropped.size:
-        _suppress(1, sorted_, areas, np.ascontiguousarray(classes[order], np.int64), float(iou_threshold), dropped)
+        _suppress(1, sorted_, areas, classes[order], float(iou_threshold), dropped)
     return order[~dropped].astype(np.int64, copy=False)
 
 

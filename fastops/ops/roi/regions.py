@@ -350,7 +350,7 @@ def roi_pool_backward(
         (x,), _ = _check.as_arrays(op, input=input)
         places = _pool(op, x, dtype, boxes, output_size, spatial_scale)[1]
     else:
-        places = np.asarray(indices)
+        places = _check.to_ndarray(op, "indices", indices, of="integers")
         if places.dtype.kind not in "iu":
             raise TypeError(f"{op}: indices must have an integer dtype, got {places.dtype}")
         if places.shape != dy.shape or (places.size and not -1 <= places.min() <= places.max() < shape[2] * shape[3]):
