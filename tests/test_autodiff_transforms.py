@@ -590,6 +590,10 @@ class TestNesting:
 
 
 class TestCheckpoint:
+    def test_what_is_no_function(self):
+        with pytest.raises(TypeError, match=r"^checkpoint: fn must be a function, got int$"):
+            checkpoint(3)
+
     def test_nested_containers_and_keywords(self):
         @checkpoint
         def block(params, x, *, scale, names=("a", "b")):
@@ -675,6 +679,23 @@ class TestCheckGrad:
         with pytest.raises(AssertionError):
             check_grad(np.abs, kink, eps=5.0)
         check_grad(np.abs, kink, eps=5.0, rtol=10.0)
+
+    @pytest.mark.parametrize(
+        ("setting", "error", "message"),
+        [
+            ({"eps": 0}, ValueError, "eps must be a finite number above 0, got 0"),
+            ({"eps": -1.0}, ValueError, "eps must be a finite number above 0, got -1.0"),
+            ({"rtol": np.nan}, ValueError, "rtol must be a finite number from 0 on, got nan"),
+            ({"rtol": "a"}, TypeError, "rtol must be a number, got str"),
+        ],
+    )
+    def test_settings_that_cannot_be(self, setting, error, message):
+        with pytest.raises(error, match=f"^check_grad: {message}$"):
+            check_grad(np.sin, 1.0, **setting)
+
+    def test_it_speaks_for_itself(self):
+        with pytest.raises(TypeError, match=r"^check_grad: primals\[0\] must be an array of floating-point numbers, got int"):
+            check_grad(np.sin, 1)
 
     def test_no_values_at_all(self):
         check_grad(lambda x: x * 2, np.ones((0, 3)))

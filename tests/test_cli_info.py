@@ -87,6 +87,13 @@ class TestFrame:
             result = subprocess.run(command, cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, timeout=120, check=False)
         assert (result.returncode, result.stderr) == (141, b"")
 
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
+    def test_a_full_standard_output(self):
+        command = [sys.executable, "-m", "fastops", "info"]
+        with open("/dev/full", "w") as stdout:
+            result = subprocess.run(command, cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+        assert (result.returncode, result.stderr) == (1, "python -m fastops: error: standard output: No space left on device\n")
+
 
 class TestInfo:
     def test_json_has_the_facts(self, capsys):

@@ -161,6 +161,20 @@ def test_tables_fit_the_console(width, directions):
     assert "1.50x" in row  # torch 3 ms beside 2 ms
 
 
+def test_bars_shrink_with_the_console():
+    """80 columns, and as many figures as there may be in a line."""
+    result, text = _made_up(), io.StringIO()
+    for row in result.rows:
+        row.measured = {name: replace(m, milliseconds=m.milliseconds and 1000 * m.milliseconds, workspace=300 << 20) for name, m in row.measured.items()}
+    show(result, Console(file=text, width=80, highlight=False))
+    lines = text.getvalue().partition("the whole network")[2].splitlines()
+    assert "\N{HORIZONTAL ELLIPSIS}" not in "".join(lines)
+    bars = [max(line.count("#"), line.count("\N{BOX DRAWINGS HEAVY HORIZONTAL}")) for line in lines]
+    lengths = [length for length in bars if length]
+    assert lengths[0] == max(lengths) < 24
+    assert lengths[1] == pytest.approx(lengths[0] * 9 / 15, abs=1)
+
+
 def test_a_busy_machine_is_pointed_out():
     result, text = _made_up(), io.StringIO()
     result.load = 0.5
@@ -252,9 +266,10 @@ def test_a_picture_is_resized_and_fitted(tmp_path):
         (["lenet6"], "unknown network lenet6; there are lenet5, alexnet"),
         (["--strategies", "naive,fft2"], "unknown strategy fft2; there are auto, "),
         (["--against", "keras"], "unknown library keras; there are torch, onnxruntime"),
-        (["--threads", "100000"], "--threads 100000: "),
+        (["--threads", "100000"], "--threads must be between 1 and "),
         (["--image", "no-such-file.npy"], "--image no-such-file.npy: "),
         (["--json", "no-such-folder/a.json"], "--json no-such-folder/a.json: there is no folder"),
+        (["--json", "fastops"], "--json fastops: this is a folder"),
         (["--plot", "a.docx"], "--plot a.docx: "),
     ],
 )
@@ -266,11 +281,38 @@ def test_what_cannot_be_done_is_refused_before_measuring(arguments, message, cap
     assert message in captured.err
 
 
-@pytest.mark.parametrize("arguments", [["--batch", "0"], ["--threads", "-1"], ["--seconds", "nan"], ["--dtype", "int8"]])
-def test_bad_values_are_refused_by_the_parser(arguments):
+@pytest.mark.parametrize(
+    "option, value, wanted",
+    [
+        ("--batch", "0", "must be a whole number from 1 on"),
+        ("--batch", "x", "must be a whole number from 1 on"),
+        ("--threads", "-1", "must be a whole number from 1 on"),
+        ("--seconds", "nan", "must be a number above 0"),
+        ("--seconds", "0", "must be a number above 0"),
+        ("--seconds", "abc", "must be a number above 0"),
+        ("--dtype", "int8", "invalid choice"),
+    ],
+)
+def test_bad_values_are_refused_by_the_parser(option, value, wanted, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["compare", *arguments])
+        main(["compare", option, value])
     assert stopped.value.code == 2
+    assert f"argument {option}: {wanted}" in capsys.readouterr().err
+
+
+def test_a_file_that_fails_does_not_cost_the_others(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fastops.cli.compare.write_text", full)
+    files = ["--json", tmp_path / "all.json", "--plot", tmp_path / "all.png"]
+    assert main([*QUICK, *map(str, files)]) == 1
+    out, err = capsys.readouterr()
+    assert "the whole network" in out
+    assert err == f"python -m fastops compare: error: --json {tmp_path / 'all.json'}: cannot be written: No space left on device\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["all.png"]
 
 
 def test_a_missing_library_is_named(monkeypatch, capsys):
@@ -286,3 +328,21 @@ def test_a_file_that_is_no_picture_is_refused(tmp_path, capsys):
     np.save(tmp_path / "cube.npy", np.zeros((3, 3, 3, 3)))
     assert main(["compare", "--image", str(tmp_path / "cube.npy")]) == 2
     assert "(3, 3, 3, 3)" in capsys.readouterr().err
+    np.save(tmp_path / "holes.npy", np.array([[1.0, np.nan]]))
+    assert main(["compare", "--image", str(tmp_path / "holes.npy")]) == 2
+    assert "a picture holds finite numbers" in capsys.readouterr().err
+    (tmp_path / "empty.npy").touch()
+    assert main(["compare", "--image", str(tmp_path / "empty.npy")]) == 2
+    assert "empty.npy: No data left in file" in capsys.readouterr().err
+
+
+def test_pictures_of_more_than_eight_bits_are_scaled(tmp_path):
+    pillow = pytest.importorskip("PIL.Image")
+    ramp = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+    for name, pixels in (("16.png", (ramp * 65535).astype(np.uint16)), ("32.tif", (ramp * 65535).astype(np.int32)), ("float.tif", ramp)):
+        pillow.fromarray(pixels).save(tmp_path / name)
+        np.testing.assert_allclose(read_picture(str(tmp_path / name)), np.broadcast_to(ramp, (3, 3, 4)), atol=2e-5, err_msg=name)
+    for pixels in (2 * ramp, -ramp, ramp * np.float32(np.nan)):
+        pillow.fromarray(pixels).save(tmp_path / "wrong.tif")
+        with pytest.raises(ValueError, match="must have pixels between 0 and 1, got "):
+            read_picture(str(tmp_path / "wrong.tif"))

@@ -211,12 +211,30 @@ class TestCommand:
         assert re.search(r"unknown network 'resnet19'; there are .*resnet18", self.refused(capsys, "resnet19", file))
         assert "the name's ending must be one of" in self.refused(capsys, "lenet5", tmp_path / "a.doc")
         assert "there is no folder" in self.refused(capsys, "lenet5", tmp_path / "none" / "a.svg")
-        assert "--classes 0: must be positive" in self.refused(capsys, "lenet5", file, "--classes", 0)
         assert "fpn has no classes" in self.refused(capsys, "fpn", file, "--classes", 3)
         assert "input must have samples of shape" in self.refused(capsys, "lenet5", file, "--input", "3x32x32")
         (tmp_path / "folder.svg").mkdir()
-        assert "folder.svg" in self.refused(capsys, "lenet5", tmp_path / "folder.svg")
+        assert "folder.svg: this is a folder" in self.refused(capsys, "lenet5", tmp_path / "folder.svg")
         assert not file.exists()
+
+    @needs_matplotlib
+    def test_nothing_is_left_of_what_cannot_be_written(self, tmp_path, capsys, monkeypatch):
+        def full(self, path, **options):
+            path.write_bytes(b"begun")
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+        (tmp_path / "old.svg").write_text("old")
+        for name in ("old.svg", "new.svg"):
+            assert main.main(["draw", "lenet5", str(tmp_path / name)]) == 1
+            assert capsys.readouterr().err == f"python -m fastops draw: error: {tmp_path / name}: cannot be written: No space left on device\n"
+        assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("old.svg", "old")]
+
+    @pytest.mark.parametrize("classes", ["0", "abc"])
+    def test_no_number_of_classes(self, capsys, classes):
+        with pytest.raises(SystemExit):
+            main.main(["draw", "lenet5", "a.svg", "--classes", classes])
+        assert f"argument --classes: must be a whole number from 1 on, got '{classes}'" in capsys.readouterr().err
 
     def test_no_shape(self, capsys):
         with pytest.raises(SystemExit) as stop:

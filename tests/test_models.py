@@ -3,11 +3,13 @@
 import itertools
 import os
 import pickle
+import re
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 import fastops
 import fastops.functional as F
@@ -180,6 +182,122 @@ def test_load_state_dict_names_all_that_does_not_fit():
     del state["conv1.weight"], state["block.conv.bias"]
     params, _ = model.load_state_dict(state, strict=False)
     assert params["fc.bias"].shape == (3,)
+
+
+class Tensor:
+    """As much of PyTorch's as is needed; its values can be had without a gradient alone."""
+
+    def __init__(self, values, dtype="torch.float32", alone=False):
+        self.values, self.dtype, self.alone = values, dtype, alone
+
+    def detach(self):
+        return Tensor(self.values, self.dtype, True)
+
+    def cpu(self):
+        return self
+
+    def float(self):
+        return Tensor(self.values, "torch.float32", self.alone)
+
+    def numpy(self):
+        if not self.alone or self.dtype == "torch.bfloat16":
+            raise TypeError("Got unsupported ScalarType")
+        return self.values
+
+    def __array__(self, dtype=None):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+
+@pytest.mark.parametrize("dtype", ["torch.float32", "torch.bfloat16"])
+def test_load_state_dict_takes_tensors(dtype):
+    model = tiny()
+    state = model.state_dict(*model.init(rng=0))
+    params, buffers = model.load_state_dict({name: Tensor(array, dtype) for name, array in state.items()})
+    for name, array in {**params, **buffers}.items():
+        np.testing.assert_array_equal(array, state[name], err_msg=name)
+        assert not np.shares_memory(array, state[name])
+
+
+def test_load_state_dict_names_what_is_no_array():
+    model = tiny()
+    state = model.state_dict(*model.init(rng=0))
+    state["fc.bias"], state["block.conv.bias"] = [[1.0], [1.0, 2.0]], None
+    with pytest.raises(ValueError, match=r"fit: block.conv.bias must have shape \(4,\), got \(\); fc.bias must be an array: setting [^;]*$"):
+        model.load_state_dict(state)
+
+
+@pytest.mark.parametrize("dtype", [int, bool, np.complex64])
+def test_parameters_are_floating_point_numbers(dtype):
+    model = tiny()
+    with pytest.raises(TypeError, match="tiny: dtype must be of floating-point numbers, got "):
+        model.init(dtype=dtype)
+    with pytest.raises(TypeError, match="tiny: dtype must be of floating-point numbers, got "):
+        model.load_state_dict(model.state_dict(*model.init(rng=0)), dtype=dtype)
+
+
+def test_a_missing_entry_is_named(x):
+    model = tiny()
+    params, buffers = model.init(rng=0, dtype=np.float64)
+    for missing, kind in (("conv1.weight", "params"), ("bn1.running_mean", "buffers")):
+        arrays = [{name: array for name, array in given.items() if name != missing} for given in (params, buffers)]
+        with pytest.raises(ValueError, match=f"tiny: the {kind} must have an entry '{missing}'$"):
+            model.apply(*arrays, x)
+        with pytest.raises(ValueError, match=f"tiny: the params and buffers must have an entry '{missing}'$"):
+            model.prepare(*arrays)
+
+
+def test_an_input_that_does_not_fit_is_named_when_a_layer_fails(rng):
+    model = tiny()
+    arrays = model.init(rng=0)
+    for call in (lambda x: model.apply(*arrays, x), lambda x: model.prepare(*arrays)(x)):
+        for shape in ((2, 3, 4, 4), (3, 4, 4), ()):
+            with pytest.raises(ValueError, match=rf"^tiny: input must have shape \(N, 2, any, any\), got {re.escape(str(shape))}: "):
+                call(np.ones(shape, np.float32))
+    # What a network without batch statistics takes beyond its description stays allowed.
+    net = Builder("dense")
+    model = net.build(net.linear("fc", net.input(3), 2))
+    assert model.apply(*model.init(rng=0), np.ones((4, 5, 3), np.float32))[0].shape == (4, 5, 2)
+
+
+@pytest.mark.parametrize("classes", [0, -1, 2.5])
+def test_the_number_of_classes_is_positive(classes):
+    for make in (models.lenet5, models.unet_small, models.gcn, models.lstm):
+        with pytest.raises(ValueError, match=r"the shape of \w+ must be of positive integers, got \("):
+            make(classes)
+    assert models.lenet5(np.int64(3)).shapes()[-1] == (3,)
+
+
+@pytest.mark.parametrize("value", [None, np.array([1, "a"], object), np.ones(2, complex), [[1.0], [1.0, 2.0]]], ids=["none", "object", "complex", "ragged"])
+def test_save_names_what_a_file_cannot_hold(tmp_path, value):
+    with pytest.raises(ValueError, match=r"^conv2 must be an array"):
+        weights.save(tmp_path / "a.safetensors", {"conv1": np.ones(2), "conv2": value})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes elsewhere")
+def test_save_leaves_devices_alone(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="pipe cannot be written: this is no ordinary file"):
+        weights.save(path, {"w": np.ones(2)})
+    assert path.is_fifo()
+
+
+def test_save_on_a_full_disk(tmp_path, monkeypatch):
+    def full(arrays, path, metadata):
+        raise SafetensorError("No space left on device (os error 28)")
+
+    path = tmp_path / "a.safetensors"
+    weights.save(path, {"w": np.ones(2)})
+    path.chmod(0o600)
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    with pytest.raises(OSError, match=r"a\.safetensors cannot be written: No space left on device"):
+        weights.save(path, {"w": np.zeros(2)})
+    assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+    np.testing.assert_array_equal(weights.load(path)["w"], np.ones(2))
+    monkeypatch.undo()
+    weights.save(path, {"w": np.zeros(2)})
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 class _Call:

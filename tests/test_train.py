@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import signal
 import struct
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 import fastops
 from fastops.cli.main import main
@@ -141,6 +143,16 @@ class TestCheckpoints:
         weights.save(path, {"w": np.ones(2)})
         assert "was not written by train" in refused(capsys, "lenet5", "--checkpoint", path, "--resume")
 
+    def test_a_full_disk(self, squares, tmp_path, monkeypatch, capsys):
+        def full(arrays, path, metadata):
+            raise SafetensorError("No space left on device (os error 28)")
+
+        monkeypatch.setattr("safetensors.numpy.save_file", full)
+        path = tmp_path / "run.safetensors"
+        assert train(*QUICK, "--data", squares[0], "--checkpoint", path) == 1
+        assert capsys.readouterr().err == f"python -m fastops train: error: --checkpoint: {path} cannot be written: No space left on device (os error 28)\n"
+        assert not list(tmp_path.iterdir())
+
 
 def same(path, other):
     """All arrays, and all numbers but the time."""
@@ -153,6 +165,30 @@ def same(path, other):
         for entry in (run["progress"], *run["progress"]["history"]):
             del entry["seconds"]
     assert runs[0] == runs[1]
+
+
+class TestFiles:
+    def test_one_that_fails_does_not_cost_the_others(self, squares, tmp_path, monkeypatch, capsys):
+        pytest.importorskip("matplotlib")
+
+        def full(path, text):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("fastops.cli.train.write_text", full)
+        assert train(*QUICK, "--data", squares[0], "--json", tmp_path / "run.json", "--plot", tmp_path / "run.png") == 1
+        out, err = capsys.readouterr()
+        assert "test accuracy" in out
+        assert err == f"python -m fastops train: error: --json {tmp_path / 'run.json'}: cannot be written: No space left on device\n"
+        assert [file.name for file in tmp_path.iterdir()] == ["run.png"]
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
+    def test_a_device_is_written_to(self, tmp_path, capsys):
+        os.mkfifo(tmp_path / "pipe")
+        assert "pipe: this is no ordinary file" in refused(capsys, "gcn", "--checkpoint", tmp_path / "pipe")
+        assert train("gcn", "--epochs", "1", "--json", "/dev/full") == 1
+        assert "--json /dev/full: cannot be written: No space left on device" in capsys.readouterr().err
+        assert train("gcn", "--epochs", "1", "--json", os.devnull) == 0
+        assert not os.path.isfile(os.devnull)
 
 
 class TestPlot:
@@ -219,6 +255,22 @@ class TestData:
         assert found.classes == ("5", "6")
         assert found.test_labels.tolist() == [0, 1, 0, 1]
 
+    def test_both_sets_are_scaled_alike(self, tmp_path):
+        rng = np.random.default_rng(0)
+        images, labels = rng.random((20, 9, 7)) * 300, np.arange(20) % 2
+        np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images[:4] / 3, y_test=labels[:4])
+        found = data.pictures(str(tmp_path / "a.npz"), (32, 32))
+        assert found.train.max() == 1
+        np.testing.assert_allclose(found.test, found.train[:4] / 3, rtol=1e-6)
+
+    @pytest.mark.parametrize(
+        "images, message", [(np.ones((40, 0, 8)), "have pixels, got shape"), (np.full((40, 8, 8), np.nan), "be of finite numbers, got NaN")]
+    )
+    def test_what_is_no_picture(self, tmp_path, images, message):
+        np.savez(tmp_path / "a.npz", x=images, y=np.arange(40) % 2)
+        with pytest.raises(data.Refused, match=rf"^a\.npz: pictures must {message}"):
+            data.pictures(str(tmp_path / "a.npz"), (32, 32))
+
     def test_folder(self, tmp_path):
         image = pytest.importorskip("PIL.Image")
         for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
@@ -264,6 +316,8 @@ class TestData:
 class TestRefused:
     def test_before_training_begins(self, squares, tmp_path, capsys):
         (tmp_path / "empty").mkdir()
+        pytest.importorskip("matplotlib")
+        (tmp_path / "folder.png").mkdir()
         (tmp_path / "words.npz").write_bytes(b"PK\3\4 damaged")
         (tmp_path / "short.txt").write_text("short")
         for arguments, message in (
@@ -276,11 +330,14 @@ class TestRefused:
             (("language_model", "--data", tmp_path / "nowhere"), "cannot be read"),
             (("gcn", "--data", squares[0]), "learns from data of its own"),
             (("lenet5", "--data", squares[0], "--augment", "turn"), "unknown turn; there are shift, rotate, flip and none"),
-            (("lenet5", "--checkpoint", tmp_path / "no" / "run.safetensors"), "cannot be written"),
+            (("lenet5", "--checkpoint", tmp_path / "no" / "run.safetensors"), "there is no folder"),
             (("lenet5", "--checkpoint", tmp_path), "this is a folder"),
             (("lenet5", "--json", tmp_path / "no" / "run.json"), "there is no folder"),
             (("lenet5", "--plot", tmp_path / "run.txt2"), "the name's ending must be one of"),
-            (("lenet5", "--threads", "100000"), "n must be between 1 and"),
+            (("lenet5", "--threads", "100000"), "--threads must be between 1 and"),
+            (("lenet5", "--json", tmp_path), "this is a folder"),
+            (("lenet5", "--plot", tmp_path / "folder.png"), "this is a folder"),
+            (("lenet5", "--data", squares[0], "--epochs", "1", "--warmup", "3"), "--warmup must be less than the 3 steps of the run, got 3"),
         ):
             assert message in refused(capsys, *arguments), arguments
         for arguments in (("lenet5", "--epochs", "0"), ("lenet5", "--lr", "nan"), ("lenet5", "--optimizer", "best"), ()):

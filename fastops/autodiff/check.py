@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastops.autodiff.transforms import vjp
+from fastops.autodiff.transforms import _trace
 from fastops.autodiff.trees import leaves, rebuilt
 
 
@@ -35,7 +35,14 @@ def check_grad(fn: Callable[..., Any], *primals: Any, eps: float | None = None, 
     AssertionError: check_grad: the gradient of primals[0]['x'] is wrong: ...
     """
     rng = np.random.default_rng(0)
-    y, pullback = vjp(fn, *primals)
+    for name, value, least in (("eps", eps, "above 0"), ("rtol", rtol, "from 0 on")):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+            raise TypeError(f"check_grad: {name} must be a number, got {type(value).__name__}")
+        if not 0 <= value < np.inf or (value == 0 and name == "eps"):
+            raise ValueError(f"check_grad: {name} must be a finite number {least}, got {value}")
+    y, _, pullback = _trace("check_grad", fn, primals)
     u = rebuilt(y, lambda a: rng.standard_normal(np.shape(a)))
     gradients = pullback(u)
     given = [(f"primals{path}", np.asarray(x)) for path, x in leaves(primals)]

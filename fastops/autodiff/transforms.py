@@ -149,6 +149,8 @@ def checkpoint(fn: Callable[..., Any]) -> Callable[..., Any]:
     >>> float(grad(block)(0.5)) == float(grad(lambda x: np.tanh(np.sin(np.exp(x))))(0.5))
     True
     """
+    if not callable(fn):
+        raise TypeError(f"checkpoint: fn must be a function, got {type(fn).__name__}")
 
     @wraps(fn)
     def call(*args: Any, **kwargs: Any) -> Any:

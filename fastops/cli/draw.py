@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+from fastops.cli._options import Refused, check_picture, whole, write_results
 from fastops.models.layers import Shape
 from fastops.models.network import Network
 
@@ -31,12 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Draw a network: layers as boxes with their shapes, blocks framed, branches side by side, connections that skip layers as arcs. Takes matplotlib."
     )
     parser.add_argument("network", metavar="NETWORK", help=", ".join(models.networks()))
-    parser.add_argument("file", metavar="FILE", help="where the picture goes; SVG, PNG or PDF by its ending")
+    parser.add_argument("file", metavar="FILE", help="where the picture goes; SVG, PNG, PDF or another of matplotlib's formats, by its ending")
     parser.add_argument(
         "--input", type=_shape, action="append", default=[], metavar="CxHxW",
         help=f"shape of a sample, once for each input (default: the network's own; {LARGE}x{LARGE} for images of any size, {SMALL}x{SMALL} for small networks)",
     )  # fmt: skip
-    parser.add_argument("--classes", type=int, metavar="N", help="how many classes the network tells apart (default: its own)")
+    parser.add_argument("--classes", type=whole(1), metavar="N", help="how many classes the network tells apart (default: its own)")
     parser.add_argument("--all", action="store_true", help="draw every layer, repeated blocks too")
 
 
@@ -47,31 +47,27 @@ def default_shapes(model: Network) -> list[Shape]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw; 0, or 2 with a message where that cannot be done."""
+    """Draw; 0, 1 where the file could not be written, or 2 where the arguments cannot be met."""
     try:
-        _draw(args)
-    except (ImportError, OSError, ValueError) as error:
+        return _draw(args)
+    except (Refused, ValueError) as error:
         print(f"python -m fastops draw: error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
-def _draw(args: argparse.Namespace) -> None:
+def _draw(args: argparse.Namespace) -> int:
     import inspect
 
     from fastops import models
-    from fastops.models.drawing import check
 
     if args.network not in models.networks():
         raise ValueError(f"unknown network {args.network!r}; there are {', '.join(models.networks())}")
-    check(args.file)
-    if not Path(args.file).absolute().parent.is_dir():
-        raise ValueError(f"{args.file}: there is no folder {Path(args.file).absolute().parent}")
+    check_picture("", args.file)
     make = getattr(models, args.network)
     options = {}
     if args.classes is not None:
-        if args.classes < 1 or "num_classes" not in inspect.signature(make).parameters:
-            raise ValueError(f"--classes {args.classes}: {'must be positive' if args.classes < 1 else f'{args.network} has no classes'}")
+        if "num_classes" not in inspect.signature(make).parameters:
+            raise ValueError(f"--classes {args.classes}: {args.network} has no classes")
         options["num_classes"] = args.classes
     model = make(**options)
-    model.draw(args.file, *(args.input or default_shapes(model)), collapse=not args.all)
+    return write_results("draw", {args.file: lambda: model.draw(args.file, *(args.input or default_shapes(model)), collapse=not args.all)})

@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train a network on real data",
 }
 
+FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 
@@ -40,6 +41,11 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def _silence() -> None:
+    """The interpreter flushes standard output once more on its way out: give it somewhere to go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one subcommand.
 
@@ -47,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments after ``python -m fastops``; those of the process by default.
 
     Returns:
-        The exit status: what the command returned, 130 after Ctrl-C, 141 when the reader of a pipe went away.
+        The exit status: what the command returned, 1 when its output could not be written, 130 after Ctrl-C, 141 when the reader of a pipe went away.
 
     Raises:
         SystemExit: With status 2 for arguments that the parser refuses, with 0 after ``--help`` and ``--version``.
@@ -62,7 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The interpreter flushes standard output once more on its way out: give it somewhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         return BROKEN_PIPE
+    except OSError as error:  # what the commands write to files, they see to themselves: standard output is full
+        print(f"python -m fastops: error: {error.filename or 'standard output'}: {error.strerror or error}", file=sys.stderr)
+        _silence()
+        return FAILED
     return status

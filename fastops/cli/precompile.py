@@ -20,6 +20,7 @@ from typing import Any
 
 from fastops.cli._calls import CALLS
 from fastops.cli._calls import run as run_call
+from fastops.cli._options import whole
 
 Work = tuple[str, Callable[[], None]]
 
@@ -147,12 +148,6 @@ def _family(name: str) -> str:
     return name
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
-    return int(text)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "families",
@@ -161,7 +156,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FAMILY",
         help=f"what to compile (all by default): {', '.join(FAMILIES)}",
     )
-    parser.add_argument("-j", "--threads", type=_positive, metavar="N", help="how many processes compile (default: one a core)")
+    parser.add_argument("-j", "--threads", type=whole(1), metavar="N", help="how many processes compile (default: one a core)")
     parser.add_argument("--clear", action="store_true", help="empty the cache first; without a FAMILY, do no more than that")
 
 

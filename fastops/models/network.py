@@ -109,6 +109,9 @@ class Builder:
         if entries:
             if name is None:
                 raise ValueError(f"{self.name}: a {layer.kind} has parameters and must have a name")
+            for short, extents in entries.items():
+                if not all(isinstance(n, (int, np.integer)) and n > 0 for n in extents):
+                    raise ValueError(f"{self.name}: {full}: the shape of {short} must be of positive integers, got {extents}")
             if self._named.setdefault(full, entries) != entries:
                 raise ValueError(f"{self.name}: the name {full} must be that of one layer")
         try:
@@ -249,11 +252,18 @@ class Network:
             (params, buffers), dicts from full names to arrays.
         """
         generator = np.random.default_rng(rng)
+        floating = self._floating(dtype)
         params: Arrays = {}
         buffers: Arrays = {}
         for name, entry in self.entries.items():
-            (buffers if entry.buffer else params)[name] = entry.initial(generator, entry.shape, entry.dtype or np.dtype(dtype))
+            (buffers if entry.buffer else params)[name] = entry.initial(generator, entry.shape, entry.dtype or floating)
         return params, buffers
+
+    def _floating(self, dtype: Any) -> np.dtype[Any]:
+        found = np.dtype(dtype)
+        if found.kind != "f":
+            raise TypeError(f"{self.name}: dtype must be of floating-point numbers, got {found}")
+        return found
 
     def apply(
         self, params: Mapping[str, Any], buffers: Mapping[str, Any], *inputs: Any, training: bool = False,
@@ -270,20 +280,30 @@ class Network:
 
         Returns:
             (y, buffers): a tuple of arrays for y where the network has several outputs; the buffers given, unless training.
+
+        Raises:
+            ValueError: an entry is missing, or a layer cannot take what comes to it.
         """
         self._check_inputs(inputs)
         run = Run(training, rng)
         new = dict(buffers)
+        shapes = [np.shape(x) for x in inputs]
         values: dict[int, Any] = dict(enumerate(inputs))
         del inputs
         for apply, step, names in self._runs:
             own: Arrays = {}
             for short, full, buffer in names:
+                if full not in (buffers if buffer else params):
+                    raise ValueError(f"{self.name}: the {'buffers' if buffer else 'params'} must have an entry {full!r}")
                 if buffer:
                     own[short] = new[full] = np.array(buffers[full]) if training else buffers[full]
                 else:
                     own[short] = params[full]
-            values[step.output] = apply([values[i] for i in step.inputs], own, run)
+            try:
+                values[step.output] = apply([values[i] for i in step.inputs], own, run)
+            except ValueError as error:
+                self.explain(error, shapes)
+                raise
             for i in step.last:
                 del values[i]
         found = tuple([values[i] for i in self.outputs])
@@ -316,22 +336,28 @@ class Network:
             (params, buffers), arrays of their own.
 
         Raises:
-            ValueError: entries are missing, unexpected, or of another shape; all are named.
+            ValueError: entries are missing, unexpected, no arrays or of another shape; all are named.
+            TypeError: ``dtype`` is none of floating-point numbers.
         """
+        floating = np.dtype(np.float32) if dtype is None else self._floating(dtype)
         given = source if isinstance(source, Mapping) else weights.load(source)
         found: Arrays = {}
         wrong: list[str] = []
         for name, entry in self.entries.items():
             if name not in given:
                 continue
-            array = np.array(given[name], order="C")
+            try:
+                array = np.array(weights.to_array(name, given[name]))
+            except ValueError as error:
+                wrong.append(str(error))
+                continue
             if array.shape != entry.shape:
                 wrong.append(f"{name} must have shape {entry.shape}, got {array.shape}")
             elif array.dtype.kind != ("f" if entry.dtype is None else "i"):
                 wrong.append(f"{name} must be of {'floating-point numbers' if entry.dtype is None else 'integers'}, got {array.dtype}")
             found[name] = array.astype(entry.dtype or dtype or array.dtype, copy=False)
         # Files of before PyTorch 0.4.1 have no counts of batches.
-        missing = [name for name in self.entries if name not in found and not (found and name.endswith("num_batches_tracked"))]
+        missing = [name for name in self.entries if name not in given and not (found and name.endswith("num_batches_tracked"))]
         unexpected = [name for name in given if name not in self.entries]
         if strict and missing:
             wrong.append(f"missing: {_listed(missing)}")
@@ -344,7 +370,7 @@ class Network:
         buffers: Arrays = {}
         for name, entry in self.entries.items():
             if name not in found:
-                found[name] = entry.initial(generator, entry.shape, entry.dtype or np.dtype(dtype or np.float32))
+                found[name] = entry.initial(generator, entry.shape, entry.dtype or floating)
             (buffers if entry.buffer else params)[name] = found[name]
         return params, buffers
 
@@ -373,6 +399,17 @@ class Network:
         if len(inputs) != len(self.inputs):
             wanted = ", ".join(name for name, _ in self.inputs)
             raise ValueError(f"{self.name}: inputs must be {len(self.inputs)} ({wanted}), got {len(inputs)}")
+
+    def explain(self, error: ValueError, shapes: Sequence[tuple[int, ...]]) -> None:
+        """Raises ``error`` with the reason, where an input has the wrong number of axes or channels.
+
+        That is looked at when a layer has failed, since many layers can take more than the network was described with.
+        """
+        for (name, wanted), shape in zip(self.inputs, shapes):
+            channels = wanted[0] if len(wanted) == 3 else None
+            if len(shape) != len(wanted) + 1 or (channels is not None and shape[1] != channels):
+                batch = ", ".join("any" if n is None else str(n) for n in wanted)
+                raise ValueError(f"{self.name}: {name} must have shape (N, {batch}), got {shape}: {error}") from error
 
     def shapes(self, *input_shapes: Shape) -> list[Shape]:
         """The shape of a sample of every value, by number; by default for inputs as the network describes them.

@@ -43,7 +43,10 @@ class Prepared:
 
     def __init__(self, model: Network, params: Mapping[str, Any], buffers: Mapping[str, Any]) -> None:
         self._model = model
-        self._stages = _stages(model, {**params, **buffers})
+        try:
+            self._stages = _stages(model, {**params, **buffers})
+        except KeyError as error:
+            raise ValueError(f"{model.name}: the params and buffers must have an entry {error.args[0]!r}") from None
         # By the inputs, as far as they decide about it: what is run, and for the last of them its memory.
         self._plans: dict[Any, list[Stage]] = {}
         self._known: tuple[Any, list[Stage], Arena | None] = None, [], None
@@ -58,8 +61,13 @@ class Prepared:
         del inputs
         known, stages, arena = self._known
         if arena is None or known != given:
-            stages = self._plan(given)
-            self._known = given, stages, Arena(_run(stages, values, [None] * len(stages)))
+            try:
+                stages = self._plan(given)
+                rooms = _run(stages, values, [None] * len(stages))
+            except ValueError as error:
+                self._model.explain(error, [shape for shape, _ in given[0]])
+                raise
+            self._known = given, stages, Arena(rooms)
         else:
             results = arena.take()
             _run(stages, values, results)

@@ -12,7 +12,8 @@ import os
 import pickletools
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +23,7 @@ import numpy as np
 Arrays = dict[str, Any]
 
 _BFLOAT16 = "bfloat16"  # the upper half of a float32
+_SAVED = "?bBhHiIlLqQefdF"  # the dtypes of NumPy that a safetensors file can hold
 _STORAGES = {
     "BoolStorage": "?", "ByteStorage": "u1", "CharStorage": "i1", "ShortStorage": "i2", "IntStorage": "i4", "LongStorage": "i8",
     "HalfStorage": "f2", "BFloat16Storage": _BFLOAT16, "FloatStorage": "f4", "DoubleStorage": "f8",
@@ -51,22 +53,64 @@ def load(path: str | os.PathLike[str]) -> Arrays:
 
 
 def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file; it takes the place of an older one when it is complete."""
+    """Write a safetensors file; it takes the place of an older one when it is complete.
+
+    Raises:
+        ValueError: an entry is no array of numbers that such a file can hold; it is named.
+        OSError: the file cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     path = Path(path)
-    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    contiguous = {name: to_array(name, array) for name, array in arrays.items()}
+    for name, array in contiguous.items():
+        if array.dtype.char not in _SAVED:
+            raise ValueError(f"{name} must be an array of numbers of up to 64 bits, got {array.dtype}")
+    if path.exists() and not path.is_file():  # safetensors would put a file in the place of a device
+        raise OSError(f"{path} cannot be written: this is no ordinary file")
+    with replacing(path) as place:
+        try:
+            save_file(contiguous, place, dict(metadata) if metadata else None)
+        except SafetensorError as error:  # which is what a full disk is there
+            raise OSError(f"{path} cannot be written: {error}") from None
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Where to write a file: what was at ``path`` is replaced when all is written, and left alone when that fails."""
+    path = Path(path).resolve()  # what a link leads to is replaced, not the link
+    if path.exists() and not path.is_file():  # a device or a pipe stays what it is
+        yield path
+        return
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
+    temporary = Path(name)
     try:
-        save_file(contiguous, temporary, dict(metadata) if metadata else None)
-        with open(temporary, "rb") as file:
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def to_array(name: str, value: Any) -> Any:
+    """An entry as a C-contiguous array; of a tensor of PyTorch its values alone, bfloat16 as float32.
+
+    >>> to_array("fc.bias", [[1.0], [1.0, 2.0]])
+    Traceback (most recent call last):
+    ValueError: fc.bias must be an array: setting an array element with a sequence...
+    """
+    try:
+        if hasattr(value, "detach"):
+            value = value.detach().cpu()
+            value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+        return np.asarray(value, order="C")
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array: {error}") from None
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -33,6 +33,22 @@ TORCHVISION = {
 OPTIONS = {name: {"dropout": 0.0} for name in ("alexnet", "googlenet", "mobilenet_v2", "vgg16")}
 
 
+@pytest.mark.filterwarnings("error")
+def test_tensors_are_state_dicts():
+    """Without a warning of NumPy's about ``__array__``, with a gradient or without, in bfloat16 too."""
+    model = models.lenet5()
+    state = model.state_dict(*model.init(rng=0))
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in state.items()}
+    half = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+    for given in (tensors, {name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()}, half):
+        params, _ = model.load_state_dict(given)
+        for name, array in params.items():
+            assert array.dtype == np.float32
+            np.testing.assert_array_equal(array, given[name].detach().float().numpy(), err_msg=name)
+    with pytest.raises(ValueError, match=r"lenet5: the entries do not fit: fc2.bias must be an array: .*Sparse"):
+        model.load_state_dict({**tensors, "fc2.bias": torch.ones(10).to_sparse()})
+
+
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_names_and_shapes_are_torchvisions(name):
     entries = getattr(models, name)().entries

@@ -7,27 +7,14 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fastops.cli._options import Refused, check_results, number, use_threads, whole, write_results, write_text
 
 if TYPE_CHECKING:
     from fastops.cli.compare.measure import Comparison, Progress, Settings
 
 WIDTH_WHEN_PIPED = 120
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
-    return value
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -51,25 +38,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='the strategies to measure, "auto" among them (default: all)',
     )
     parser.add_argument("--backward", action="store_true", help="the gradients of input and weight too")
-    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="pictures at once (default: 1)")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="threads, for the libraries too (default: all that fastops uses)")
+    parser.add_argument("--batch", type=whole(1), default=1, metavar="N", help="pictures at once (default: 1)")
+    parser.add_argument("--threads", type=whole(1), metavar="N", help="threads, for the libraries too (default: all that fastops uses)")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     parser.add_argument("--precision", choices=("default", "highest"), default="default", help="highest: no Winograd with large tiles")
     parser.add_argument("--against", type=_names, default=(), metavar="A,B", help="measure torch, onnxruntime in the same run")
     parser.add_argument("--image", metavar="FILE", help="carry this picture through the layers instead of random numbers")
-    parser.add_argument("--seconds", type=_seconds, default=25.0, metavar="S", help="time to spend on measuring, about (default: 25)")
+    parser.add_argument("--seconds", type=number(zero=False), default=25.0, metavar="S", help="time to spend on measuring, about (default: 25)")
     parser.add_argument("--json", metavar="FILE", help="write all the figures there (-: to standard output, instead of the tables)")
-    parser.add_argument("--plot", metavar="FILE", help="draw a picture (PNG, SVG, PDF), with matplotlib")
-
-
-class _Refused(Exception):
-    """The arguments ask for what cannot be done."""
+    parser.add_argument("--plot", metavar="FILE", help="draw a picture, with matplotlib (PNG, SVG, PDF or another of its formats, by the ending)")
 
 
 def _known(kind: str, names: tuple[str, ...], allowed: tuple[str, ...]) -> None:
     unknown = [n for n in names if n not in allowed]
     if unknown:
-        raise _Refused(f"unknown {kind} {', '.join(unknown)}; there are {', '.join(allowed)}")
+        raise Refused(f"unknown {kind} {', '.join(unknown)}; there are {', '.join(allowed)}")
 
 
 def _settings(args: argparse.Namespace) -> Settings:
@@ -83,28 +66,15 @@ def _settings(args: argparse.Namespace) -> Settings:
     _known("library", args.against, tuple(LIBRARIES))
     for library in args.against:
         if not installed(library):
-            raise _Refused(f"--against {library}: {library} is not installed here (pip install {library})")
-    for option, name in (("--plot", args.plot), ("--json", args.json if args.json != "-" else None)):
-        if name and not Path(name).absolute().parent.is_dir():
-            raise _Refused(f"{option} {name}: there is no folder {Path(name).absolute().parent}")
-    if args.plot:
-        from fastops.cli.compare import plot
+            raise Refused(f"--against {library}: {library} is not installed here (pip install {library})")
+    check_results(args)
 
-        try:
-            plot.check(args.plot)
-        except (ImportError, ValueError) as error:
-            raise _Refused(f"--plot {args.plot}: {error}") from None
-
-    from fastops import get_num_threads, set_num_threads
+    from fastops import get_num_threads
     from fastops.ops.conv.strategies import STRATEGIES
 
     every = tuple(s.name for s in STRATEGIES)
     _known("strategy", args.strategies, (AUTO, *every))
-    if args.threads:
-        try:
-            set_num_threads(args.threads)
-        except ValueError as error:
-            raise _Refused(f"--threads {args.threads}: {error}") from None
+    use_threads(args.threads)
     return Settings(
         network=args.network,
         strategies=tuple(s for s in args.strategies or every if s != AUTO),
@@ -168,26 +138,30 @@ def _progress(total: int) -> Iterator[Progress]:
         yield Shown()
 
 
-def _write(result: Comparison, args: argparse.Namespace) -> None:
+def _write(result: Comparison, args: argparse.Namespace) -> int:
+    text = json.dumps(result.as_dict(), indent=1) + "\n"
+    writers = {}
+    if args.json and args.json != "-":
+        writers[f"--json {args.json}"] = lambda: write_text(args.json, text)
+    if args.plot:
+        from fastops.cli.compare.plot import draw
+
+        writers[f"--plot {args.plot}"] = lambda: draw(result, args.plot)
+    # The files come first: standard output may be full.
+    status = write_results("compare", writers)
     if args.json == "-":
-        json.dump(result.as_dict(), sys.stdout, indent=1)
-        print()
+        print(text, end="")
     else:
         from rich.console import Console
 
         from fastops.cli.compare.table import show
 
         show(result, Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_WHEN_PIPED))
-        if args.json:
-            Path(args.json).write_text(json.dumps(result.as_dict(), indent=1) + "\n", encoding="utf-8")
-    if args.plot:
-        from fastops.cli.compare.plot import draw
-
-        draw(result, args.plot)
+    return status
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and report; 0, or 2 with a message where the arguments cannot be met."""
+    """Measure and report; 0, 1 where a file could not be written, or 2 with a message where the arguments cannot be met."""
     picture: Any = None
     try:
         settings = _settings(args)
@@ -196,14 +170,13 @@ def run(args: argparse.Namespace) -> int:
 
             try:
                 picture = read_picture(args.image)
-            except (OSError, ValueError, ImportError) as error:
-                raise _Refused(f"--image {args.image}: {error}") from None
-    except _Refused as refused:
+            except (OSError, EOFError, ValueError, ImportError) as error:
+                raise Refused(f"--image {args.image}: {error}") from None
+    except Refused as refused:
         print(f"python -m fastops compare: error: {refused}", file=sys.stderr)
         return 2
     from fastops.cli.compare.measure import compare, steps
 
     with _progress(steps(settings)) as progress:
         result = compare(settings, _versions(settings.libraries), progress, picture)
-    _write(result, args)
-    return 0
+    return _write(result, args)

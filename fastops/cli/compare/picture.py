@@ -9,28 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastops.cli._layers import FORWARD, Layer
+from fastops.cli._pictures import decoded
 from fastops.cli.shapes import ConvShape
 
 Array = NDArray[np.float32]
 
 
 def read_picture(path: str) -> Array:
-    """The picture as (channels, height, width) float32, decoded by Pillow or matplotlib; a ``.npy`` file needs neither."""
+    """The picture as (channels, height, width) float32, decoded by Pillow, which a ``.npy`` file does not need."""
     pixels: Any
     if Path(path).suffix == ".npy":
         pixels = np.load(path, allow_pickle=False)
     else:
         try:
-            from PIL import Image
+            pixels = decoded(path)
         except ImportError:
-            try:
-                from matplotlib import image
-            except ImportError:
-                raise ImportError("reading a picture takes Pillow or matplotlib (pip install pillow); a .npy file needs neither") from None
-            pixels = image.imread(path)
-        else:
-            with Image.open(path) as picture:
-                pixels = np.asarray(picture.convert("RGB"))
+            raise ImportError("reading a picture takes Pillow (pip install pillow); a .npy file does not") from None
     pixels = np.asarray(pixels)
     if pixels.dtype.kind not in "buif":
         raise ValueError(f"a picture holds real numbers, this file {pixels.dtype}")
@@ -38,6 +32,8 @@ def read_picture(path: str) -> Array:
         pixels = pixels[:, :, np.newaxis]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4) or 0 in pixels.shape:
         raise ValueError(f"a picture is (height, width) or (height, width, 1 to 4 channels), this file holds {pixels.shape}")
+    if not np.isfinite(pixels).all():
+        raise ValueError("a picture holds finite numbers, this file NaN or infinity")
     colours = pixels.shape[2] - (pixels.shape[2] in (2, 4))  # without the alpha channel
     return np.ascontiguousarray(pixels[:, :, :colours].transpose(2, 0, 1), dtype=np.float32)
 

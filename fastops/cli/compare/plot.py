@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from fastops.cli.compare.against import LIBRARIES
 from fastops.cli.compare.measure import AUTO, Comparison
 from fastops.cli.compare.table import TITLES, busy, digits, parts
+from fastops.models.drawing import save
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers; a library is a dark diamond.
 COLOURS = ("#0072B2", "#E69F00", "#56B4E9", "#CC79A7", "#D55E00", "#999999", "#F0E442", "#882255")
 LIBRARY_COLOURS = ("#000000", "#6b4c9a")
 CHOICE = "#009E73"
-
-
-def check(path: str) -> None:
-    """Raise ImportError without matplotlib, ValueError for a kind of file that it does not draw."""
-    try:
-        from matplotlib.backend_bases import FigureCanvasBase
-    except ImportError:
-        raise ImportError('drawing takes matplotlib (pip install "fastops[plot]")') from None
-    kinds = FigureCanvasBase.get_supported_filetypes()
-    if Path(path).suffix[1:].lower() not in kinds:
-        raise ValueError(f"the name's ending must be one of {', '.join(sorted(kinds))}")
 
 
 def _colours(result: Comparison) -> dict[str, str]:
@@ -163,4 +152,4 @@ def draw(result: Comparison, path: str) -> None:
     )
     footer = "\n".join(filter(None, [busy(result), ", ".join(facts)]))
     figure.supxlabel(footer, x=0.01, ha="left", fontsize=8, color="#777777")
-    figure.savefig(path, dpi=130, facecolor="white")
+    save(figure, path, dpi=130)

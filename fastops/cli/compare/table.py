@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -16,7 +18,7 @@ from fastops.cli.compare.against import LIBRARIES
 from fastops.cli.compare.measure import AUTO, Comparison, Row
 
 TITLES = {FORWARD: "forward", "grad_input": "gradient of the input", "grad_weight": "gradient of the weight"}
-BAR = 24
+SHORTEST, LONGEST = 4, 24  # of bars
 BUSY = 0.2
 
 
@@ -133,13 +135,28 @@ def _memory_and_error(row: Row, name: str) -> str:
     return f"{mebibytes(measured.workspace)} {exponent(measured.error):>4}".strip()
 
 
+@dataclass
+class _Bar:
+    """A bar whose longest is as long as the column leaves it."""
+
+    mark: str
+    share: float
+    style: str
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(SHORTEST, LONGEST)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(self.mark * max(1, round(options.max_width * self.share)), style=self.style)
+
+
 def _summary(result: Comparison, bar: str) -> Table:
     """The network as a whole: a line for each candidate, with a bar for its speed."""
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True, show_edge=False)
     table.add_column("", no_wrap=True)
     for heading in (parts(result), "ms", "GFLOP/s"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, width=BAR)
+    table.add_column("")
     for heading in ("auto's speedup", "workspace MiB", "error"):
         table.add_column(heading, justify="right", no_wrap=True)
     totals = {n: t for n in result.columns if (t := result.total(n))}
@@ -152,7 +169,7 @@ def _summary(result: Comparison, bar: str) -> Table:
             "all" if t.layers == all_layers else f"{t.layers} of {all_layers}",
             digits(t.milliseconds),
             digits(t.gflops),
-            Text(bar * max(1, round(BAR * t.gflops / best)), style=style or "blue"),
+            _Bar(bar, t.gflops / best, style or "blue"),
             "" if name == AUTO else f"{t.milliseconds / t.auto_milliseconds:.2f}x",
             "" if name in LIBRARIES else mebibytes(t.workspace),
             exponent(t.error),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fastops.cli._options import Refused, check_place, check_results, number, use_threads, whole, write_results, write_text
 
 if TYPE_CHECKING:
     from fastops.cli.train.loop import Report, Training
@@ -19,30 +21,12 @@ if TYPE_CHECKING:
 # What decides about the numbers of a run: --resume takes these from the checkpoint.
 _FIXED = ("network", "data", "augment", "batch", "optimizer", "lr", "momentum", "weight_decay", "schedule", "warmup", "clip", "seed", "length")
 
+
+class _NotSaved(Exception):
+    """A checkpoint could not be written."""
+
+
 _METRICS = {"accuracy": "accuracy", "mean_iou": "mean IoU", "loss": "loss"}
-
-
-def _whole(minimum: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = minimum - 1
-        if value < minimum:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {minimum} on, got {text!r}")
-        return value
-
-    return parse
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number from 0 on, got {text!r}")
-    return value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,54 +38,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="PATH", help="a folder of pictures by class, IDX files as of MNIST (.gz too), an npz file; a text file for a language model"
     )
-    parser.add_argument("--epochs", type=_whole(1), metavar="N", help="passes over the data")
-    parser.add_argument("--batch", type=_whole(1), metavar="N", help="samples of a step")
+    parser.add_argument("--epochs", type=whole(1), metavar="N", help="passes over the data")
+    parser.add_argument("--batch", type=whole(1), metavar="N", help="samples of a step")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, metavar="NAME", help=", ".join(OPTIMIZERS))
-    parser.add_argument("--lr", type=_number, metavar="X", help="the learning rate, at its largest")
-    parser.add_argument("--momentum", type=_number, metavar="X", help="of sgd and rmsprop (default: 0.9)")
-    parser.add_argument("--weight-decay", type=_number, metavar="X")
+    parser.add_argument("--lr", type=number(zero=True), metavar="X", help="the learning rate, at its largest")
+    parser.add_argument("--momentum", type=number(zero=True), metavar="X", help="of sgd and rmsprop (default: 0.9)")
+    parser.add_argument("--weight-decay", type=number(zero=True), metavar="X")
     parser.add_argument("--schedule", choices=SCHEDULES, metavar="NAME", help=f"of the learning rate: {', '.join(SCHEDULES)}")
-    parser.add_argument("--warmup", type=_whole(0), metavar="N", help="steps in which the learning rate rises from a hundredth, before the schedule")
-    parser.add_argument("--clip", type=_number, metavar="X", help="the largest norm of the gradients (0: any)")
+    parser.add_argument("--warmup", type=whole(0), metavar="N", help="steps in which the learning rate rises from a hundredth, before the schedule")
+    parser.add_argument("--clip", type=number(zero=True), metavar="X", help="the largest norm of the gradients (0: any)")
     parser.add_argument("--augment", metavar="A,B", help="shift, rotate, flip; or none (default: what suits the data)")
-    parser.add_argument("--length", type=_whole(2), metavar="N", help="bytes of a piece of text (default: 64)")
-    parser.add_argument("--seed", type=_whole(0), metavar="N", help="same seed, same result, whatever the threads (default: 0)")
-    parser.add_argument("--threads", type=_whole(1), metavar="N", help="threads (default: all that fastops uses)")
+    parser.add_argument("--length", type=whole(2), metavar="N", help="bytes of a piece of text (default: 64)")
+    parser.add_argument("--seed", type=whole(0), metavar="N", help="same seed, same result, whatever the threads (default: 0)")
+    parser.add_argument("--threads", type=whole(1), metavar="N", help="threads (default: all that fastops uses)")
     parser.add_argument("--checkpoint", metavar="FILE", help="keep the run in this safetensors file, after every epoch and on Ctrl-C")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, to the same bits as without a pause; --epochs may be raised")
-    parser.add_argument("--plot", metavar="FILE", help="draw loss, accuracy and the first layer's filters (PNG, SVG, PDF), with matplotlib")
+    parser.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="draw loss, accuracy and the first layer's filters, with matplotlib (PNG, SVG, PDF or another of its formats, by the ending)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the result there (-: to standard output, instead of the lines)")
 
 
 def _check(args: argparse.Namespace) -> None:
     """What can be refused before anything is read."""
-    from fastops.cli.train.checkpoint import check_place
-    from fastops.cli.train.data import Refused
     from fastops.cli.train.recipes import trainable
 
     if args.network not in trainable():
         raise Refused(f"unknown network {args.network}; there are {', '.join(trainable())}")
     if args.resume and not args.checkpoint:
         raise Refused("--resume: say which run with --checkpoint FILE")
-    for option, name in (("--plot", args.plot), ("--json", args.json if args.json != "-" else None)):
-        if name and not Path(name).absolute().parent.is_dir():
-            raise Refused(f"{option} {name}: there is no folder {Path(name).absolute().parent}")
-    if args.plot:
-        from fastops.cli.compare import plot
-
-        try:
-            plot.check(args.plot)
-        except (ImportError, ValueError) as error:
-            raise Refused(f"--plot {args.plot}: {error}") from None
+    check_results(args)
     if args.checkpoint:
-        check_place(Path(args.checkpoint))
-    if args.threads:
-        from fastops import set_num_threads
-
-        try:
-            set_num_threads(args.threads)
-        except ValueError as error:
-            raise Refused(f"--threads {args.threads}: {error}") from None
+        check_place("--checkpoint", args.checkpoint, ordinary=True)
+    use_threads(args.threads)
 
 
 def _config(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
@@ -113,8 +84,6 @@ def _config(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
 
 def _resumed(args: argparse.Namespace, config: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
     """The configuration of the checkpoint, which options on the command line may not contradict."""
-    from fastops.cli.train.data import Refused
-
     for key in _FIXED:
         given = getattr(args, key)
         if given is not None and given != saved[key]:
@@ -198,7 +167,6 @@ def _shown(training: Training, quiet: bool) -> Iterator[Report]:
 def _prepared(args: argparse.Namespace) -> tuple[Training, dict[str, Any]]:
     """The run, new or as it was left."""
     from fastops.cli.train import checkpoint
-    from fastops.cli.train.data import Refused
     from fastops.cli.train.loop import Training
     from fastops.cli.train.recipes import make, recipe
 
@@ -209,6 +177,8 @@ def _prepared(args: argparse.Namespace) -> tuple[Training, dict[str, Any]]:
         config = _resumed(args, config, saved.config)
     network, task = make(args.network, defaults, config)
     steps = config["epochs"] * -(-task.samples // config["batch"])
+    if args.warmup and args.warmup >= steps:
+        raise Refused(f"--warmup must be less than the {steps} steps of the run, got {args.warmup}")
     optimizer = _optimizer(config, steps)
     config["checksum"] = task.checksum
     if saved is None:
@@ -258,8 +228,7 @@ def _told(result: dict[str, Any], metric: str, note: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; 0, 1 where training diverged, or 2 with a message where the arguments cannot be met."""
-    from fastops.cli.train.data import Refused
+    """Train; 0, 1 where training diverged or a file could not be written, or 2 where the arguments cannot be met."""
 
     def failed(message: object, status: int) -> int:
         print(f"python -m fastops train: error: {message}", file=sys.stderr)
@@ -285,15 +254,16 @@ def run(args: argparse.Namespace) -> int:
 
     def save() -> None:
         arrays = training.network.state_dict(training.params, training.buffers)
-        checkpoint.save(Path(args.checkpoint), config, training.progress, arrays, training.state)
+        try:
+            checkpoint.save(Path(args.checkpoint), config, training.progress, arrays, training.state)
+        except OSError as error:  # the disk is full, say
+            raise _NotSaved(f"--checkpoint: {error}") from None
 
     try:
         with _shown(training, quiet) as report:
             training.run(report, save if args.checkpoint else None)
-    except Diverged as diverged:
-        return failed(diverged, 1)
-    except OSError as error:  # the disk is full, say
-        return failed(f"--checkpoint {args.checkpoint}: {error}", 1)
+    except (Diverged, _NotSaved) as error:
+        return failed(error, 1)
     except KeyboardInterrupt:
         if args.checkpoint:
             p = training.progress
@@ -302,16 +272,21 @@ def run(args: argparse.Namespace) -> int:
             )
         raise
     result = _result(training, config, compiling)
-    if quiet:
-        json.dump(result, sys.stdout, indent=1)
-        print()
-    else:
-        print(_told(result, task.metric, f", {args.checkpoint} holds the run" if args.checkpoint else ""))
-        if args.json:
-            Path(args.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(result, indent=1) + "\n"
+    writers = {}
+    if args.json and not quiet:
+        writers[f"--json {args.json}"] = lambda: write_text(args.json, text)
     if args.plot:
         from fastops.cli.train.plot import draw
 
         title = f"{config['network']} on {task.name}"
-        draw(args.plot, title, task.metric, training.progress.history, training.params, task.facts.get("bigram_entropy"))
-    return 0
+        writers[f"--plot {args.plot}"] = lambda: draw(
+            args.plot, title, task.metric, training.progress.history, training.params, task.facts.get("bigram_entropy")
+        )
+    # The files come first: standard output may be full.
+    status = write_results("train", writers)
+    if quiet:
+        print(text, end="")
+    else:
+        print(_told(result, task.metric, f", {args.checkpoint} holds the run" if args.checkpoint else ""))
+    return status

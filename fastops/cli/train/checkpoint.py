@@ -8,15 +8,13 @@ seed and the counters: permutations, augmentation and dropout are drawn from (se
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastops.cli.train.data import Refused
+from fastops.cli._options import Refused
 
 Arrays = dict[str, Any]
 
@@ -54,18 +52,6 @@ class Saved:
     progress: Progress
     arrays: Arrays  # parameters and buffers
     state: dict[str, Any]  # of the optimizer
-
-
-def check_place(path: Path) -> None:
-    """Refuses, before hours of training, a place that cannot be written to."""
-    if path.is_dir():
-        raise Refused(f"--checkpoint {path}: this is a folder")
-    try:
-        handle, trial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
-        os.close(handle)
-        os.unlink(trial)
-    except OSError as error:
-        raise Refused(f"--checkpoint {path}: cannot be written: {error.strerror or error}") from None
 
 
 def save(path: Path, config: dict[str, Any], progress: Progress, arrays: Arrays, state: dict[str, Any]) -> None:

@@ -16,16 +16,14 @@ from typing import Any
 import numpy as np
 
 import fastops.functional as F
+from fastops.cli._options import Refused as Refused
+from fastops.cli._pictures import decoded
 
 Array = np.ndarray[Any, Any]
 
 TEST_SHARE = 0.2
 TEXT_BYTES = 100_000
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-
-
-class Refused(Exception):
-    """The arguments ask for what cannot be done."""
 
 
 def needed(module: str, package: str, why: str) -> ModuleType:
@@ -200,12 +198,9 @@ def _read_classes(place: Path, classes: tuple[str, ...], size: tuple[int, int]) 
 
 def _read_picture(path: Path, size: tuple[int, int]) -> Array:
     """Resized so that it covers ``size``, and its middle cut out."""
-    from PIL import Image
-
     try:
-        with Image.open(path) as opened:
-            image = np.asarray(opened.convert("RGB"), np.float32) / 255
-    except Exception as error:  # pillow raises whatever its decoders do
+        image = decoded(path)
+    except ValueError as error:
         raise Refused(f"--data: {path} cannot be read: {error}") from None
     height, width = image.shape[:2]
     scale = max(size[0] / height, size[1] / width)
@@ -283,9 +278,12 @@ def _from_arrays(name: str, images: Array, labels: Array, test_images: Array | N
     known = np.unique(labels)
     classes = tuple(str(label) for label in known)
     images, numbers = _as_images(name, images), _as_labels(name, labels, known, len(images))
+    # The training set's maximum decides about both: the same picture must come out the same.
+    scale = _scale(images)
+    images = np.multiply(images, scale, dtype=np.float32)
     if test_images is None or test_labels is None:
         return _halves(name, images, numbers, classes)
-    test = _as_images(name, test_images)
+    test = np.multiply(_as_images(name, test_images), scale, dtype=np.float32)
     return Pictures(name, images, numbers, test, _as_labels(name, test_labels, known, len(test)), classes)
 
 
@@ -296,10 +294,17 @@ def _as_images(name: str, images: Array) -> Array:
         images = images[:, None]
     if images.ndim != 4 or images.dtype.kind not in "uif" or images.shape[1] not in (1, 3):
         raise Refused(f"{name}: pictures must be (N, H, W), (N, H, W, 3) or (N, 3, H, W), got {images.dtype} {images.shape}")
-    # One pass: 60000 pictures of MNIST in float64 would take 380 MB on the way.
+    if 0 in images.shape[2:]:
+        raise Refused(f"{name}: pictures must have pixels, got shape {images.shape}")
+    if not np.isfinite([images.min(initial=0), images.max(initial=0)]).all():
+        raise Refused(f"{name}: pictures must be of finite numbers, got NaN or infinity")
+    return images
+
+
+def _scale(images: Array) -> np.float32:
+    """What takes pictures to [0, 1]; one number, since 60000 pictures of MNIST in float64 would take 380 MB on the way."""
     largest = float(images.max(initial=0))
-    scale = np.float32(1 / 255 if images.dtype.kind in "ui" and largest > 16 else 1 / largest if largest > 1 else 1)
-    return np.multiply(images, scale, dtype=np.float32)
+    return np.float32(1 / 255 if images.dtype.kind in "ui" and largest > 16 else 1 / largest if largest > 1 else 1)
 
 
 def _as_labels(name: str, labels: Array, known: Array, count: int) -> Array:

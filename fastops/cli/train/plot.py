@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from fastops.models.drawing import save
+
 TRAIN, TEST = "#56B4E9", "#0072B2"
 BOUND = "#D55E00"
 TITLES = {"accuracy": "Accuracy", "mean_iou": "Mean intersection over union", "loss": "Loss"}
@@ -87,4 +89,4 @@ def draw(path: str, title: str, metric: str, history: list[dict[str, float]], pa
         count = f"the first {_MOST_FILTERS} of {len(weights)}" if len(weights) > _MOST_FILTERS else f"{len(weights)}"
         axes.set_title(f"First layer's filters ({count})", loc="left", fontsize=11, fontweight="bold")
     figure.suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold")
-    figure.savefig(path, dpi=130, facecolor="white")
+    save(figure, path, dpi=130)

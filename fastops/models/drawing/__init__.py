@@ -2,3 +2,4 @@
 
 from fastops.models.drawing.paint import check as check
 from fastops.models.drawing.paint import draw as draw
+from fastops.models.drawing.paint import save as save

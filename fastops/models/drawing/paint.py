@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastops.models.drawing.boxes import Box, boxes_of
 from fastops.models.drawing.layout import Layout
 from fastops.models.drawing.sizes import MARK, STRIP, Place, is_mark, lines, shape_words, tails
 from fastops.models.layers import Shape
 from fastops.models.network import Network
+from fastops.models.weights import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MARGIN = 16.0
 TITLE = 50.0
@@ -93,7 +97,13 @@ def draw(model: Network, path: str | os.PathLike[str], *input_shapes: Shape, col
     _paint_legend(axes, rows, height - MARGIN - 14 * (len(rows) - 1) - 18)
     dpi = min(DPI, MOST * 72 / max(width, height))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": model.name}):
-        figure.savefig(path, dpi=dpi, metadata={"Date": None} if str(path).lower().endswith(".svg") else None)
+        save(figure, path, dpi=dpi, metadata={"Date": None} if str(path).lower().endswith(".svg") else None)
+
+
+def save(figure: Figure, path: str | os.PathLike[str], **options: Any) -> None:
+    """Write the picture, its format being the name's ending; nothing is left of one that cannot be written."""
+    with replacing(path) as place:
+        figure.savefig(place, format=Path(path).suffix[1:].lower(), facecolor="white", **options)
 
 
 def _subtitle(model: Network, boxes: list[Box]) -> str:
