@@ -643,6 +643,7 @@ def _tile_of(vectors: int) -> Any:
                 ahead = element(source, min(k + _AHEAD, last)) * F + c
                 for line in range(vectors):
                     prefetch(x, ahead + line * nv)
+                prefetch(x, ahead + vectors * nv - 1)  # in a line of its own unless rows begin with one
             tile = outer(tile, weights, k * step, 0, x, element(source, k) * F + c)
         store_tile(y, at, 0, tile)
 
