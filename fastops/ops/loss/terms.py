@@ -107,8 +107,9 @@ def _multiply(out, at, count, factor, start):
 def _map_block(block, worker, loop, x, y, z, weight, p, q, out):
     number = x.dtype.type
     end = min((block + 1) * _BLOCK, x.size)
-    for start in range(block * _BLOCK, end, _RUN):
-        count = min(_RUN, end - start)
+    run = _RUN if weight.size > 0 else _BLOCK  # where nobody comes a second time, short runs only take 90 ns each: 0.34 ms of mse_loss, so 0.29
+    for start in range(block * _BLOCK, end, run):
+        count = min(run, end - start)
         call_at(loop, (x, y, z, number(p), number(q), start, out, start, count))
         _multiply(out, start, count, weight, start)
 
@@ -150,8 +151,10 @@ def _sum(threads, loop, x, y, z, weight, p, q, length, values, partial, divisor,
 def _differentiate_block(block, worker, loop, x, y, z, weight, p, q, scale, g, repeat, dx, dy, dz):
     number = x.dtype.type
     end = min((block + 1) * _BLOCK, x.size)
-    for start in range(block * _BLOCK, end, _RUN):
-        count = min(_RUN, end - start)
+    passes = (dx.size > 0) + (dy.size > 0) + (dz.size > 0) + (weight.size > 0) + (repeat > 0)
+    run = _BLOCK if passes == 1 else _RUN
+    for start in range(block * _BLOCK, end, run):
+        count = min(run, end - start)
         for which, out in enumerate((dx, dy, dz)):
             if out.size > 0:
                 call_at(loop, (which, x, y, z, number(p), number(q), number(scale), start, out, start, count))
