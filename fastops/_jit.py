@@ -59,11 +59,16 @@ def _compiled(py_func: Callable[..., Any], **options: Any) -> Any:
     # Compiled code is stored and found again under the function's name, so two closures must not share one.
     if "<locals>" in py_func.__qualname__:
         raise TypeError(f"{py_func.__qualname__}: a kernel made inside a function needs a name of its own (separate(name=...))")
+    if config.DISABLE_JIT:
+        return _not_compiled
     dispatcher = numba.njit(**options)(py_func)
-    if not config.DISABLE_JIT:
-        dispatcher._cache = KernelCache(py_func, options, _environment(), _externals)
-        _externals.add(dispatcher)
+    dispatcher._cache = KernelCache(py_func, options, _environment(), _externals)
+    _externals.add(dispatcher)
     return dispatcher
+
+
+def _not_compiled(*args: Any) -> Any:
+    raise RuntimeError("fastops: kernels exist as machine code alone, which NUMBA_DISABLE_JIT keeps Numba from making; unset it")
 
 
 def function(py_func: Callable[..., Any]) -> Any:
@@ -164,7 +169,7 @@ def call(typingctx: Any, func: Any, args: Any) -> Any:
 
 def address_of(dispatcher: Any, *argtypes: Any) -> int:
     """The address of a ``@separate`` function's machine code for these types, compiled if need be; for ``call_at``."""
-    return int(_externals.address(dispatcher, argtypes))
+    return int(_externals.address(dispatcher, argtypes)) if dispatcher is not _not_compiled else _not_compiled()
 
 
 @intrinsic

@@ -231,6 +231,20 @@ def _instructions(module: str, name: str, argtypes: Any) -> list[str]:
     return body
 
 
+def test_without_a_compiler_the_first_call_says_why():
+    code = """
+import numpy as np, fastops
+for call in (lambda: fastops.relu(np.ones(3)), lambda: fastops.conv2d(np.ones((1, 8, 9, 9)), np.ones((8, 8, 3, 3)), activation="gelu")):
+    try:
+        call()
+    except RuntimeError as error:
+        assert "NUMBA_DISABLE_JIT" in str(error), error
+    else:
+        raise AssertionError("it ran")
+"""
+    run_python(code, NUMBA_DISABLE_JIT=1)
+
+
 def test_helpers_alone_get_no_machine_code():
     """They are optimised where they are compiled into a kernel; of their own they would be thrown away."""
     helper = numba.njit(**_jit.FLAGS, **_jit._INNER)(_twice.py_func)
