@@ -41,7 +41,7 @@ def test_a_query_without_keys_gives_zeros_and_has_no_gradient():
         np.testing.assert_allclose(same, gradient, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(6,), (5, 1), (3, 1, 1)])
+@pytest.mark.parametrize("shape", [(6,), (5, 1), (3, 1, 1), ()])
 def test_a_mask_that_repeats_itself_has_a_gradient_for_each_element(shape):
     q, k, v, dy, mask = drawn((2, 3, 5, 4), (2, 3, 6, 4), (2, 3, 6, 4), (2, 3, 5, 4), shape)
     repeated = np.broadcast_to(mask, (2, 3, 5, 6))

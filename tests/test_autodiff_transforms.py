@@ -686,7 +686,8 @@ class TestCheckGrad:
             ({"eps": 0}, ValueError, "eps must be a finite number above 0, got 0"),
             ({"eps": -1.0}, ValueError, "eps must be a finite number above 0, got -1.0"),
             ({"rtol": np.nan}, ValueError, "rtol must be a finite number from 0 on, got nan"),
-            ({"rtol": "a"}, TypeError, "rtol must be a number, got str"),
+            ({"rtol": "a"}, TypeError, "rtol must be a real number, got 'a'"),
+            ({"eps": 1j}, TypeError, "eps must be a real number, got 1j"),
         ],
     )
     def test_settings_that_cannot_be(self, setting, error, message):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastops._check import real
 from fastops.autodiff.transforms import _trace
 from fastops.autodiff.trees import leaves, rebuilt
 
@@ -24,7 +25,7 @@ def check_grad(fn: Callable[..., Any], *primals: Any, eps: float | None = None, 
 
     Raises:
         AssertionError: a gradient is wrong; the message names the worst argument.
-        TypeError, ValueError: as :func:`vjp`.
+        TypeError, ValueError: as :func:`vjp`; eps is no number above 0, or rtol none from 0 on.
 
     >>> import numpy as np
     >>> check_grad(lambda x, w: np.tanh(x @ w), np.ones((2, 3)), np.ones((3, 4)))
@@ -36,11 +37,7 @@ def check_grad(fn: Callable[..., Any], *primals: Any, eps: float | None = None, 
     """
     rng = np.random.default_rng(0)
     for name, value, least in (("eps", eps, "above 0"), ("rtol", rtol, "from 0 on")):
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-            raise TypeError(f"check_grad: {name} must be a number, got {type(value).__name__}")
-        if not 0 <= value < np.inf or (value == 0 and name == "eps"):
+        if value is not None and (not 0 <= real("check_grad", name, value) < np.inf or (value == 0 and name == "eps")):
             raise ValueError(f"check_grad: {name} must be a finite number {least}, got {value}")
     y, _, pullback = _trace("check_grad", fn, primals)
     u = rebuilt(y, lambda a: rng.standard_normal(np.shape(a)))

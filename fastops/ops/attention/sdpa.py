@@ -201,7 +201,7 @@ def scaled_dot_product_attention_backward(
     """
     op = "scaled_dot_product_attention_backward"
     if output_mask[3] and isinstance(attn_mask, np.ndarray) and attn_mask.dtype != np.bool_:
-        attn_mask = np.ascontiguousarray(attn_mask)  # its gradient is that of each of its elements, though the forward pass needs none twice
+        attn_mask = np.asarray(attn_mask, order="C")  # its gradient is that of each of its elements, though the forward pass needs none twice
     given, arrays, dtype, mask, shape, attention = _ready(op, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, rng)
     (dout,), grad_dtype = _check.as_arrays(op, grad_output=grad_output)
     if grad_dtype != dtype or dout.shape != shape:

@@ -383,7 +383,8 @@ def poisson_nll_loss_backward(
 
 
 def _gaussian_arguments(op: str, input: Any, target: Any, var: Any, full: bool, eps: float) -> tuple[Any, ...]:
-    one, own = isinstance(var, (int, float)), None if type(var) in (int, float) else np.shape(var)  # a NumPy number has a gradient
+    one = isinstance(var, (int, float))
+    own = None if type(var) in (int, float) else np.shape(var)  # a NumPy number is a float, too, but may have a gradient
     if one:
         var = np.full(np.shape(input), var, getattr(input, "dtype", np.float64))
     (x, t, v), dtype = floats(op, input=input, target=target, var=var)
@@ -429,7 +430,7 @@ def gaussian_nll_loss_backward(
     grad_output: ArrayLike, input: ArrayLike, target: ArrayLike, var: ArrayLike | float, full: bool = False,
     eps: float = 1e-6, reduction: str = "mean", *, output_mask: tuple[bool, bool, bool] = (True, True, True),
 ) -> Gradients:  # fmt: skip
-    """Gradients of :func:`gaussian_nll_loss` with respect to input, target and var (None for a number); see :func:`mse_loss_backward`.
+    """Gradients of :func:`gaussian_nll_loss` with respect to input, target and var (None for a number of Python's); see :func:`mse_loss_backward`.
 
     >>> import numpy as np
     >>> gaussian_nll_loss_backward(2.0, np.array([1.0, 2.0]), np.zeros(2), np.ones(2))

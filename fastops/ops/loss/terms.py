@@ -151,6 +151,7 @@ def _sum(threads, loop, x, y, z, weight, p, q, length, values, partial, divisor,
 def _differentiate_block(block, worker, loop, x, y, z, weight, p, q, scale, g, repeat, dx, dy, dz):
     number = x.dtype.type
     end = min((block + 1) * _BLOCK, x.size)
+    # as in _map_block: one gradient of mse_loss 0.47 ms in short runs, so 0.35
     passes = (dx.size > 0) + (dy.size > 0) + (dz.size > 0) + (weight.size > 0) + (repeat > 0)
     run = _BLOCK if passes == 1 else _RUN
     for start in range(block * _BLOCK, end, run):

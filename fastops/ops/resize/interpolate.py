@@ -143,7 +143,8 @@ def interpolate(
     Args:
         input: (N, C, W), (N, C, H, W) or (N, C, D, H, W).
         size: extents of the result, an integer or one for each axis.
-        scale_factor: instead of ``size``, outputs an input; the extents are rounded down.
+        scale_factor: instead of ``size``, outputs an input; the extents are rounded down. "nearest" of two axes takes a factor by
+            which an extent stays or doubles for exactly 1 or 2.
         mode: "nearest" (indices rounded down, as in old OpenCV), "nearest-exact", "area"; "linear" for one axis, "bilinear",
             "bicubic" for two, "trilinear" for three; "lanczos", which takes ``antialias``.
         align_corners: whether the centres of the corner elements meet, instead of the corners of the images.

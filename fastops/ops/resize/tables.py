@@ -97,7 +97,7 @@ def _nearest(kind: str, inputs: int, j: Array, factor: float | None, real: type)
 
 
 @lru_cache(maxsize=256)
-def table(kind: str, inputs: int, outputs: int, factor: float | None, align_corners: bool, antialias: bool, dtype: str, single: bool = False) -> Table:
+def table(kind: str, inputs: int, outputs: int, factor: float | None, align_corners: bool, antialias: bool, dtype: str, single: bool) -> Table:
     """The table of an axis; ``kind`` is nearest, nearest-exact, linear, cubic, lanczos or area, ``factor`` a scale factor to be used raw.
 
     With ``single`` the coordinates of the nearest modes are computed in float32 whatever the dtype.
