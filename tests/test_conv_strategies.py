@@ -136,6 +136,7 @@ def kinds() -> list[dict[str, Any]]:
         conv2d((1, 5, 3, 3), (7, 5, 3, 3)),
         # Kernels in pieces, strides and dilations by Winograd: in one go and in several, the last of which is smaller.
         conv2d((2, 32, 13, 14), (12, 32, 3, 3), padding=1, stride=2),
+        conv2d((1, 16, 32, 47), (9, 16, 3, 3), padding=1, stride=2),
         conv2d((2, 32, 13, 14), (18, 16, 3, 3), padding=(2, 0), stride=2, groups=2, bias=False),
         conv2d((3, 208, 9, 9), (40, 208, 3, 3), padding=1, stride=2),
         conv2d((2, 16, 17, 19), (9, 16, 5, 6), padding=(2, 3), stride=2),

@@ -84,9 +84,9 @@ Matrix = tuple[tuple[Fraction, ...], ...]
 # decide the rounding errors: over random images in float32 F(4x4, 3x3) errs by 1.7e-6 at 1 and 2, by 7.7e-7 here (the plain
 # sum of products: 4.3e-7). Found by search over sixteenths; the optimum is flat, and these have short coefficients. See
 # B. Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd Convolution", arXiv:1803.10986.
-_POINTS = {1: (), 4: (Fraction(1),), 5: (Fraction(3, 4),), 6: (Fraction(5, 8), Fraction(3, 2)), 8: (Fraction(1, 2), Fraction(1), Fraction(2))}
+_POINTS = {1: (), 3: (), 4: (Fraction(1),), 5: (Fraction(3, 4),), 6: (Fraction(5, 8), Fraction(3, 2)), 8: (Fraction(1, 2), Fraction(1), Fraction(2))}
 # The one that stands alone where their number is odd.
-_SINGLE = {5: (Fraction(2),)}
+_SINGLE = {3: (Fraction(1),), 5: (Fraction(2),)}
 
 
 def matrices(m: int, r: int) -> tuple[Matrix, Matrix, Matrix]:
@@ -847,14 +847,14 @@ def _variants(spec: ConvSpec, direction: str) -> tuple[_Variant, ...]:
     most = max(taps)
     if most not in (2, 3):
         return ()
-    (out_h, taps_h), (out_w, taps_w) = ((1, 1) if n == 1 else (4, most) for n in taps)
-    return (_Variant(out_h, taps_h, out_w, taps_w),)
+    return tuple(_Variant(*(extent for n in taps for extent in ((1, 1) if n == 1 else (m, most)))) for m in (4, 2))
 
 
 @lru_cache(maxsize=1024)
 def _way(spec: ConvSpec, direction: str) -> _Way | None:
     """The variant that takes least. F(2x2, 3x3) multiplies more and has 16 numbers for each kernel instead of 36: 512 channels at 7x7
-    take 0.6 ms with weights at hand, by F(4x4, 3x3) 1.2. For the gradient of the weights it is hardly ever faster.
+    take 0.6 ms with weights at hand, by F(4x4, 3x3) 1.2; 3x3 at stride 2, in pieces, has 25 instead of 81. For the gradient of the
+    weights it is hardly ever faster.
     """
     (_, r, s), (_, *strides), (_, *dilations) = spec.kernel, spec.stride, spec.dilation
     ways = [
