@@ -111,13 +111,15 @@ def launcher(py_func: Callable[..., Any] | None = None, *, name: str | None = No
     return Launcher(py_func)
 
 
-def separate(py_func: Callable[..., Any] | None = None, *, name: str | None = None) -> Any:
+def separate(py_func: Callable[..., Any] | None = None, *, name: str | None = None, bits: int = 512) -> Any:
     """A heavy function with machine code of its own; other compiled code reaches it with ``call`` or ``parallel``.
 
-    A function made by a factory gives a ``name`` that no other function of its module has: it is cached under it.
+    A function made by a factory gives a ``name`` that no other function of its module has: it is cached under it. ``bits`` is how
+    wide LLVM makes its loops at most.
     """
     if py_func is None:
-        return lambda f: separate(f, name=name)
+        return lambda f: separate(f, name=name, bits=bits)
+    py_func.bits = bits  # type: ignore[attr-defined]
     if name is not None:
         py_func.__qualname__ = py_func.__name__ = name
     return _compiled(py_func, **FLAGS, **_INNER)

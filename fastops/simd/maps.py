@@ -29,6 +29,7 @@ from fastops._check import Array, deliver, target
 from fastops._jit import address_of, call_at, function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops._threads import threads_for
+from fastops.simd.blocking import STREAM_BITS
 
 # Elements of a block: 64 KB of float32, far more work than taking a block costs.
 _BLOCK = 1 << 14
@@ -36,6 +37,8 @@ _BLOCK = 1 << 14
 _CHUNK = 1 << 11
 # Below so many elements no formula is worth a second thread.
 _SMALL = 1 << 13
+# Up to so many nanoseconds an element takes what reading and writing it does.
+_STREAM_NS = 0.12
 # Bytes of a cache line.
 _LINE = 64
 
@@ -58,7 +61,7 @@ def _loaded(typingctx: Any, x: Any) -> Any:
     return x(x), codegen
 
 
-def _loop(module: str, formula: Any, operands: int) -> Any:
+def _loop(module: str, formula: Any, operands: int, ns: float) -> Any:
     """y[y0 + i] = formula(x[x0 + i], a, b), or formula(x[x0 + i], z[x0 + i], a, b), for ``count`` elements of flat arrays."""
     # The slices start at index 0, which needs no test for being negative: so the loops vectorise.
     loop: Any
@@ -82,7 +85,7 @@ def _loop(module: str, formula: Any, operands: int) -> Any:
 
     # Its machine code is stored under the family's module, whose source and imports decide about it.
     loop.__module__ = module
-    return separate(loop, name=f"{formula.__name__}_loop")
+    return separate(loop, name=f"{formula.__name__}_loop", bits=STREAM_BITS if ns <= _STREAM_NS else 512)
 
 
 @function
@@ -147,7 +150,7 @@ class _Compiled:
     """The loop of a formula, and where its machine code is for each dtype."""
 
     def __init__(self, module: str, formula: Any, operands: int, ns: float) -> None:
-        self._loop = _loop(module, formula, operands)
+        self._loop = _loop(module, formula, operands, ns)
         self._operands = operands
         self._ns = ns
         self._addresses: dict[str, int] = {}

@@ -103,7 +103,7 @@ _HARDSIGMOID_GRADIENT = GradientMap(__name__, _hardsigmoid_gradient, _NS)
 _HARDSWISH = Map(__name__, activations.hardswish, _NS)
 _HARDSWISH_GRADIENT = GradientMap(__name__, _hardswish_gradient, _NS)
 _HARDSHRINK = Map(__name__, _hardshrink, _NS)
-_SOFTSHRINK = Map(__name__, _softshrink, _NS)
+_SOFTSHRINK = Map(__name__, _softshrink, 0.15)  # with halves of vectors 1.15 times the time
 _SHRINK_GRADIENT = GradientMap(__name__, _shrink_gradient, _NS)
 
 

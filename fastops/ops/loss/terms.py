@@ -24,7 +24,7 @@ from fastops._check import Array
 from fastops._jit import address_of, call_at, formula, function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops._threads import threads_for
-from fastops.simd.blocking import NAMES
+from fastops.simd.blocking import NAMES, STREAM_BITS
 from fastops.simd.reduce import BLOCK as _RUN
 from fastops.simd.reduce import span_sum
 from fastops.simd.workspace import scratch
@@ -33,6 +33,8 @@ REDUCTIONS = ("none", "mean", "sum")
 
 # Elements that one thread takes at a time.
 _BLOCK = 1 << 14
+# Up to so many nanoseconds an element takes what reading and writing it does.
+_STREAM_NS = 0.3
 
 
 class Term:
@@ -45,6 +47,7 @@ class Term:
 
     def __init__(self, name: str, formula: Callable[..., Any], derivatives: Callable[..., Any], ns: float, count: int = 2) -> None:
         self.name, self.formula, self.derivatives, self.ns, self.count = name, formula, derivatives, ns, count
+        self.bits = STREAM_BITS if ns <= _STREAM_NS else 512
         self._loops = _value_loop(self), _derivative_loop(self)
 
     def address(self, derivative: bool, dtype: str) -> int:
@@ -55,7 +58,7 @@ class Term:
 def _value_loop(term: Term) -> Any:
     value = formula(term.formula)
 
-    @separate(name=f"{term.name}_values")
+    @separate(name=f"{term.name}_values", bits=term.bits)
     def loop(x, y, z, p, q, start, out, at, count):
         x, y, z, out = x[start : start + count], y[start : start + count], z[start : start + count], out[at : at + count]
         for i in range(count):
@@ -68,7 +71,7 @@ def _derivative_loop(term: Term) -> Any:
     derivatives = formula(term.derivatives)
     second, last = min(1, term.count - 1), term.count - 1
 
-    @separate(name=f"{term.name}_derivatives")
+    @separate(name=f"{term.name}_derivatives", bits=term.bits)
     def loop(which, x, y, z, p, q, scale, start, out, at, count):
         x, y, z, out = x[start : start + count], y[start : start + count], z[start : start + count], out[at : at + count]
         # what is not used of the tuple is not computed

@@ -21,6 +21,7 @@ from fastops._jit import function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
+from fastops.simd.blocking import STREAM_BITS
 from fastops.simd.reduce import maximum, span_dot, span_max, span_sum
 from fastops.simd.vector import lanes as lanes_of
 from fastops.simd.vector import load, splat, store
@@ -128,7 +129,7 @@ def _scale(x, start, count, factor, y):
         y[j] = x[j] * factor
 
 
-@separate
+@separate(bits=STREAM_BITS)
 def _forward_strips(block, worker, x, axis, inner, strips, together, p, eps, scratch, y):
     """y for some strips; x and y flat, scratch (threads, 4, strip)."""
     norm, inverse = scratch[worker, 0], scratch[worker, 1]
