@@ -32,6 +32,12 @@ CASES = {
     "batch_norm.8x64x56x56": Case("batch_norm", {**IMAGE, **running(64)}, torch=batch_norm),
     "batch_norm.8x512x7x7.training": Case("batch_norm", {**DEEP, **running(512)}, {"training": True}, torch=batch_norm),
     "batch_norm.128x512.training": Case("batch_norm", {**MATRIX, **running(512)}, {"training": True}, torch=batch_norm),
+    "batch_norm.100000x8.training": Case(
+        "batch_norm", {"input": (100000, 8), "weight": (8,), "bias": (8,), **running(8)}, {"training": True}, torch=batch_norm
+    ),
+    "batch_norm.512x64x5x5.training": Case(
+        "batch_norm", {"input": (512, 64, 5, 5), "weight": (64,), "bias": (64,), **running(64)}, {"training": True}, torch=batch_norm
+    ),
     "batch_norm.1x64x7x7": Case("batch_norm", {"input": (1, 64, 7, 7), "weight": (64,), "bias": (64,), **running(64)}, torch=batch_norm),
     "instance_norm.8x64x56x56": Case("instance_norm", IMAGE),
     "group_norm.8x64x56x56": Case("group_norm", IMAGE, {"num_groups": 32}, tiny={"num_groups": 4}),

@@ -91,7 +91,7 @@ class _Call:
 
 def _channels(c: _Call, training: bool) -> Groups:
     """Statistics of channels; known ones let the array be read in the order of memory."""
-    return (core.channels if training or c.length == 1 else core.given_channels)(c.batch, c.channels, c.length)
+    return (core.channels if training or core.are_columns(c.batch, c.length) else core.given_channels)(c.batch, c.channels, c.length)
 
 
 def _fixed_statistics(op: str, mean: Any, var: Any, channels: int, wanted: str) -> tuple[Array, Array]:
