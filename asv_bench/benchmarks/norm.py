@@ -46,6 +46,13 @@ CASES = {
         "layer_norm", {"input": (64, 512, 768), "weight": (768,), "bias": (768,)}, {"normalized_shape": (768,)},
         tiny={"input": (2, 3, 16), "weight": (16,), "bias": (16,), "normalized_shape": (16,)},
     ),
+    **{
+        f"{op}.16384x33": Case(
+            op, {"input": (16384, 33), "weight": (33,), **bias}, {"normalized_shape": (33,)},
+            tiny={"input": (5, 7), **dict.fromkeys(("weight", *bias), (7,)), "normalized_shape": (7,)},
+        )
+        for op, bias in (("layer_norm", {"bias": (33,)}), ("rms_norm", {}))
+    },
     "layer_norm.1x768": Case(
         "layer_norm", {"input": (1, 768), "weight": (768,), "bias": (768,)}, {"normalized_shape": (768,)},
         tiny={"input": (1, 16), "weight": (16,), "bias": (16,), "normalized_shape": (16,)},

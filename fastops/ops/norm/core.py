@@ -94,6 +94,20 @@ def channel_groups(batch: int, count: int, length: int, groups: int) -> Groups:
 
 
 @function
+def about(x, start, parts, part_step, length, mean):
+    """Mean and biased variance of a group, about a number that is nearly its mean."""
+    count = parts * length
+    near = x.dtype.type(mean)
+    first = second = 0.0
+    for i in range(parts):
+        one, two = span_moments(x, start + i * part_step, length, near)
+        first += one
+        second += two
+    rest = first / count
+    return near + rest, second / count - rest * rest
+
+
+@function
 def statistics(x, start, parts, part_step, length):
     """Mean and biased variance of a group."""
     count = parts * length
@@ -102,14 +116,7 @@ def statistics(x, start, parts, part_step, length):
     total = 0.0
     for i in range(parts):
         total += span_sum(x, start + i * part_step, length)
-    near = x.dtype.type(total / count)
-    first = second = 0.0
-    for i in range(parts):
-        one, two = span_moments(x, start + i * part_step, length, near)
-        first += one
-        second += two
-    rest = first / count
-    return near + rest, second / count - rest * rest
+    return about(x, start, parts, part_step, length, total / count)
 
 
 @intrinsic
@@ -151,8 +158,9 @@ def _gradient_sums(dy, x, start, length, near, limits, slope, value):
     step, nothing, centre = lanes(x), splat(x, x.dtype.type(0)), splat(x, near)
     slope, value, low, high = splat(x, slope), splat(x, value), splat(x, limits[0]), splat(x, limits[1])
     first = second = 0.0
-    for i in range(start, start + length, BLOCK):
-        end = min(i + BLOCK, start + length)
+    i, last = start, start + length
+    while i < last:
+        end = min(i + BLOCK, last)
         a, b, aa, bb = nothing, nothing, nothing, nothing
         while end - i >= 2 * step:
             m, n = load(x, i) - centre, load(x, i + step) - centre
@@ -169,6 +177,7 @@ def _gradient_sums(dy, x, start, length, near, limits, slope, value):
             m = load_part(x, i, end - i) - centre
             p = _let_through(load_part(dy, i, end - i), m, limits, slope, value, low, high)
             a, aa = a + p, fma(p, m, aa)
+            i = end
         first += lane_sum(a + b)
         second += lane_sum(aa + bb)
     return first, second
