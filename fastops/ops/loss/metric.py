@@ -216,9 +216,9 @@ def triplet_margin_loss_backward(
     g = _row_gradients(op, grad_output, reduction, near.shape, dtype) * (_gaps(near, far, swapped, margin) >= 0)
     # of two equal distances each takes half
     own = np.ones(near.shape) if swapped is None else np.where(far < swapped, 1.0, np.where(far == swapped, 0.5, 0.0))
-    by_near = row_gradient(a, b, p, eps, g.astype(a.dtype))
-    by_far = row_gradient(a, c, p, eps, (-g * own).astype(a.dtype))
-    by_swapped = None if swapped is None else row_gradient(b, c, p, eps, (-g * (1 - own)).astype(a.dtype))
+    by_near = row_gradient(a, b, p, eps, near, g.astype(a.dtype))
+    by_far = row_gradient(a, c, p, eps, far, (-g * own).astype(a.dtype))
+    by_swapped = None if swapped is None else row_gradient(b, c, p, eps, swapped, (-g * (1 - own)).astype(a.dtype))
     found: list[Array | None] = [by_near + by_far if output_mask[0] else None, None, None]
     if output_mask[1]:
         found[1] = -by_near if by_swapped is None else by_swapped - by_near

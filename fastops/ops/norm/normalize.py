@@ -22,9 +22,9 @@ from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.blocking import LANES, NAMES, STREAM_BITS
-from fastops.simd.reduce import lane_sum, maximum, span_dot, span_max, span_sum
+from fastops.simd.reduce import maximum, row_dots, span_dot, span_max, span_sum
 from fastops.simd.turn import TURNED, rows_together, turn_columns, turn_rows
-from fastops.simd.vector import broadcast, fma, load, load_part, splat, store
+from fastops.simd.vector import broadcast, load, splat, store
 from fastops.simd.vector import lanes as lanes_of
 from fastops.simd.vmath import exp, log
 
@@ -35,9 +35,8 @@ _NS_FORWARD, _NS_BACKWARD = 0.3, 0.6
 # Vectors up to so long are turned, which a few are not worth.
 _SHORT = 32
 _FEW = 16
-# Elements of the vectors of which the norms are found before any is divided; up to so long a sum is one chain of additions.
+# Elements of the vectors of which the norms are found before any is divided.
 _GROUP = 1 << 12
-_CHAIN = 256
 
 
 @function
@@ -230,24 +229,7 @@ def _backward_strips(block, worker, dy, x, axis, inner, strips, together, p, eps
 
 
 # ---- vectors of at least a register, p = 2: the usual case. Sums and factors of some at a time, so that roots and divisions fill
-# registers too. No helper works on one vector alone: calling it takes 8 ns, where the sum of 16 squares takes 1.9 and a product 1.6.
-
-
-@function
-def _dots(x, y, start, axis, count, total):
-    """total[i] = the dot product of vector i of x with that of y."""
-    if axis > _CHAIN:
-        for i in range(count):
-            total[i] = span_dot(x, start + i * axis, y, start + i * axis, axis)
-        return
-    L = lanes_of(x)
-    whole = axis // L * L
-    for i in range(count):
-        at = start + i * axis
-        sums = load_part(x, at + whole, axis - whole) * load_part(y, at + whole, axis - whole)
-        for j in range(at, at + whole, L):
-            sums = fma(load(x, j), load(y, j), sums)
-        total[i] = lane_sum(sums)
+# registers too.
 
 
 @separate(bits=STREAM_BITS)
@@ -256,7 +238,7 @@ def _forward_rows(block, worker, x, axis, vectors, together, eps, scratch, y):
     end, group = min((block + 1) * together, vectors), max(1, min(_STRIP, _GROUP // axis))
     for first in range(block * together, end, group):
         count = min(group, end - first)
-        _dots(x, x, first * axis, axis, count, norm)
+        row_dots(x, x, first * axis, axis, count, norm)
         _root(norm[:count], 2)
         _inverse(norm[:count], eps, inverse)
         for i in range(count):
@@ -274,8 +256,8 @@ def _backward_rows(block, worker, dy, x, axis, vectors, together, eps, scratch, 
     end, group = min((block + 1) * together, vectors), max(1, min(_STRIP, _GROUP // axis))
     for first in range(block * together, end, group):
         count = min(group, end - first)
-        _dots(x, x, first * axis, axis, count, norm)
-        _dots(dy, x, first * axis, axis, count, factor)
+        row_dots(x, x, first * axis, axis, count, norm)
+        row_dots(dy, x, first * axis, axis, count, factor)
         _root(norm[:count], 2)
         _inverse(norm[:count], eps, inverse)
         _factors(norm[:count], inverse, factor, norm, 2, eps)
