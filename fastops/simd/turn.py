@@ -16,8 +16,8 @@ from fastops.simd.vector import lanes, load_square, load_square_part, store_squa
 # Columns of a block, in vectors: 256 bytes of each row are read from one place.
 _WIDE = 4
 
-# Elements of the rows that are turned at a time, which stay in L1, and how many rows at most; the memory that they take.
-_TOGETHER = 1 << 12
+# Elements of the rows that are turned at a time, which stay near, and how many rows at most; the memory that they take.
+_TOGETHER = 1 << 13
 _ROWS = 256
 TURNED = 2 * _TOGETHER
 
