@@ -393,6 +393,27 @@ def _columns_of(block, width, length):
     return block * most, min(most, width - block * most)
 
 
+@function
+def _fold(values, length, totals):
+    """totals[c] += the values of its columns."""
+    if length == 1:  # in vectors
+        for c in range(totals.size):
+            totals[c] += values[c]
+    else:
+        for c in range(totals.size):
+            for j in range(c * length, (c + 1) * length):
+                totals[c] += values[j]
+
+
+@function
+def _spread(values, length, count):
+    """The first ``count`` values, one for each channel, to all columns of each."""
+    if length > 1:
+        for i in range(count):
+            c = count - 1 - i
+            values[c * length : (c + 1) * length] = values[c]
+
+
 @separate
 def _forward_columns(block, worker, x, length, given, eps, weight, bias, mean, var, scratch, y):
     """As _forward_groups, for a block of columns of x (N, C length); scratch (threads, 4, _COLUMNS)."""
@@ -408,24 +429,25 @@ def _forward_columns(block, worker, x, length, given, eps, weight, bias, mean, v
             mean[:], var[:] = 0.0, 0.0
             for row in range(0, N, _ROWS):
                 _column_moments(x, row, min(_ROWS, N - row), first, columns, near, one, two)
-                for c in range(count):
-                    for j in range(c * length, (c + 1) * length):
-                        mean[c] += one[j]
-                        var[c] += two[j]
+                _fold(one, length, mean)
+                _fold(two, length, var)
             for c in range(count):
                 rest = mean[c] / (N * length)
                 mean[c] = near[c * length] + rest
                 var[c] = var[c] / (N * length) - rest * rest
-                near[c * length : (c + 1) * length] = number(mean[c])
+            for c in range(count):
+                near[c] = number(mean[c])
+            _spread(near, length, count)
     if y.size == 0:
         return
     for c in range(count):
         scale = 1 / np.sqrt(var[c] + eps)
         scale *= weight[start + c] if weight.size > 0 else 1.0
-        centre = number(mean[c])
-        shift = (centre - mean[c]) * scale + (bias[start + c] if bias.size > 0 else 0.0)
-        for j in range(c * length, (c + 1) * length):
-            near[j], one[j], summand[j] = centre, number(scale), number(shift)
+        near[c] = number(mean[c])
+        one[c] = number(scale)
+        summand[c] = number((near[c] - mean[c]) * scale + (bias[start + c] if bias.size > 0 else 0.0))
+    for values in (near, one, summand):
+        _spread(values, length, count)
     _apply_columns(x, first, columns, near, one, summand, y)
 
 
@@ -440,23 +462,24 @@ def _backward_columns(block, worker, dy, x, length, given, eps, weight, mean, va
     number = x.dtype.type
     near[:] = number(0)
     for c in range(count):
-        near[c * length : (c + 1) * length] = number(mean[c])
+        near[c] = number(mean[c])
+    _spread(near, length, count)
     dw[:], db[:] = 0.0, 0.0
     for row in range(0, N, _ROWS):
         _column_gradients(dy, x, row, min(_ROWS, N - row), first, columns, near, one, two)
-        for c in range(count):
-            for j in range(c * length, (c + 1) * length):
-                db[c] += one[j]
-                dw[c] += two[j]
+        _fold(one, length, db)
+        _fold(two, length, dw)
     for c in range(count):
         rstd = 1 / np.sqrt(var[c] + eps)
         away = mean[c] - near[c * length]
         dw[c] = (dw[c] - away * db[c]) * rstd
         scale = rstd * weight[start + c] if weight.size > 0 else rstd
         slope = 0.0 if given else -scale * rstd * dw[c] / (N * length)
-        shift = 0.0 if given else -scale * db[c] / (N * length) - slope * away
-        for j in range(c * length, (c + 1) * length):
-            factor[j], one[j], two[j] = number(scale), number(slope), number(shift)
+        factor[c] = number(scale)
+        one[c] = number(slope)
+        two[c] = number(0.0 if given else -scale * db[c] / (N * length) - slope * away)
+    for values in (factor, one, two):
+        _spread(values, length, count)
     if dx.size > 0:
         _apply_column_gradients(dy, x, first, columns, near, factor, given, one, two, dx)
 
