@@ -10,7 +10,7 @@ The output is kept, which is all that the gradients need. The largest of a row i
 row of -inf gives NaN, as 0 / 0 must. Each row is read from memory once: its three passes find it in cache. Rows shorter than
 a few vectors are worked on many at a time, as one flat array beside which the rows' numbers are laid out element by element:
 loops over ten elements would spend their time in what vectors leave over. Along another axis than the last, the columns of a
-tile are the lanes.
+tile are the lanes, and the shortest rows become such columns.
 
 Sources: Bridle, "Probabilistic Interpretation of Feedforward Classification Network Outputs" (1990); Jang, Gu, Poole,
 "Categorical Reparameterization with Gumbel-Softmax" (ICLR 2017), equations 1 and 2.
@@ -34,15 +34,18 @@ from fastops._threads import threads_for
 from fastops.simd.random import bits32, check_seed, seed_of
 from fastops.simd.reduce import greater, maximum, span_sum
 from fastops.simd.rows import copy_row, fill_row
+from fastops.simd.turn import TURNED, rows_together, turn_columns, turn_rows
 from fastops.simd.vector import broadcast, fma, lanes, largest_lane, load, load_part, splat, store, store_part, sum_of_lanes
 from fastops.simd.vmath import exp_plain, log, log1p
 
 _NS = 0.6  # an element, one thread, AVX2
 _NS_GUMBEL = 2.0
 
-# Elements of a block; rows up to _SHORT are worked on together, _FLAT elements at a time.
+# Elements of a block; rows up to _SHORT are worked on together, _FLAT elements at a time, those up to _TURN as columns: 100000 rows
+# of two elements 2.77 to 0.31 ms, of 16 1.79 to 1.46, their logarithms 2.19 to 1.66. (Gradients, without a largest, take longer so.)
 _BLOCK = 1 << 13
 _SHORT = 512
+_TURN = 24
 _FLAT = 1 << 11
 # A tile of columns keeps so many elements in cache, at most so many columns wide.
 _TILE = 1 << 14
@@ -372,6 +375,26 @@ def _gradient_columns(block, worker, dy, y, axis, inner, scale, logarithm, width
                 result[j] = scale * (row[j] * (g[j] - part[j]))
 
 
+# ---- short rows as columns
+
+
+@separate
+def _softmax_turned(block, worker, x, axis, scale, logarithm, together, scratch, sums, turned, y):
+    """``together`` rows of x, flat."""
+    first = block * together
+    count = min(together, x.size // axis - first)
+    step = (count + 15) // 16 * 16
+    call(turn_rows, (x, first * axis, count, axis, turned[worker, 0], step))
+    call(_softmax_columns, (0, worker, turned[worker, 0], axis, step, scale, logarithm, step, scratch, sums, turned[worker, 1]))
+    call(turn_columns, (turned[worker, 1], step, count, axis, y, first * axis))
+
+
+@launcher
+def _turned(threads, x, axis, scale, logarithm, together, scratch, sums, turned, y):
+    blocks = (x.size // axis + together - 1) // together
+    parallel(_softmax_turned, blocks, threads, (x, axis, scale, logarithm, together, scratch, sums, turned, y))
+
+
 @launcher
 def _rows(threads, x, axis, scale, logarithm, scratch, y):
     each = max(1, _BLOCK // axis)
@@ -405,7 +428,11 @@ def _forward(x: Array, axis: int, inner: int, scale: float, logarithm: bool, y: 
     if x.size == 0:
         return
     threads = 1 if x.size < _BLOCK else threads_for(x.size * _NS)
-    if inner == 1:
+    if inner == 1 and axis <= _TURN and x.size >= 16 * axis:
+        together = rows_together(axis)
+        scratch, sums, turned = empty((threads, 2 * together), x.dtype), empty((threads, together)), empty((threads, 2, TURNED), x.dtype)
+        _turned(threads, x.ravel(), axis, scale, logarithm, together, scratch, sums, turned, y.ravel())
+    elif inner == 1:
         _rows(threads, x.ravel(), axis, scale, logarithm, empty((threads, 2, _FLAT), x.dtype), y.ravel())
     else:
         width = _width(axis)

@@ -19,7 +19,7 @@ _WIDE = 4
 # Elements of the rows that are turned at a time, which stay near, and how many rows at most; the memory that they take.
 _TOGETHER = 1 << 13
 _ROWS = 256
-TURNED = 2 * _TOGETHER
+TURNED = 2 * _TOGETHER + 336  # no whole pages: what is read from one must not seem to have just been written to another
 
 
 @separate
