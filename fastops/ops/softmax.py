@@ -47,8 +47,9 @@ _BLOCK = 1 << 13
 _SHORT = 512
 _TURN = 24
 _FLAT = 1 << 11
-# A tile of columns keeps so many elements in cache, at most so many columns wide.
-_TILE = 1 << 14
+# A tile of columns keeps so many elements in cache, at most so many columns wide: 20 us for one thread. Of half as many, 512 rows of
+# 1024 take 0.55 ms instead of 0.41, their gradient 0.36 instead of 0.29.
+_TILE = 1 << 15
 _COLUMNS = 256
 # Elements of a row, and rows, that are added in their own format before float64 takes over.
 _RUN = 1024
@@ -297,29 +298,52 @@ def _gradient_rows(block, worker, dy, y, axis, scale, logarithm, each, scratch, 
 # ---- columns: x is (outer, axis, inner), a tile is some columns of one outer index
 
 
+@function
+def _largest_columns(x, first, last, inner, count, scale, largest):
+    """The largest of scale * x in each of ``count`` columns, by whole vectors kept in registers; NaN as in ``_row_max``."""
+    L, factor = lanes(x), splat(x, scale)
+    if count < L:
+        a = load_part(x, first, count) * factor
+        for start in range(first + inner, last, inner):
+            a = greater(load_part(x, start, count) * factor, a)
+        store(largest, 0, a)
+        return
+    j = 0
+    while j < count:
+        j = min(j, count - L)  # the last vector overlaps the one before it
+        a = load(x, first + j) * factor
+        b, start = a, first + inner + j
+        while start + inner < last + j:
+            a, b = greater(load(x, start) * factor, a), greater(load(x, start + inner) * factor, b)
+            start += 2 * inner
+        if start < last + j:
+            a = greater(load(x, start) * factor, a)
+        store(largest, j, greater(a, b))
+        j += L
+
+
 @separate
 def _softmax_columns(block, worker, x, axis, inner, scale, logarithm, width, scratch, sums, y):
     tiles = (inner + width - 1) // width
     column = block % tiles * width
     first, count = block // tiles * axis * inner + column, min(width, inner - column)
     last = first + axis * inner
-    number = x.dtype.type
+    number, L = x.dtype.type, lanes(x)
     scale, total = number(scale), sums[worker, :count]
-    largest, part = scratch[worker, :count], scratch[worker, width : width + count]
-    largest[:] = number(-np.inf)
+    largest, part = scratch[worker, :width], scratch[worker, width : 2 * width]
+    _largest_columns(x, first, last, inner, count, scale, largest)
     total[:] = 0.0
-    for start in range(first, last, inner):
-        row = x[start : start + count]
-        for j in range(count):
-            largest[j] = maximum(largest[j], scale * row[j])
     for run in range(first, last, _RUN_ROWS * inner):
         part[:] = number(0)
         for start in range(run, min(run + _RUN_ROWS * inner, last), inner):
-            row, result = x[start : start + count], y[start : start + count]
             if logarithm:
-                for j in range(count):
+                # whole vectors, whatever is behind the columns: one power takes as long as a vector of them
+                some = min((count + L - 1) // L * L, x.size - start)
+                row = x[start : start + some]
+                for j in range(some):
                     part[j] += exp_plain(scale * row[j] - largest[j])
             else:
+                row, result = x[start : start + count], y[start : start + count]
                 for j in range(count):
                     e = exp_plain(scale * row[j] - largest[j])
                     result[j] = e
@@ -329,17 +353,56 @@ def _softmax_columns(block, worker, x, axis, inner, scale, logarithm, width, scr
     if logarithm:
         for j in range(count):
             part[j] = log(number(total[j]))
-        for start in range(first, last, inner):
-            row, result = x[start : start + count], y[start : start + count]
-            for j in range(count):
-                result[j] = (scale * row[j] - largest[j]) - part[j]
     else:
         for j in range(count):
             part[j] = number(1.0 / total[j])
-        for start in range(first, last, inner):
-            result = y[start : start + count]
+    factor, end = splat(x, scale), count - L
+    for start in range(first, last, inner):
+        if count < L:
             for j in range(count):
-                result[j] *= part[j]
+                y[start + j] = (scale * x[start + j] - largest[j]) - part[j] if logarithm else y[start + j] * part[j]
+        elif logarithm:
+            # overlaps the one before it, and y may be x
+            rest = (load(x, start + end) * factor - load(largest, end)) - load(part, end)
+            for j in range(0, end, L):
+                store(y, start + j, (load(x, start + j) * factor - load(largest, j)) - load(part, j))
+            store(y, start + end, rest)
+        else:
+            rest = load(y, start + end) * load(part, end)
+            for j in range(0, end, L):
+                store(y, start + j, load(y, start + j) * load(part, j))
+            store(y, start + end, rest)
+
+
+@function
+def _add_columns(dy, y, logarithm, first, last, inner, count, part):
+    """part = the sum of dy, of dy y unless logarithms are meant, over the rows of ``count`` columns: by whole vectors kept in registers."""
+    L, nothing = lanes(y), splat(y, y.dtype.type(0))
+    j = 0
+    if count < L:
+        a = nothing
+        for start in range(first, last, inner):
+            v = load_part(dy, start, count)
+            a = a + v if logarithm else fma(v, load_part(y, start, count), a)
+        store(part, 0, a)
+        return
+    while j < count:
+        j = min(j, count - L)  # the last vector overlaps the one before it
+        a, b, start = nothing, nothing, first + j
+        if logarithm:
+            while start + inner < last + j:
+                a, b = a + load(dy, start), b + load(dy, start + inner)
+                start += 2 * inner
+            if start < last + j:
+                a = a + load(dy, start)
+        else:
+            while start + inner < last + j:
+                a, b = fma(load(dy, start), load(y, start), a), fma(load(dy, start + inner), load(y, start + inner), b)
+                start += 2 * inner
+            if start < last + j:
+                a = fma(load(dy, start), load(y, start), a)
+        store(part, j, a + b)
+        j += L
 
 
 @separate
@@ -348,31 +411,32 @@ def _gradient_columns(block, worker, dy, y, axis, inner, scale, logarithm, width
     column = block % tiles * width
     first, count = block // tiles * axis * inner + column, min(width, inner - column)
     last = first + axis * inner
-    number = y.dtype.type
-    scale, part, total = number(scale), scratch[worker, :count], sums[worker, :count]
-    total[:] = 0.0
-    for run in range(first, last, _RUN_ROWS * inner):
-        part[:] = number(0)
-        for start in range(run, min(run + _RUN_ROWS * inner, last), inner):
-            g, row = dy[start : start + count], y[start : start + count]
-            if logarithm:
-                for j in range(count):
-                    part[j] += g[j]
-            else:
-                for j in range(count):
-                    part[j] += g[j] * row[j]
+    number, L = y.dtype.type, lanes(y)
+    scale, part, total = number(scale), scratch[worker], sums[worker, :count]
+    if axis <= _RUN_ROWS:
+        _add_columns(dy, y, logarithm, first, last, inner, count, part)
+    else:
+        total[:] = 0.0
+        for run in range(first, last, _RUN_ROWS * inner):
+            _add_columns(dy, y, logarithm, run, min(run + _RUN_ROWS * inner, last), inner, count, part)
+            for j in range(count):
+                total[j] += part[j]
         for j in range(count):
-            total[j] += part[j]
-    for j in range(count):
-        part[j] = number(total[j])
+            part[j] = number(total[j])
+    factor, end = splat(y, scale), max(count - L, 0)
     for start in range(first, last, inner):
-        g, row, result = dy[start : start + count], y[start : start + count], dx[start : start + count]
         if logarithm:
+            g, row, result = dy[start : start + count], y[start : start + count], dx[start : start + count]
             for j in range(count):
                 result[j] = scale * (g[j] - exp_plain(row[j]) * part[j])
+        elif count >= L or (count == inner and start + L <= last):
+            for j in range(0, end, L):
+                store(dx, start + j, factor * (load(y, start + j) * (load(dy, start + j) - load(part, j))))
+            # overlaps the one before it; or the rows that follow at once where a row is less than a vector, and are written later
+            store(dx, start + end, factor * (load(y, start + end) * (load(dy, start + end) - load(part, end))))
         else:
             for j in range(count):
-                result[j] = scale * (row[j] * (g[j] - part[j]))
+                dx[start + j] = scale * (y[start + j] * (dy[start + j] - part[j]))
 
 
 # ---- short rows as columns
