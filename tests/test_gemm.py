@@ -160,6 +160,31 @@ def test_products_in_place(rng, dtype):
         assert (c == np.maximum(expected + b[0], 0)).all()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.usefixtures("all_threads")
+def test_small_products_of_a_batch(rng, dtype):
+    """Worked on side by side: batches that fill no vector and several blocks, every order of the elements, and what they leave to others."""
+    for batch, rows, cols, depth in ((33, 4, 4, 4), (700, 3, 5, 2), (47, 1, 64, 1), (50, 8, 1, 8), (40, 7, 8, 9)):
+        a, b = integers(rng, batch, rows, depth, dtype=dtype), integers(rng, batch, depth, cols, dtype=dtype)
+        for left, right in product(
+            (a, np.ascontiguousarray(a.swapaxes(1, 2)).swapaxes(1, 2)), (b, np.ascontiguousarray(b.swapaxes(1, 2)).swapaxes(1, 2), b[:1])
+        ):
+            assert (gemm(left, right, alpha=-2) == -2 * (left @ right)).all()
+            assert (gemm(left, right, bias=b[0, 0], activation="relu") == np.maximum(left @ right + b[0, 0], 0)).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.usefixtures("all_threads")
+def test_many_rows_by_few_columns(rng, dtype):
+    for rows, cols, depth in ((300, 3, 4), (129, 1, 5), (129, 1, 40), (200, panel_width(dtype), 2), (140, 7, 100), (140, panel_width(dtype) + 1, 3)):
+        a, b, bias = (integers(rng, *shape, dtype=dtype) for shape in ((rows, depth), (depth, cols), (cols,)))
+        before, expected = integers(rng, rows, cols, dtype=dtype), a @ b
+        for left, right in product((a, np.asfortranarray(a)), (b, np.asfortranarray(b))):
+            assert (gemm(left, right) == expected).all()
+            assert (gemm(left, right, bias=bias, activation="relu") == np.maximum(expected + bias, 0)).all()
+            assert (gemm(left, right, bias=bias, out=before.copy(), accumulate=True) == before + expected + bias).all()
+
+
 def test_not_a_number_stays_where_it_is(rng):
     """Also in the reduction that was padded or cut, and beside columns that are not there."""
     for rows, cols, depth in ((9, 19, 5), (17, 33, KC + 1)):

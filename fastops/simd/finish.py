@@ -50,19 +50,26 @@ def confinement(activation, c):
 @separate
 def finish_rows(y, y0, y_row, rows, cols, bias, bias0, bias_row, bias_col, activation):
     """y[i, j] = activation(y[i, j] + bias), where bias is one for each row (bias_col 0) or column; empty, it adds nothing."""
+    if cols == 1 and y_row == 1:
+        rows, cols, bias_row, bias_col = 1, rows, bias_col, bias_row
     # Vectors by hand: with a start that might be negative for all LLVM knows, the plain loop stays scalar.
     count = lanes(y)
-    for i in range(rows):
-        start = y0 + i * y_row
-        if bias.size > 0 and bias_col == 0:
+    if bias.size > 0 and bias_col != 0 and cols <= count:
+        each = load_part(bias, bias0, cols)
+        for i in range(rows):
+            store_part(y, y0 + i * y_row, load_part(y, y0 + i * y_row, cols) + each, cols)
+    elif bias.size > 0:
+        for i in range(rows):
+            start = y0 + i * y_row
             shift = broadcast(bias, bias0 + i * bias_row)
             for j in range(0, cols, count):
-                store_part(y, start + j, load_part(y, start + j, cols - j) + shift, cols - j)
-        elif bias.size > 0:
-            for j in range(0, cols, count):
-                each = load_part(bias, bias0 + j, cols - j)
+                each = load_part(bias, bias0 + j, cols - j) if bias_col != 0 else shift
                 store_part(y, start + j, load_part(y, start + j, cols - j) + each, cols - j)
-        activate(activation, y, start, cols)
+    if y_row == cols:
+        activate(activation, y, y0, rows * cols)
+    else:
+        for i in range(rows):
+            activate(activation, y, y0 + i * y_row, cols)
 
 
 @separate

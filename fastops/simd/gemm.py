@@ -23,14 +23,31 @@ from fastops.simd.blocking import KC, MR, NAMES, NV, VECTOR_BYTES, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activation_entry, confinement, finish_rows
 from fastops.simd.pack import copy_run, pack_panels, pack_tiles, scale_run
-from fastops.simd.product import BIAS, PACK, PACKED, READ, SUM, ZERO, block_product, dot_products, row_combinations, rows_product
+from fastops.simd.product import (
+    BIAS,
+    PACK,
+    PACKED,
+    READ,
+    SUM,
+    ZERO,
+    block_product,
+    dot_products,
+    finished_product,
+    row_combinations,
+    rows_product,
+)  # fmt: skip
+from fastops.simd.turn import TURNED, rows_together, turn_columns, turn_rows
 from fastops.simd.vector import (
     element,
+    fma,
     lanes,
+    load,
     load_part,
     load_square,
     load_square_part,
     prefetch_near,
+    splat,
+    store,
     store_part,
     store_square_part,
     store_tile,
@@ -215,29 +232,42 @@ _FEW_STEPS = 8
 # Columns that one thread takes then; of few rows as many as leave work for all, since rows of B are read faster the longer they
 # are: 64 to 2 channels at 224x224, batch of 8, take 6.4 ms by 4096 columns, 9.1 by 256.
 _STRIP, _LONG_STRIP, _LONG_ROWS = 256, 4096, 4
+# Rows that one thread takes.
+_HIGH = 1 << 10
+# Multiply-adds that are worth a block: smaller products of a batch go together.
+_TOGETHER = 1 << 14
 
 
 @separate
-def _by_panels(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_col, c, c0, c_row, accumulate, panels, worker):
+def _by_panels(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_col, c, c0, c_row, accumulate, bias, bias0, panels, worker):
+    """``bias`` is one for each column, or empty; the other two ways have none."""
     width = NV * lanes(c)
     whole = cols // width * width
     # Of few steps C is what takes time, and is written by few long streams: a column times a row, 1000 x 512, 85 to 31 us.
     high = MR if depth <= _FEW_STEPS and cols >= 4 * width else rows
+    zero, start = c.dtype.type(0), SUM if accumulate or bias.size > 0 else ZERO
+    old, old0, old_row = (bias, bias0, 0) if bias.size > 0 else (c, c0, c_row)
     for i in range(0, rows, high):
-        block_product(min(high, rows - i), whole, depth, a, a0 + i * a_row, a_row, a_col, b, b0, b_row, width, c, c0 + i * c_row, c_row, accumulate)
+        call(finished_product, (
+            min(high, rows - i), whole, depth, a, a0 + i * a_row, a_row, a_col, MR * a_row, b, b0, b_row, width, c, c0 + i * c_row, c_row,
+            start, old, old0 + i * old_row, old_row, False, zero, zero,
+        ))  # fmt: skip
     if whole < cols:  # the last panel would be read beyond its end
         rest, shift = cols - whole, worker * width
         call(pack_panels, (worker, worker, b, b0 + whole - shift, b_row, b_col, depth, rest + shift, panels))
-        block_product(rows, rest, depth, a, a0, a_row, a_col, panels, shift * depth, width, 0, c, c0 + whole, c_row, accumulate)
+        call(finished_product, (
+            rows, rest, depth, a, a0, a_row, a_col, MR * a_row, panels, shift * depth, width, 0, c, c0 + whole, c_row,
+            start, old, old0 + whole, old_row, False, zero, zero,
+        ))  # fmt: skip
 
 
 @separate
-def _by_rows(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_col, c, c0, c_row, accumulate, panels, worker):
+def _by_rows(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_col, c, c0, c_row, accumulate, bias, bias0, panels, worker):
     call(row_combinations, (rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, c, c0, c_row, accumulate))
 
 
 @separate
-def _by_columns(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_col, c, c0, c_row, accumulate, panels, worker):
+def _by_columns(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, b_col, c, c0, c_row, accumulate, bias, bias0, panels, worker):
     call(dot_products, (rows, cols, depth, a, a0, a_row, b, b0, b_col, c, c0, c_row, accumulate))
 
 
@@ -246,12 +276,13 @@ def _compiled_way(way: Any, dtype: str) -> int:
     """The machine code of one of these three: of which a first call compiles one, and not a second's worth of others."""
     flat = types.Array(getattr(types, dtype), 1, "C")
     at = types.intp
-    return address_of(way, at, at, at, flat, at, at, at, flat, at, at, at, flat, at, at, types.boolean, flat, at)
+    return address_of(way, at, at, at, flat, at, at, at, flat, at, at, at, flat, at, at, types.boolean, flat, at, flat, at)
 
 
-def _way(rows: int, cols: int, depth: int, b_col: int, dtype: str) -> int:
-    """The machine code that reads both matrices where they lie."""
-    return _compiled_way(_by_columns if b_col != 1 else _by_rows if rows <= 2 and depth >= 4 and cols >= 64 else _by_panels, dtype)
+def _way(rows: int, cols: int, depth: int, b_col: int, dtype: str) -> tuple[int, bool]:
+    """The machine code that reads both matrices where they lie, and whether it adds a bias of each column."""
+    way = _by_columns if b_col != 1 else _by_rows if rows <= 2 and depth >= 4 and cols >= 64 else _by_panels
+    return _compiled_way(way, dtype), way is _by_panels
 
 
 @function
@@ -265,24 +296,34 @@ def _strip(threads, batch, rows, cols):
 
 @separate
 def _direct_block(
-    block, worker, way, strip, strips, rows, cols, depth, alpha, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch, c_row, accumulate,
-    bias, bias_row, bias_col, activation, panels, copies,
+    block, worker, way, together, strip, strips, batch, rows, cols, depth, alpha, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch, c_row,
+    accumulate, bias, bias_row, bias_col, activation, panels, copies,
 ):  # fmt: skip
-    """A strip of columns of one product of the batch; ``panels`` has room for a panel for each worker, ``copies`` for scaled A."""
-    item, j0 = block // strips, block % strips * strip
-    n = min(strip, cols - j0)
-    a0, b0, start = item * a_batch, item * b_batch + j0 * b_col, item * c_batch + j0
-    left = a
-    if alpha != 1:
-        copy0, row, col = worker * rows * depth, depth if a_col == 1 else 1, 1 if a_col == 1 else rows
-        if (row, col) == (a_row, a_col):
-            scale_run(a, a0, copies, copy0, rows * depth, alpha)
-        else:
-            _pack_a(a, a0, a_row, a_col, rows, depth, alpha, copies, copy0, row, col)
-        left, a0, a_row, a_col = copies, copy0, row, col
-    call_at(way, (rows, n, depth, left, a0, a_row, a_col, b, b0, b_row, b_col, c, start, c_row, accumulate, panels, worker))
-    if bias.size > 0 or activation[1] != 0:
-        call(finish_rows, (c, start, c_row, rows, n, bias, j0 * bias_col, bias_row, bias_col, activation))
+    """Some blocks of a product of the batch each; ``panels`` has room for a panel for each worker, ``copies`` for scaled A."""
+    parts = (rows + _HIGH - 1) // _HIGH
+    for number in range(block * together, min((block + 1) * together, batch * strips * parts)):
+        item, j0, i0 = number // (strips * parts), number // parts % strips * strip, number % parts * _HIGH
+        n, m = min(strip, cols - j0), min(_HIGH, rows - i0)
+        a0, b0, start = item * a_batch + i0 * a_row, item * b_batch + j0 * b_col, item * c_batch + i0 * c_row + j0
+        left, left_row, left_col = a, a_row, a_col
+        if alpha != 1:
+            copy0, left_row, left_col = worker * min(_HIGH, rows) * depth, depth if a_col == 1 else 1, 1 if a_col == 1 else m
+            if (left_row, left_col) == (a_row, a_col):
+                scale_run(a, a0, copies, copy0, m * depth, alpha)
+            else:
+                _pack_a(a, a0, a_row, a_col, m, depth, alpha, copies, copy0, left_row, left_col)
+            left, a0 = copies, copy0
+        # A pass for it would read short rows while they are written, 8 ns each.
+        begun = way[1] and bias_col == 1 and not accumulate
+        first, later = (bias, bias[:0]) if begun else (bias[:0], bias)
+        call_at(way[0], (m, n, depth, left, a0, left_row, left_col, b, b0, b_row, b_col, c, start, c_row, accumulate, first, j0, panels, worker))
+        if later.size > 0 or activation[1] != 0:
+            call(finish_rows, (c, start, c_row, m, n, later, i0 * bias_row + j0 * bias_col, bias_row, bias_col, activation))
+
+
+@function
+def _strips_together(rows, cols, depth):
+    return max(1, _TOGETHER // (rows * cols * depth))
 
 
 @launcher
@@ -292,15 +333,53 @@ def _direct(
 ):  # fmt: skip
     strip = _strip(threads, batch, rows, cols)
     strips = (cols + strip - 1) // strip
+    together = _strips_together(rows, cols, depth)
     parallel(
         _direct_block,
-        batch * strips,
+        (batch * strips * ((rows + _HIGH - 1) // _HIGH) + together - 1) // together,
         threads,
         (
-            way, strip, strips, rows, cols, depth, alpha, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch, c_row, accumulate,
+            way, together, strip, strips, batch, rows, cols, depth, alpha, a, a_batch, a_row, a_col, b, b_batch, b_row, b_col, c, c_batch, c_row, accumulate,
             bias, bias_row, bias_col, activation, panels, copies,
         ),
     )  # fmt: skip
+
+
+# Products so small, of so many items, are lanes: one by itself takes 140 ns before it multiplies. 1000 of 4x4x4 143 to 20 us.
+_TINY_WORK, _TINY_MATRIX, _TINY_BATCH = 512, 64, 32
+
+
+@separate
+def _tiny_block(block, worker, together, batch, rows, cols, depth, alpha, a, a_row, a_col, b, b_row, b_col, c, space):
+    """Some products of a batch whose items follow one another, turned into columns and back; ``space`` (threads, 3, TURNED)."""
+    first = block * together
+    some = min(together, batch - first)
+    left, right, product = space[worker, 0], space[worker, 1], space[worker, 2]
+    call(turn_rows, (a, first * rows * depth, some, rows * depth, left, together))
+    call(turn_rows, (b, first * depth * cols, some, depth * cols, right, together))
+    factor, nothing, step = splat(c, alpha), splat(c, c.dtype.type(0)), lanes(c)
+    for i in range(rows):
+        for j in range(cols):
+            at = 0
+            while at < some:
+                total, x, y = nothing, i * a_row * together + at, j * b_col * together + at
+                for _ in range(depth):
+                    total = fma(load(left, x), load(right, y), total)
+                    x += a_col * together
+                    y += b_row * together
+                store(product, (i * cols + j) * together + at, total * factor)
+                at += step
+    call(turn_columns, (product, together, some, rows * cols, c, first * rows * cols))
+
+
+@launcher
+def _tiny(threads, together, batch, rows, cols, depth, alpha, a, a_row, a_col, b, b_row, b_col, c, space):
+    blocks = (batch + together - 1) // together
+    parallel(_tiny_block, blocks, threads, (together, batch, rows, cols, depth, alpha, a, a_row, a_col, b, b_row, b_col, c, space))
+
+
+def _are_tiny(batch: int, rows: int, cols: int, depth: int) -> bool:
+    return batch >= _TINY_BATCH and rows * cols * depth <= _TINY_WORK and max(rows * depth, depth * cols, rows * cols) <= _TINY_MATRIX
 
 
 # Up to so many rows of A, of a product with a transposed B whose columns are more, A is packed and not B, and the product
@@ -366,10 +445,21 @@ def _turned_layout(rows: int, depth: int, threads: int, width: int) -> tuple[int
     return whole * min(depth, _TURNED_STEPS), threads * _TURNED_COLUMNS * whole
 
 
-def _reads_in_place(rows: int, cols: int, depth: int, a_col: int, b_row: int, b_col: int) -> bool:
+# Many rows of A by so few columns, panels of B that are packed once, and steps: C is what takes time. A transposed B of that size is
+# turned first, read as it lies it takes 10 ns for each element of C: 20000 rows of 8 steps by 4 columns 29.7 to 3.5 ns a row.
+_MANY_ROWS, _NARROW_STEPS = 128, 256
+# A column of up to so many steps is no row turned, 4 ns an element.
+_COLUMN_STEPS = 8
+
+
+def _is_narrow(rows: int, cols: int, depth: int, width: int) -> bool:
+    return rows >= _MANY_ROWS and cols <= width and depth <= _NARROW_STEPS
+
+
+def _reads_in_place(rows: int, cols: int, depth: int, a_col: int, b_row: int, b_col: int, width: int) -> bool:
     """Whether both matrices are read where they lie: B by rows, or by columns with the rows of A."""
     if b_col == 1:
-        return rows * cols * depth <= _SMALL_BY_ROWS or rows <= _FEW_ROWS or depth <= _FEW_STEPS
+        return rows * cols * depth <= _SMALL_BY_ROWS or rows <= _FEW_ROWS or depth <= _FEW_STEPS or _is_narrow(rows, cols, depth, width)
     return a_col == 1 and b_row == 1 and (rows * cols * depth <= _SMALL_BY_COLUMNS or rows <= _FEW_ROWS)
 
 
@@ -437,10 +527,10 @@ def _direct_matrix(threads, way, a, a_turned, b, b_turned, c, panels):
     flat = c.reshape(-1)
     parallel(
         _direct_block,
-        strips,
+        strips * ((rows + _HIGH - 1) // _HIGH),
         threads,
         (
-            way, strip, strips, rows, cols, depth, c.dtype.type(1), a.reshape(-1), 0, a_row, a_col, b.reshape(-1), 0, b_row, b_col, flat, 0, cols,
+            way, 1, strip, strips, 1, rows, cols, depth, c.dtype.type(1), a.reshape(-1), 0, a_row, a_col, b.reshape(-1), 0, b_row, b_col, flat, 0, cols,
             False, flat[:0], 0, 1, (0, 0), panels, panels,
         ),
     )  # fmt: skip
@@ -454,16 +544,18 @@ def multiply(a, b, c, a_turned=False, b_turned=False):
     rows, cols = c.shape
     depth = a.shape[0 if a_turned else 1]
     work = rows * cols * depth
-    if cols > 1 and _reads_in_place(rows, cols, depth, rows if a_turned else 1, 1 if b_turned else cols, depth if b_turned else 1):
+    dtype = NAMES[c.dtype.char]
+    width = panel_width(dtype)
+    b_strides = (1, depth) if b_turned else (cols, 1)
+    narrow = b_turned and _is_narrow(rows, cols, depth, width)
+    if cols > 1 and not narrow and _reads_in_place(rows, cols, depth, rows if a_turned else 1, *b_strides, width):
         threads = _threads.threads_for(work * 0.04)
-        dtype = NAMES[c.dtype.char]
-        width = panel_width(dtype)
         panels = c[0] if cols % width == 0 or (b_turned and depth > 1) else scratch(threads * width * depth, dtype)
         _direct_matrix(threads, _way(rows, cols, depth, depth if b_turned else 1, dtype), a, a_turned, b, b_turned, c, panels)
         return
     gemm_strided(
         1, rows, cols, depth, a.reshape(-1), (0, 1, rows) if a_turned else (0, depth, 1), b.reshape(-1),
-        (0, 1, depth) if b_turned else (0, cols, 1), c.reshape(-1), (0, cols),
+        (0, *b_strides), c.reshape(-1), (0, cols),
     )  # fmt: skip
 
 
@@ -478,19 +570,30 @@ def gemm_strided(
     batch. ``runs``: (columns of a run, distance of runs in b, distance of runs in c), where columns, which follow one another in
     b and c, do so in runs alone; not with ``accumulate``. Nothing is checked here.
     """
-    if cols == 1 and rows > 1 and c_strides[1] == 1:  # a column: the row that is its transpose
+    dtype = NAMES[c.dtype.char]
+    width = panel_width(dtype)
+    if cols == 1:
+        b_strides = (*b_strides[:2], 1)
+    elif b_strides[1:] == (1, depth) and batch == 1 and _is_narrow(rows, cols, depth, width):
+        b, b_strides = b[: cols * depth].reshape(cols, depth).T.reshape(-1), (0, cols, 1)
+    if cols == 1 and rows > 1 and c_strides[1] == 1 and not (depth <= _COLUMN_STEPS and rows >= _MANY_ROWS):  # the row that is its transpose
         rows, cols, c_strides = cols, rows, (c_strides[0], rows)
         (a, a_strides), (b, b_strides) = (b, (b_strides[0], 1, b_strides[1])), (a, (a_strides[0], a_strides[2], a_strides[1]))
         bias_axis = 1 - bias_axis
-    dtype = NAMES[c.dtype.char]
-    width = panel_width(dtype)
     threads = _threads.threads_for(batch * rows * cols * depth * (0.01 if dtype == "float32" else 0.02))
     if bias is None:
         bias = c[:0]
     plain = runs is None and not summed
-    if plain and _reads_in_place(rows, cols, depth, a_strides[2], b_strides[1], b_strides[2]):
+    if plain and _are_tiny(batch, rows, cols, depth) and not accumulate and bias.size == 0 and activation == 0:
+        if (a_strides[0], b_strides[0], *c_strides) == (rows * depth, depth * cols, rows * cols, cols):
+            threads = _threads.threads_for(batch * (20 + 0.1 * rows * cols * depth))
+            space = scratch(threads * 3 * TURNED, dtype)[: threads * 3 * TURNED].reshape(threads, 3, TURNED)
+            together = rows_together(max(rows * depth, depth * cols, rows * cols))
+            _tiny(threads, together, batch, rows, cols, depth, c.dtype.type(alpha), a, *a_strides[1:], b, *b_strides[1:], c, space)
+            return
+    if plain and _reads_in_place(rows, cols, depth, a_strides[2], b_strides[1], b_strides[2], width):
         panels = threads * width * depth
-        space = scratch(panels + (threads * rows * depth if alpha != 1 else 0), dtype)
+        space = scratch(panels + (threads * min(_HIGH, rows) * depth if alpha != 1 else 0), dtype)
         _direct(
             threads, _way(rows, cols, depth, b_strides[2], dtype), batch, rows, cols, depth, c.dtype.type(alpha), a, *a_strides, b, *b_strides,
             c, *c_strides, accumulate, bias, int(bias_axis == 0), int(bias_axis == 1), activation_entry(activation, dtype),
