@@ -10,10 +10,12 @@ CASES = {
     "linear.32x784x256": Case("linear", {"input": (32, 784), "weight": (256, 784), "bias": (256,)}),
     "linear.512x768x768": Case("linear", {"input": (512, 768), "weight": (768, 768), "bias": (768,)}),
     "linear.4x128x768x3072": Case("linear", {"input": (4, 128, 768), "weight": (3072, 768), "bias": (3072,)}),
+    "linear.20000x8x4": Case("linear", {"input": (20000, 8), "weight": (4, 8), "bias": (4,)}),
     "bilinear.64x32x32x32": Case("bilinear", {"input1": (64, 32), "input2": (64, 32), "weight": (32, 32, 32), "bias": (32,)}),
     "bilinear.16x128x128x64": Case("bilinear", {"input1": (16, 128), "input2": (16, 128), "weight": (64, 128, 128), "bias": (64,)}),
     "matmul.512x512x512": Case("matmul", {"input": (512, 512), "other": (512, 512)}, torch=lambda F, t, o: t["input"] @ t["other"]),
     "matmul.96x128x64x128": Case("matmul", {"input": (96, 128, 64), "other": (96, 64, 128)}, torch=lambda F, t, o: t["input"] @ t["other"]),
+    "matmul.1000x4x4x4": Case("matmul", {"input": (1000, 4, 4), "other": (1000, 4, 4)}, torch=lambda F, t, o: t["input"] @ t["other"]),
     "matmul.512x512.vector": Case("matmul", {"input": (512, 512), "other": (512,)}, torch=lambda F, t, o: t["input"] @ t["other"]),
     "matmul.32x32x32": Case("matmul", {"input": (32, 32), "other": (32, 32)}, torch=lambda F, t, o: t["input"] @ t["other"]),
     "addmm.128x512x512": Case(
