@@ -73,10 +73,11 @@ CALLS: dict[str, tuple[Call, ...]] = {
         ("gelu", _pair("input", approximate="tanh")),
         ("threshold", _pair("input", threshold=0.1, value=0.0)),
         ("prelu", lambda r: {"input": r(2, 4, 40), "weight": r(4)}),
+        ("glu", lambda r: {"input": r(24, 6)}),
         ("rrelu", _pair("input", training=True, rng=0)),
     ),
     "softmax": tuple((name, lambda r, dim=dim: {"input": r(24, 40), "dim": dim}) for name in ("softmax", "log_softmax", "softmin") for dim in (0, 1))
-    + (("gumbel_softmax", _pair("logits", rng=0)),),
+    + (("softmax", lambda r: {"input": r(24, 6), "dim": 1}), ("gumbel_softmax", _pair("logits", rng=0)),),
     "dropout": (
         ("dropout", _pair("input", rng=0)),
         ("dropout2d", _image(rng=0)),
@@ -119,6 +120,7 @@ CALLS: dict[str, tuple[Call, ...]] = {
         ("rms_norm", lambda r: {"input": r(4, 6, 40), "normalized_shape": (40,), "weight": r(40)}),
         ("local_response_norm", _image(size=3)),
         *(("normalize", _pair("input", dim=dim)) for dim in (0, 1)),
+        ("normalize", lambda r: {"input": r(24, 6)}),
     ),
     "linear": (
         *(("linear", lambda r, n=n: {"input": r(n, 64), "weight": r(96, 64), "bias": r(96)}) for n in (1, 4, 128)),
