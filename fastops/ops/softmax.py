@@ -34,7 +34,7 @@ from fastops._threads import threads_for
 from fastops.simd.random import bits32, check_seed, seed_of
 from fastops.simd.reduce import greater, maximum, span_sum
 from fastops.simd.rows import copy_row, fill_row
-from fastops.simd.turn import TURNED, rows_together, turn_columns, turn_rows
+from fastops.simd.turn import rows_together, turn_columns, turn_rows, turned_rows
 from fastops.simd.vector import broadcast, fma, lanes, largest_lane, load, load_part, splat, store, store_part, sum_of_lanes
 from fastops.simd.vmath import exp_plain, log, log1p
 
@@ -494,7 +494,7 @@ def _forward(x: Array, axis: int, inner: int, scale: float, logarithm: bool, y: 
     threads = 1 if x.size < _BLOCK else threads_for(x.size * _NS)
     if inner == 1 and axis <= _TURN and x.size >= 16 * axis:
         together = rows_together(axis)
-        scratch, sums, turned = empty((threads, 2 * together), x.dtype), empty((threads, together)), empty((threads, 2, TURNED), x.dtype)
+        scratch, sums, turned = empty((threads, 2 * together), x.dtype), empty((threads, together)), turned_rows(threads, 2, x.dtype)
         _turned(threads, x.ravel(), axis, scale, logarithm, together, scratch, sums, turned, y.ravel())
     elif inner == 1:
         _rows(threads, x.ravel(), axis, scale, logarithm, empty((threads, 2, _FLAT), x.dtype), y.ravel())

@@ -11,7 +11,9 @@ import numpy as np
 
 from fastops import _threads
 from fastops._jit import launcher, parallel, separate
+from fastops.simd.blocking import NAMES
 from fastops.simd.vector import lanes, load_square, load_square_part, store_square_part, store_tile, transpose
+from fastops.simd.workspace import scratch
 
 # Columns of a block, in vectors: 256 bytes of each row are read from one place.
 _WIDE = 4
@@ -53,6 +55,12 @@ def turn(x: np.ndarray, y: np.ndarray) -> None:
 def rows_together(width: int) -> int:
     """Rows that are turned at a time, in whole vectors; with what overhangs they take at most ``TURNED`` elements."""
     return min(_ROWS, max(16, _TOGETHER // width // 16 * 16))
+
+
+def turned_rows(threads: int, arrays: int, dtype: np.dtype) -> np.ndarray:
+    """Where each thread turns the rows of so many arrays: (threads, arrays, TURNED), each on a cache line, valid until the next call."""
+    count = threads * arrays * TURNED
+    return scratch(count, NAMES[dtype.char], "turned")[:count].reshape(threads, arrays, TURNED)
 
 
 @separate

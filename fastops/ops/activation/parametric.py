@@ -29,7 +29,7 @@ from fastops.simd.blocking import STREAM_BITS
 from fastops.simd.maps import place
 from fastops.simd.random import check_seed, seed_of, uniform32
 from fastops.simd.reduce import span_sum
-from fastops.simd.turn import TURNED, rows_together, turn_columns, turn_rows
+from fastops.simd.turn import rows_together, turn_columns, turn_rows, turned_rows
 
 _BLOCK = 1 << 14
 _NS = 0.15
@@ -439,7 +439,7 @@ def glu(input: ArrayLike, dim: int = -1, *, out: Array | None = None) -> Array:
     y = target("glu", out, shape, dtype, x)
     threads = threads_for(y.size * _NS_EXP)
     if inner < _HALF and y.size >= 16 * inner > 0:
-        _glu_turned(threads, x.ravel(), inner, rows_together(2 * inner), empty((threads, 2, TURNED), x.dtype), y.ravel())
+        _glu_turned(threads, x.ravel(), inner, rows_together(2 * inner), turned_rows(threads, 2, x.dtype), y.ravel())
     elif y.size:
         _glu(threads, x.ravel(), inner, y.ravel())
     return deliver(y, out, dtype)
@@ -459,7 +459,7 @@ def glu_backward(grad_output: ArrayLike, input: ArrayLike, dim: int = -1) -> Arr
     dx = empty(x.shape, x.dtype)
     threads = threads_for(dy.size * _NS_EXP)
     if inner < _HALF and dy.size >= 16 * inner > 0:
-        _glu_gradient_turned(threads, dy.ravel(), x.ravel(), inner, rows_together(2 * inner), empty((threads, 3, TURNED), x.dtype), dx.ravel())
+        _glu_gradient_turned(threads, dy.ravel(), x.ravel(), inner, rows_together(2 * inner), turned_rows(threads, 3, x.dtype), dx.ravel())
     elif dy.size:
         _glu_gradient(threads, dy.ravel(), x.ravel(), inner, dx.ravel())
     return dx.astype(dtype, copy=False)

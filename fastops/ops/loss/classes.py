@@ -36,7 +36,7 @@ from fastops.simd.blocking import NAMES
 from fastops.simd.reduce import BLOCK as _RUN
 from fastops.simd.reduce import maximum, span_dot, span_max, span_sum
 from fastops.simd.rows import assign
-from fastops.simd.turn import TURNED, rows_together, turn_columns, turn_rows
+from fastops.simd.turn import TURNED, rows_together, turn_columns, turn_rows, turned_rows
 from fastops.simd.vmath import exp_plain, log
 from fastops.simd.workspace import scratch
 
@@ -609,7 +609,7 @@ def _evaluate(op: str, c: _Call, reduction: str, keep: float, share: float, norm
     losses = out.ravel() if none else empty(c.rows, kind)
     blocks, together, short = c.blocks(_SHORT if normalised else 0)
     threads = threads_for(c.x.size * _NS_PER_ELEMENT if normalised else c.rows * 4.0)
-    turned = empty((threads, 2, TURNED if short else 0), kind)
+    turned = turned_rows(threads, 2, kind) if short else empty((threads, 2, 0), kind)
     wrong = _forward(
         threads, blocks, c.x, c.classes, c.length, together, c.target, c.ignore_index, c.probabilities, c.weight, keep,
         share, scratch(threads * _RUN, NAMES[kind.char]), turned, stats, losses, reduction == "mean", _EMPTY[kind.char] if none else out.ravel(),
@@ -756,7 +756,7 @@ def cross_entropy_backward(
     if c.x.size and (dx is not None or dq is not None or weighted):
         blocks, together, short = c.blocks(_SHORT_GRADIENT)
         threads = threads_for(c.x.size * _NS_PER_ELEMENT)
-        turned = empty((threads, 3, TURNED if short else 0), kind)
+        turned = turned_rows(threads, 3, kind) if short else empty((threads, 3, 0), kind)
         _backward(
             threads, blocks, c.x, c.classes, c.length, together, c.target, c.ignore_index, c.probabilities, c.weight,
             keep, share, scratch(threads * _RUN, NAMES[kind.char]), turned, stats[0], stats[1], normalizer is not None, scale,

@@ -23,7 +23,7 @@ from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.blocking import LANES, NAMES, STREAM_BITS
 from fastops.simd.reduce import maximum, row_dots, span_dot, span_max, span_sum
-from fastops.simd.turn import TURNED, rows_together, turn_columns, turn_rows
+from fastops.simd.turn import rows_together, turn_columns, turn_rows, turned_rows
 from fastops.simd.vector import broadcast, load, splat, store
 from fastops.simd.vector import lanes as lanes_of
 from fastops.simd.vmath import exp, log
@@ -376,7 +376,7 @@ def _run(kernels: tuple[Any, Any, Any], arrays: tuple[Array, ...], axes: tuple[i
     if inner == 1 and p == 2 and axis >= LANES[NAMES[out.dtype.char]]:
         side_by_side(threads, *flat[:-1], axis, outer, together, eps, scratch, flat[-1])
     elif inner == 1 and axis <= _SHORT and outer >= _FEW:
-        turned(threads, *flat[:-1], axis, outer, rows_together(axis), p, eps, scratch, empty((threads, 3, TURNED), out.dtype), flat[-1])
+        turned(threads, *flat[:-1], axis, outer, rows_together(axis), p, eps, scratch, turned_rows(threads, 3, out.dtype), flat[-1])
     else:
         general(threads, *flat[:-1], axis, inner, strips, together, p, eps, scratch, flat[-1])
     return out
