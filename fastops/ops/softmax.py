@@ -37,6 +37,7 @@ from fastops.simd.rows import copy_row, fill_row
 from fastops.simd.turn import rows_together, turn_columns, turn_rows, turned_rows
 from fastops.simd.vector import broadcast, fma, lanes, largest_lane, load, load_part, splat, store, store_part, sum_of_lanes
 from fastops.simd.vmath import exp_plain, log, log1p
+from fastops.simd.workspace import scratch_array
 
 _NS = 0.6  # an element, one thread, AVX2
 _NS_GUMBEL = 2.0
@@ -494,13 +495,13 @@ def _forward(x: Array, axis: int, inner: int, scale: float, logarithm: bool, y: 
     threads = 1 if x.size < _BLOCK else threads_for(x.size * _NS)
     if inner == 1 and axis <= _TURN and x.size >= 16 * axis:
         together = rows_together(axis)
-        scratch, sums, turned = empty((threads, 2 * together), x.dtype), empty((threads, together)), turned_rows(threads, 2, x.dtype)
+        scratch, sums, turned = scratch_array((threads, 2 * together), x.dtype), empty((threads, together)), turned_rows(threads, 2, x.dtype)
         _turned(threads, x.ravel(), axis, scale, logarithm, together, scratch, sums, turned, y.ravel())
     elif inner == 1:
-        _rows(threads, x.ravel(), axis, scale, logarithm, empty((threads, 2, _FLAT), x.dtype), y.ravel())
+        _rows(threads, x.ravel(), axis, scale, logarithm, scratch_array((threads, 2, _FLAT), x.dtype), y.ravel())
     else:
         width = _width(axis)
-        scratch, sums = empty((threads, 2 * width), x.dtype), empty((threads, width))
+        scratch, sums = scratch_array((threads, 2 * width), x.dtype), empty((threads, width))
         _columns(threads, x.ravel(), axis, inner, scale, logarithm, width, scratch, sums, y.ravel())
 
 
@@ -510,11 +511,11 @@ def _gradient(dy: Array, y: Array, axis: int, inner: int, scale: float, logarith
         return dx
     threads = 1 if y.size < _BLOCK else threads_for(y.size * _NS)
     if inner == 1:
-        scratch = empty((threads, 2, _FLAT if axis <= _SHORT else 0), y.dtype)
+        scratch = scratch_array((threads, 2, _FLAT if axis <= _SHORT else 0), y.dtype)
         _rows_gradient(threads, dy.ravel(), y.ravel(), axis, scale, logarithm, scratch, dx.ravel())
     else:
         width = _width(axis)
-        scratch, sums = empty((threads, width), y.dtype), empty((threads, width))
+        scratch, sums = scratch_array((threads, width), y.dtype), empty((threads, width))
         _columns_gradient(threads, dy.ravel(), y.ravel(), axis, inner, scale, logarithm, width, scratch, sums, dx.ravel())
     return dx
 

@@ -36,7 +36,7 @@ from fastops.simd.product import (
     row_combinations,
     rows_product,
 )  # fmt: skip
-from fastops.simd.turn import TURNED, rows_together, turn_columns, turn_rows
+from fastops.simd.turn import rows_together, turn_columns, turn_rows, turned_rows
 from fastops.simd.vector import (
     element,
     fma,
@@ -546,16 +546,16 @@ def multiply(a, b, c, a_turned=False, b_turned=False):
     work = rows * cols * depth
     dtype = NAMES[c.dtype.char]
     width = panel_width(dtype)
-    b_strides = (1, depth) if b_turned else (cols, 1)
+    b_row, b_col = (1, depth) if b_turned else (cols, 1)
     narrow = b_turned and _is_narrow(rows, cols, depth, width)
-    if cols > 1 and not narrow and _reads_in_place(rows, cols, depth, rows if a_turned else 1, *b_strides, width):
+    if cols > 1 and not narrow and _reads_in_place(rows, cols, depth, rows if a_turned else 1, b_row, b_col, width):
         threads = _threads.threads_for(work * 0.04)
         panels = c[0] if cols % width == 0 or (b_turned and depth > 1) else scratch(threads * width * depth, dtype)
-        _direct_matrix(threads, _way(rows, cols, depth, depth if b_turned else 1, dtype), a, a_turned, b, b_turned, c, panels)
+        _direct_matrix(threads, _way(rows, cols, depth, b_col, dtype), a, a_turned, b, b_turned, c, panels)
         return
     gemm_strided(
         1, rows, cols, depth, a.reshape(-1), (0, 1, rows) if a_turned else (0, depth, 1), b.reshape(-1),
-        (0, *b_strides), c.reshape(-1), (0, cols),
+        (0, b_row, b_col), c.reshape(-1), (0, cols),
     )  # fmt: skip
 
 
@@ -587,9 +587,8 @@ def gemm_strided(
     if plain and _are_tiny(batch, rows, cols, depth) and not accumulate and bias.size == 0 and activation == 0:
         if (a_strides[0], b_strides[0], *c_strides) == (rows * depth, depth * cols, rows * cols, cols):
             threads = _threads.threads_for(batch * (20 + 0.1 * rows * cols * depth))
-            space = scratch(threads * 3 * TURNED, dtype)[: threads * 3 * TURNED].reshape(threads, 3, TURNED)
             together = rows_together(max(rows * depth, depth * cols, rows * cols))
-            _tiny(threads, together, batch, rows, cols, depth, c.dtype.type(alpha), a, *a_strides[1:], b, *b_strides[1:], c, space)
+            _tiny(threads, together, batch, rows, cols, depth, c.dtype.type(alpha), a, *a_strides[1:], b, *b_strides[1:], c, turned_rows(threads, 3, c.dtype))
             return
     if plain and _reads_in_place(rows, cols, depth, a_strides[2], b_strides[1], b_strides[2], width):
         panels = threads * width * depth

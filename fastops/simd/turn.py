@@ -11,9 +11,8 @@ import numpy as np
 
 from fastops import _threads
 from fastops._jit import launcher, parallel, separate
-from fastops.simd.blocking import NAMES
 from fastops.simd.vector import lanes, load_square, load_square_part, store_square_part, store_tile, transpose
-from fastops.simd.workspace import scratch
+from fastops.simd.workspace import scratch_array
 
 # Columns of a block, in vectors: 256 bytes of each row are read from one place.
 _WIDE = 4
@@ -59,8 +58,7 @@ def rows_together(width: int) -> int:
 
 def turned_rows(threads: int, arrays: int, dtype: np.dtype) -> np.ndarray:
     """Where each thread turns the rows of so many arrays: (threads, arrays, TURNED), each on a cache line, valid until the next call."""
-    count = threads * arrays * TURNED
-    return scratch(count, NAMES[dtype.char], "turned")[:count].reshape(threads, arrays, TURNED)
+    return scratch_array((threads, arrays, TURNED), dtype, "turned")
 
 
 @separate

@@ -40,6 +40,7 @@ from fastops._memory import empty
 from fastops._threads import threads_for
 from fastops.simd.reduce import BLOCK, lane_sum, span_moments, span_sum
 from fastops.simd.vector import fma, lanes, load, load_part, splat, store, store_part
+from fastops.simd.workspace import scratch_array
 
 # Small groups are handed to a thread in bundles of so many elements.
 BUNDLE = 1 << 14
@@ -537,7 +538,7 @@ def forward(
     weight = empty(0, x.dtype) if weight is None else weight
     bias = empty(0, x.dtype) if bias is None else bias
     if _is_matrix(shape):
-        scratch = empty((threads, 4, _COLUMNS), x.dtype)
+        scratch = scratch_array((threads, 4, _COLUMNS), x.dtype)
         x = x.reshape(shape.parts, shape.part_step)
         _forward_matrix(threads, x, shape.length, given, eps, weight, bias, mean, var, scratch, y.reshape(x.shape) if y.size else y.reshape(0, 0))
         # the kernels of matrices know no limits
@@ -564,7 +565,7 @@ def backward(
     if weight is None:
         weight = empty(0, x.dtype)
     if _is_matrix(shape):
-        scratch = empty((threads, 4, _COLUMNS), x.dtype)
+        scratch = scratch_array((threads, 4, _COLUMNS), x.dtype)
         matrix = shape.parts, shape.part_step
         if low is not None:
             y = empty(x.shape, x.dtype)

@@ -27,6 +27,7 @@ from fastops.simd.turn import rows_together, turn_columns, turn_rows, turned_row
 from fastops.simd.vector import broadcast, load, splat, store
 from fastops.simd.vector import lanes as lanes_of
 from fastops.simd.vmath import exp, log
+from fastops.simd.workspace import scratch_array
 
 # Vectors lie side by side in a strip of so many lanes, one a lane; or one vector is cut into pieces as long as the strip.
 _STRIP = 256
@@ -371,7 +372,7 @@ def _run(kernels: tuple[Any, Any, Any], arrays: tuple[Array, ...], axes: tuple[i
     strips = outer * -(-inner // _STRIP)
     threads, flat = threads_for(out.size * ns), [a.reshape(-1) for a in (*arrays, out)]
     general, side_by_side, turned = kernels
-    scratch = empty((threads, 4, _STRIP), out.dtype)
+    scratch = scratch_array((threads, 4, _STRIP), out.dtype)
     together = max(1, _BUNDLE // (axis * min(inner, _STRIP)))
     if inner == 1 and p == 2 and axis >= LANES[NAMES[out.dtype.char]]:
         side_by_side(threads, *flat[:-1], axis, outer, together, eps, scratch, flat[-1])

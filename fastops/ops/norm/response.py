@@ -23,6 +23,7 @@ from fastops._op import operation, register
 from fastops._threads import threads_for
 from fastops.simd.rows import assign
 from fastops.simd.vmath import exp, log
+from fastops.simd.workspace import scratch_array
 
 # A strip of so many positions in all channels stays in L2 (128 x 256 x 4 bytes).
 _STRIP = 128
@@ -152,7 +153,7 @@ def local_response_norm(input: ArrayLike, size: int, alpha: float = 1e-4, beta: 
     y = empty(x.shape, x.dtype)
     if x.size:
         threads = threads_for(x.size * _NS_FORWARD)
-        _forward(threads, x.reshape(shape), *attributes, empty((threads, 1, _STRIP), x.dtype), y.reshape(shape))
+        _forward(threads, x.reshape(shape), *attributes, scratch_array((threads, 1, _STRIP), x.dtype), y.reshape(shape))
     return y.astype(dtype, copy=False)
 
 
@@ -173,7 +174,7 @@ def local_response_norm_backward(
     dx = empty(x.shape, x.dtype)
     if x.size:
         threads = threads_for(x.size * _NS_BACKWARD)
-        scratch = empty((threads, shape[1] + 1, _STRIP), x.dtype)
+        scratch = scratch_array((threads, shape[1] + 1, _STRIP), x.dtype)
         _backward(threads, dy.reshape(shape), x.reshape(shape), *attributes, scratch, dx.reshape(shape))
     return dx.astype(dtype, copy=False)
 
