@@ -282,6 +282,19 @@ class TestClipping:
         (lambda: optim.one_cycle(0.1, 10, anneal_strategy="exp"), "one_cycle: anneal_strategy must be one of 'cos', 'linear'"),
         (lambda: optim.sequential([optim.constant(1.0)], [3]), "sequential: milestones must be one fewer than schedules"),
         (lambda: optim.clip_grad_norm([np.ones(2, int)], 1.0), r"clip_grad_norm: grads\[0\] must have dtype"),
+        (lambda: optim.clip_grad_norm([np.ones(2)], -1.0), "clip_grad_norm: max_norm must be at least 0, got -1.0"),
+        (lambda: optim.clip_grad_norm([np.ones(2)], 1.0, float("nan")), "clip_grad_norm: norm_type must be a number, got nan"),
+        (lambda: optim.clip_grad_value([np.ones(2)], -1.0), "clip_grad_value: clip_value must be at least 0, got -1.0"),
+        (lambda: optim.one_cycle(0.1, 10, div_factor=0), "one_cycle: div_factor must be above 0, got 0"),
+        (lambda: optim.one_cycle(0.1, 10, final_div_factor=-2.0), "one_cycle: final_div_factor must be above 0, got -2.0"),
+        (lambda: optim.sequential(optim.constant(1.0), []), "sequential: schedules must be a list or tuple, got function"),
+        (lambda: optim.sequential([0.1, 0.2], [3]), r"sequential: schedules\[0\] must be a schedule, got 0.1"),
+        (lambda: optim.sequential([optim.constant(1.0)] * 2, 3), "sequential: milestones must be a list or tuple, got int"),
+        (lambda: step([np.ones(2)], [np.ones(2)], lr=-1.0), "sgd: lr must be at least 0, got -1.0"),
+        (lambda: optim.sgd(lr=lambda step: -0.5).lr(3), r"sgd: lr\(3\) must be at least 0, got -0.5"),
+        (lambda: optim.sgd(lr=lambda step: None).lr(3), r"sgd: lr\(3\) must be a real number, got None"),
+        (lambda: optim.sgd().update([np.ones(2)], [np.ones(2)], None), "sgd: state must be one that init or update returned, got NoneType"),
+        (lambda: optim.sgd().update([np.ones(2)], [np.ones(2)], {"step": -1, "steps": [0]}), r"sgd: state\['step'\] must be at least 0, got -1"),
     ],
 )  # fmt: skip
 def test_bad_arguments(call, message):
@@ -292,6 +305,13 @@ def test_bad_arguments(call, message):
 def step(params, grads, **options):
     opt = optim.sgd(lr=0.1)
     return opt.update(params, grads, opt.init(params), **options)
+
+
+def test_no_parameters_at_all():
+    opt = optim.adam()
+    params, state = opt.update({}, {}, opt.init({}))
+    assert params == {}
+    assert state["steps"].dtype == np.int64
 
 
 def test_nothing_is_changed_when_something_is_refused():

@@ -80,7 +80,7 @@ def clip_grad_norm(grads: Any, max_norm: float, norm_type: float = 2.0, error_if
         (grads, norm before).
 
     Raises:
-        ValueError: the norm is not finite and that is an error; a gradient cannot be overwritten.
+        ValueError: a negative ``max_norm``; the norm is not finite and that is an error; a gradient cannot be overwritten.
         TypeError: a gradient is no array of floating-point numbers.
 
     Source: Pascanu, Mikolov, Bengio, "On the Difficulty of Training Recurrent Neural Networks" (ICML 2013), algorithm 1.
@@ -91,7 +91,9 @@ def clip_grad_norm(grads: Any, max_norm: float, norm_type: float = 2.0, error_if
     array([0.8])
     """
     op = "clip_grad_norm"
-    limit, order = _check.real(op, "max_norm", max_norm), _check.real(op, "norm_type", norm_type)
+    limit, order = _limit(op, "max_norm", max_norm), _check.real(op, "norm_type", norm_type)
+    if np.isnan(order):
+        raise ValueError(f"{op}: norm_type must be a number, got {norm_type!r}")
     norms = np.array([_norm(_check.as_array(op, f"grads{path}", leaf), order) for path, leaf in leaves(grads)])
     total = float(np.linalg.norm(norms, order)) if norms.size else 0.0
     if error_if_nonfinite and not np.isfinite(total):
@@ -114,9 +116,16 @@ def clip_grad_value(grads: Any, clip_value: float, *, inplace: bool = False) -> 
         The gradients in the same structure.
 
     Raises:
-        TypeError, ValueError: a gradient is no array of floating-point numbers, or cannot be overwritten.
+        TypeError, ValueError: a negative ``clip_value``; a gradient is no array of floating-point numbers, or cannot be overwritten.
 
     >>> clip_grad_value([np.array([-3.0, 0.5])], 1.0)
     [array([-1. ,  0.5])]
     """
-    return _changed("clip_grad_value", grads, _CLAMP, _check.real("clip_grad_value", "clip_value", clip_value), inplace)
+    return _changed("clip_grad_value", grads, _CLAMP, _limit("clip_grad_value", "clip_value", clip_value), inplace)
+
+
+def _limit(op: str, name: str, value: Any) -> float:
+    limit = _check.real(op, name, value)
+    if not limit >= 0:
+        raise ValueError(f"{op}: {name} must be at least 0, got {value!r}")
+    return limit

@@ -50,7 +50,12 @@ class Optimizer:
     def lr(self, step: int) -> float:
         """The learning rate of the update that comes after ``step`` others."""
         lr = self.options["lr"]
-        return float(lr(step)) if callable(lr) else lr
+        if not callable(lr):
+            return lr
+        rate = _check.real(self.name, f"lr({step})", lr(step))
+        if not rate >= 0:
+            raise ValueError(f"{self.name}: lr({step}) must be at least 0, got {rate}")
+        return rate
 
     def init(self, params: Any) -> State:
         """The state before the first update.
@@ -102,22 +107,26 @@ class Optimizer:
         >>> params[0]
         array([0.5, 2. ])
         """
+        if not isinstance(state, dict):
+            raise TypeError(f"{self.name}: state must be one that init or update returned, got {type(state).__name__}")
         missing = [key for key in ("step", "steps", *self._keeps) if key not in state]
         if missing:
             raise ValueError(f"{self.name}: state must be one that init or update returned, got a dict without {', '.join(map(repr, missing))}")
         values, flat = _values(params)
         gradients = _along(params, flat, grads, f"{self.name}: grads")
         kept = [_along(params, flat, state[key], f"{self.name}: state[{key!r}]") for key in self._keeps]
-        step, before = int(state["step"]), np.asarray(state["steps"], np.int64)
+        step, before = _check.integer(self.name, "state['step']", state["step"], 0), np.asarray(state["steps"], np.int64)
         if before.shape != (len(values),):
             raise ValueError(f"{self.name}: state['steps'] must have shape ({len(values)},), got {before.shape}")
         rate = self.lr(step) if lr is None else _check.real(self.name, "lr", lr)
+        if not rate >= 0:
+            raise ValueError(f"{self.name}: lr must be at least 0, got {lr!r}")
         # All is checked before anything is changed.
         work = [
             None if gradient is None else self._prepared(params, index, value, gradient, [tree[index] for tree in kept], inplace)
             for index, (value, gradient) in enumerate(zip(values, gradients))
         ]
-        counts = before + [given is not None for given in work]
+        counts = before + np.array([given is not None for given in work], np.int64)
         numbers: dict[tuple[int, str], Array] = {}
         changed: list[Any] = list(values)
         new = [list(tree) for tree in kept]

@@ -94,8 +94,11 @@ def one_cycle(
     top, count = _rate(op, "max_lr", max_lr), _check.integer(op, "total_steps", total_steps, 1)
     rising = _check.probability(op, "pct_start", pct_start)
     _check.choice(op, "anneal_strategy", anneal_strategy, ("cos", "linear"))
-    first = top / _check.real(op, "div_factor", div_factor)
-    last = first / _check.real(op, "final_div_factor", final_div_factor)
+    for name, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
+        if not _check.real(op, name, value) > 0:
+            raise ValueError(f"{op}: {name} must be above 0, got {value!r}")
+    first = top / div_factor
+    last = first / final_div_factor
     if three_phase:
         phases = [(rising * count - 1, first, top), (2 * rising * count - 2, top, first), (count - 1, first, last)]
     else:
@@ -121,7 +124,13 @@ def sequential(schedules: Sequence[Schedule], milestones: Sequence[int]) -> Sche
     >>> schedule(4), schedule(5)
     (0.1, 1.0)
     """
-    starts = [_check.integer("sequential", "milestones", one, 0) for one in milestones]
+    for name, value in (("schedules", schedules), ("milestones", milestones)):
+        if not isinstance(value, (list, tuple)):
+            raise TypeError(f"sequential: {name} must be a list or tuple, got {type(value).__name__}")
+    for index, one in enumerate(schedules):
+        if not callable(one):
+            raise TypeError(f"sequential: schedules[{index}] must be a schedule, got {one!r}")
+    starts = [_check.integer("sequential", f"milestones[{index}]", one, 0) for index, one in enumerate(milestones)]
     if len(schedules) != len(starts) + 1 or starts != sorted(starts):
         raise ValueError(f"sequential: milestones must be one fewer than schedules, and rising, got {list(milestones)} for {len(schedules)}")
     after = [0, *starts]
