@@ -447,19 +447,19 @@ def _turned_layout(rows: int, depth: int, threads: int, width: int) -> tuple[int
 
 # Many rows of A by so few columns, panels of B that are packed once, and steps: C is what takes time. A transposed B of that size is
 # turned first, read as it lies it takes 10 ns for each element of C: 20000 rows of 8 steps by 4 columns 29.7 to 3.5 ns a row.
-_MANY_ROWS, _NARROW_STEPS = 128, 256
-# A column of up to so many steps is no row turned, 4 ns an element.
-_COLUMN_STEPS = 8
+_MANY_ROWS, _NARROW_COLUMNS, _NARROW_STEPS = 128, 32, 256
+# A column of up to so many steps is no row turned, 4 ns an element; AVX2 takes as long to store an element by a mask.
+_COLUMN_STEPS = 8 if VECTOR_BYTES == 64 else 0
 
 
-def _is_narrow(rows: int, cols: int, depth: int, width: int) -> bool:
-    return rows >= _MANY_ROWS and cols <= width and depth <= _NARROW_STEPS
+def _is_narrow(rows: int, cols: int, depth: int) -> bool:
+    return rows >= _MANY_ROWS and cols <= _NARROW_COLUMNS and depth <= _NARROW_STEPS
 
 
-def _reads_in_place(rows: int, cols: int, depth: int, a_col: int, b_row: int, b_col: int, width: int) -> bool:
+def _reads_in_place(rows: int, cols: int, depth: int, a_col: int, b_row: int, b_col: int) -> bool:
     """Whether both matrices are read where they lie: B by rows, or by columns with the rows of A."""
     if b_col == 1:
-        return rows * cols * depth <= _SMALL_BY_ROWS or rows <= _FEW_ROWS or depth <= _FEW_STEPS or _is_narrow(rows, cols, depth, width)
+        return rows * cols * depth <= _SMALL_BY_ROWS or rows <= _FEW_ROWS or depth <= _FEW_STEPS or _is_narrow(rows, cols, depth)
     return a_col == 1 and b_row == 1 and (rows * cols * depth <= _SMALL_BY_COLUMNS or rows <= _FEW_ROWS)
 
 
@@ -547,8 +547,8 @@ def multiply(a, b, c, a_turned=False, b_turned=False):
     dtype = NAMES[c.dtype.char]
     width = panel_width(dtype)
     b_row, b_col = (1, depth) if b_turned else (cols, 1)
-    narrow = b_turned and _is_narrow(rows, cols, depth, width)
-    if cols > 1 and not narrow and _reads_in_place(rows, cols, depth, rows if a_turned else 1, b_row, b_col, width):
+    narrow = b_turned and _is_narrow(rows, cols, depth)
+    if cols > 1 and not narrow and _reads_in_place(rows, cols, depth, rows if a_turned else 1, b_row, b_col):
         threads = _threads.threads_for(work * 0.04)
         panels = c[0] if cols % width == 0 or (b_turned and depth > 1) else scratch(threads * width * depth, dtype)
         _direct_matrix(threads, _way(rows, cols, depth, b_col, dtype), a, a_turned, b, b_turned, c, panels)
@@ -574,7 +574,7 @@ def gemm_strided(
     width = panel_width(dtype)
     if cols == 1:
         b_strides = (*b_strides[:2], 1)
-    elif b_strides[1:] == (1, depth) and batch == 1 and _is_narrow(rows, cols, depth, width):
+    elif b_strides[1:] == (1, depth) and batch == 1 and _is_narrow(rows, cols, depth):
         b, b_strides = b[: cols * depth].reshape(cols, depth).T.reshape(-1), (0, cols, 1)
     if cols == 1 and rows > 1 and c_strides[1] == 1 and not (depth <= _COLUMN_STEPS and rows >= _MANY_ROWS):  # the row that is its transpose
         rows, cols, c_strides = cols, rows, (c_strides[0], rows)
@@ -590,7 +590,7 @@ def gemm_strided(
             together = rows_together(max(rows * depth, depth * cols, rows * cols))
             _tiny(threads, together, batch, rows, cols, depth, c.dtype.type(alpha), a, *a_strides[1:], b, *b_strides[1:], c, turned_rows(threads, 3, c.dtype))
             return
-    if plain and _reads_in_place(rows, cols, depth, a_strides[2], b_strides[1], b_strides[2], width):
+    if plain and _reads_in_place(rows, cols, depth, a_strides[2], b_strides[1], b_strides[2]):
         panels = threads * width * depth
         space = scratch(panels + (threads * min(_HIGH, rows) * depth if alpha != 1 else 0), dtype)
         _direct(
