@@ -1,20 +1,23 @@
 """How Numba compiles our functions: its own passes, without the work that is thrown away afterwards.
 
 Compiling is what the first call of an operation waits for. Helpers are optimised where they are compiled into a kernel, so
-machine code of their own is made only when somebody asks for its address; and two passes look for what kernels do not have.
-Both together: a first convolution in 4.73 s of processor time instead of 5.02.
+machine code of their own is made only when somebody asks for its address; two passes, and rules, look for what kernels do not have.
+Together a first convolution takes 4.6 s of processor time instead of 5.0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from numba import _dynfunc
+from numba import _dynfunc, types
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import register_pass
 from numba.core.environment import lookup_environment
 from numba.core.lowering import Lower
 from numba.core.typed_passes import NativeLowering, NopythonRewrites
+from numba.core.typing.npydecl import NumpyRulesArrayOperator
 from numba.core.untyped_passes import InlineClosureLikes
 
 from fastops._collector import paused
@@ -67,6 +70,24 @@ class _Lowering(NativeLowering):  # type: ignore[misc]
         return True
 
 
+_array_operator = NumpyRulesArrayOperator.generic
+
+
+def _operator(self: Any, args: Any, kws: Any) -> Any:
+    return _array_operator(self, args, kws) if any(isinstance(arg, (types.ArrayCompatible, types.Optional)) for arg in args) else None
+
+
+@contextmanager
+def _operators_of_numbers() -> Iterator[None]:
+    """NumPy's rules for operators are asked about arrays alone: of two numbers they find a loop, and then that no array is there."""
+    before = NumpyRulesArrayOperator.generic
+    NumpyRulesArrayOperator.generic = _operator
+    try:
+        yield
+    finally:
+        NumpyRulesArrayOperator.generic = before
+
+
 class Pipeline(CompilerBase):  # type: ignore[misc]
     """Numba's passes without those for array expressions and closures, of which kernels have none."""
 
@@ -79,5 +100,5 @@ class Pipeline(CompilerBase):  # type: ignore[misc]
         return [passes]
 
     def _compile_core(self) -> Any:
-        with paused():  # 6 % of a first call
+        with paused(), _operators_of_numbers():  # 6 and 4 % of a first call
             return super()._compile_core()
