@@ -267,6 +267,43 @@ def test_the_number_of_classes_is_positive(classes):
     assert models.lenet5(np.int64(3)).shapes()[-1] == (3,)
 
 
+@pytest.mark.parametrize(
+    "name, shape, message",
+    [
+        ("lenet5", (2, 1, 27, 31), r"lenet5: conv3: a window of 5 does not fit into 3 .*input of shape \(2, 1, 27, 31\)"),
+        ("unet_small", (1, 3, 27, 31), r"unet_small: up3.concat: the inputs must agree in shape, got \(64, 6, 7\), \(64, 6, 6\)"),
+        ("transformer", (2, 8, 7), "transformer: embedding: the input must have 8 features"),
+    ],
+)
+def test_the_layer_that_extents_do_not_suit_is_named(name, shape, message):
+    model = getattr(models, name)()
+    params, buffers = model.init(rng=0)
+    for run in (lambda x: model.apply(params, buffers, x), model.prepare(params, buffers)):
+        with pytest.raises(ValueError, match=message):
+            run(np.zeros(shape, np.float32))
+
+
+def test_what_is_no_dict_of_arrays(x):
+    model = models.lenet5()
+    params, _ = model.init(rng=0)
+    with pytest.raises(TypeError, match="lenet5: params must be a dict of arrays, got NoneType"):
+        model.apply(None, {}, x)
+    with pytest.raises(TypeError, match="lenet5: buffers must be a dict of arrays, got NoneType"):
+        model.apply(params, None, x)
+    with pytest.raises(TypeError, match="lenet5: source must be a dict of arrays or a file, got NoneType"):
+        model.load_state_dict(None)
+    with pytest.raises(TypeError, match="lenet5: input must have the shape of a sample, a tuple, got 32"):
+        model.summary(32)
+
+
+@pytest.mark.parametrize("name", models.networks())
+def test_networks_can_be_pickled(name):
+    model = getattr(models, name)()
+    again = pickle.loads(pickle.dumps(model))
+    assert repr(again) == repr(model)
+    assert [(step.name, step.layer.describe()) for step in again.steps] == [(step.name, step.layer.describe()) for step in model.steps]
+
+
 @pytest.mark.parametrize("value", [None, np.array([1, "a"], object), np.ones(2, complex), [[1.0], [1.0, 2.0]]], ids=["none", "object", "complex", "ragged"])
 def test_save_names_what_a_file_cannot_hold(tmp_path, value):
     with pytest.raises(ValueError, match=r"^conv2 must be an array"):

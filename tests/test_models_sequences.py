@@ -197,7 +197,7 @@ class TestGenerate:
         [
             (([], 3), r"prompt must be one or more integers in one axis, got shape \(0,\), float64"),
             (([[1]], 3), r"prompt must be .*got shape \(1, 1\), int64"),
-            (([1], -1), "length must be finite and not negative, got -1"),
+            (([1], -1), "length must be at least 0, got -1"),
             (([1], 1, -0.5), "temperature must be finite and not negative, got -0.5"),
             (([1], 1, float("nan")), "temperature must be finite and not negative, got nan"),
             (([4], 1), "input must"),
@@ -230,3 +230,37 @@ def test_blocks_take_pytorchs_names():
     }  # fmt: skip
     assert set(models.graph_sage(layers=1).entries) == {"convs.0.lin_l.weight", "convs.0.lin_l.bias", "convs.0.lin_r.weight"}
     assert set(models.gcn(layers=1).entries) == {"convs.0.lin.weight", "convs.0.bias"}
+
+
+@pytest.mark.parametrize("name", ["transformer", "language_model", "lstm", "gcn", "graph_sage", "gat"])
+@pytest.mark.parametrize("layers, error", [(0, ValueError), (-1, ValueError), (1.5, TypeError)])
+def test_the_number_of_layers(name, layers, error):
+    with pytest.raises(error, match=f"{name}: layers must be"):
+        getattr(models, name)(layers=layers)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: models.language_model(dropout=2.0), "dropout: p must be from 0 to 1, got 2.0"),
+        (lambda: models.transformer(dropout=-0.5), "dropout must be from 0 to 1, got -0.5"),
+        (lambda: models.lstm(dropout=1.5), "lstm: dropout must be from 0 to 1"),
+        (lambda: models.gcn(dropout=float("nan")), "dropout: p must be from 0 to 1"),
+        (lambda: models.transformer(features=0), r"transformer: embedding: the shape of weight must be of positive integers, got \(64, 0\)"),
+        (lambda: models.lstm(hidden=0), "lstm: lstm: the shape of weight_ih_l0 must be of positive integers"),
+    ],
+)  # fmt: skip
+def test_what_networks_of_sequences_refuse(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_generate_takes_any_temperature_and_names_what_it_does_not_take():
+    model = models.language_model(symbols=16, length=8, width=16, heads=2)
+    params, _ = model.init(rng=0)
+    likeliest = model.generate(params, [1, 2, 3], 4, temperature=0)
+    with np.errstate(all="raise"):
+        np.testing.assert_array_equal(model.generate(params, [1, 2, 3], 4, temperature=1e-320, rng=0), likeliest)
+    for more, message in [({"length": 2.5}, "length must be an integer, got 2.5"), ({"length": 3, "temperature": "1"}, "temperature must be a real number")]:
+        with pytest.raises(TypeError, match=f"language_model: {message}"):
+            model.generate(params, [1], **more)

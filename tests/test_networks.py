@@ -248,6 +248,18 @@ class TestFeaturePyramid:
         with pytest.raises(ValueError, match="boxes must be finite"):
             roi_align_levels([np.zeros((1, 1, 8, 8))], np.full((1, 5), np.nan), 2)
 
+    def test_what_levels_must_be(self):
+        boxes = np.zeros((1, 5))
+        with pytest.raises(ValueError, match="roi_align_levels: features must be those of at least one level"):
+            roi_align_levels([], boxes, 2)
+        with pytest.raises(TypeError, match=r"roi_align_levels: lowest must be an integer, got 1\.5"):
+            roi_align_levels([np.ones((1, 1, 4, 4))], boxes, 2, lowest=1.5)
+        for wrong in (np.zeros(4), np.zeros((2, 5)), np.array([[0, 0, np.nan, 1]])):
+            with pytest.raises(ValueError, match=r"level_of: boxes must have shape \(K, 4\) and be finite"):
+                level_of(wrong)
+        with np.errstate(all="raise"):
+            assert level_of(np.array([[0, 0, 1e300, 1e300]])) == [5]
+
 
 class TestFactorized:
     @pytest.mark.parametrize("n", [3, 7])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import fastops.functional as F
+from fastops import _check
 from fastops.models.layers import Initial, uniform
 from fastops.models.network import Builder, Network, Value
 from fastops.models.resnet import basic_block, bottleneck_block, stages, stem
@@ -79,10 +80,13 @@ def level_of(boxes: Any, lowest: int = 2, highest: int = 5, *, canonical_level: 
     array([4, 3, 2, 4])
     """
     boxes = np.asarray(boxes, np.float64)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+        what = f"shape {boxes.shape}" if boxes.ndim != 2 or boxes.shape[1] != 4 else "NaN or infinity"
+        raise ValueError(f"level_of: boxes must have shape (K, 4) and be finite, got {what}")
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     # As torchvision has it: a millionth, so that rounding does not put 224 pixels a level too low.
-    size = np.sqrt(np.maximum(width * height, 0))
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
+        size = np.sqrt(np.maximum(width * height, 0))
         level = np.floor(canonical_level + np.log2(size / canonical_size) + 1e-6)
     return np.clip(level, lowest, highest).astype(np.int64)
 
@@ -101,6 +105,9 @@ def roi_align_levels(features: Sequence[Any], boxes: Any, output_size: int | tup
     Returns:
         (K, C, P, Q), in the order of the boxes. Differentiable by the features.
     """
+    _check.integer("roi_align_levels", "lowest", lowest, 0)
+    if not len(features):
+        raise ValueError("roi_align_levels: features must be those of at least one level, got none")
     boxes = np.asarray(boxes)
     if boxes.ndim != 2 or boxes.shape[1] != 5:
         raise ValueError(f"roi_align_levels: boxes must have shape (K, 5), got {boxes.shape}")

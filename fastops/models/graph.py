@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import fastops.functional as F
+from fastops import _check
 from fastops.models.layers import Entry, Field, Layer, Run, Shape, uniform, zeros
 from fastops.models.network import Builder, Network
 from fastops.models.transformer import xavier_uniform
@@ -122,7 +123,7 @@ def _network(name: str, make: Make, num_classes: int, features: int, width: int,
     """Layers of ``make(features, width, last)``, with dropout in front of each but the first and an activation between them."""
     net = Builder(name)
     x, edges = net.input(features, name="x"), net.input(None, name="edge_index")
-    for i in range(layers):
+    for i in range(_check.integer(name, "layers", layers, 1)):
         last = i == layers - 1
         if i:
             x = net.activation(activation, x)

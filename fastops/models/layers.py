@@ -12,11 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
 import fastops.functional as F
+from fastops import _check
 
 Shape = tuple[int | None, ...]
 Initial = Callable[[np.random.Generator, tuple[int, ...], Any], Any]
@@ -32,25 +34,25 @@ def ones(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Any:
 
 def normal(std: float) -> Initial:
     """Normal numbers of this standard deviation."""
+    return partial(_normal, std)
 
-    def initial(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Any:
-        drawn = rng.standard_normal(shape, dtype)
-        drawn *= std
-        return drawn
 
-    return initial
+def _normal(std: float, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Any:
+    drawn = rng.standard_normal(shape, dtype)
+    drawn *= std
+    return drawn
 
 
 def uniform(bound: float) -> Initial:
     """Uniform numbers between -bound and bound."""
+    return partial(_uniform, bound)
 
-    def initial(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Any:
-        drawn = rng.random(shape, dtype)
-        drawn *= 2 * bound
-        drawn -= bound
-        return drawn
 
-    return initial
+def _uniform(bound: float, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Any:
+    drawn = rng.random(shape, dtype)
+    drawn *= 2 * bound
+    drawn -= bound
+    return drawn
 
 
 def fan_out_normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -174,9 +176,14 @@ def positions(extent: int | None, kernel: int, stride: int, padding: int, dilati
     return count - 1 if ceil_mode and (count - 1) * stride >= extent + padding else count
 
 
+def fan_in_bound(fan_in: float) -> float:
+    """PyTorch's bound of a product of so many terms; where there are none, the builder refuses the shape."""
+    return 1 / math.sqrt(fan_in) if fan_in > 0 else 0.0
+
+
 def weight_and_bias(shape: tuple[int, ...], outs: int, bias: bool, initial: Initial | None) -> dict[str, Entry]:
     """The entries of a layer that is a product: as PyTorch draws both, or ``initial`` and a bias of zero."""
-    bound = uniform(1 / math.sqrt(math.prod(shape[1:])))
+    bound = uniform(fan_in_bound(math.prod(shape[1:])))
     found = {"weight": Entry(shape, initial or bound)}
     if bias:
         found["bias"] = Entry((outs,), zeros if initial else bound)
@@ -515,6 +522,9 @@ class Dropout(Layer):
     p: float = 0.5
 
     kind = "dropout"
+
+    def __post_init__(self) -> None:
+        _check.probability(self.kind, "p", self.p)
 
     def apply(self, values: Sequence[Any], own: Mapping[str, Any], run: Run) -> Any:
         return F.dropout(values[0], self.p, rng=run.seed()) if run.training and self.p else values[0]

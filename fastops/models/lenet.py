@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import fastops.functional as F
 from fastops.models.network import Builder, Network
 
@@ -26,4 +28,4 @@ def lenet5(num_classes: int = 10, *, logits: bool = False) -> Network:
     x = net.flatten(x)
     x = net.activation("tanh", net.linear("fc1", x, 84))
     x = net.linear("fc2", x, num_classes)
-    return net.build(x if logits else net.call("softmax", lambda x: F.softmax(x, 1), x))
+    return net.build(x if logits else net.call("softmax", partial(F.softmax, dim=1), x))

@@ -285,6 +285,9 @@ class Network:
             ValueError: an entry is missing, or a layer cannot take what comes to it.
         """
         self._check_inputs(inputs)
+        for name, arrays in (("params", params), ("buffers", buffers)):
+            if not isinstance(arrays, Mapping):
+                raise TypeError(f"{self.name}: {name} must be a dict of arrays, got {type(arrays).__name__}")
         run = Run(training, rng)
         new = dict(buffers)
         shapes = [np.shape(x) for x in inputs]
@@ -337,9 +340,11 @@ class Network:
 
         Raises:
             ValueError: entries are missing, unexpected, no arrays or of another shape; all are named.
-            TypeError: ``dtype`` is none of floating-point numbers.
+            TypeError: ``source`` is neither; ``dtype`` is none of floating-point numbers.
         """
         floating = np.dtype(np.float32) if dtype is None else self._floating(dtype)
+        if not isinstance(source, (Mapping, str, os.PathLike)):
+            raise TypeError(f"{self.name}: source must be a dict of arrays or a file, got {type(source).__name__}")
         given = source if isinstance(source, Mapping) else weights.load(source)
         found: Arrays = {}
         wrong: list[str] = []
@@ -404,12 +409,18 @@ class Network:
         """Raises ``error`` with the reason, where an input has the wrong number of axes or channels.
 
         That is looked at when a layer has failed, since many layers can take more than the network was described with.
+        Where the extents do not suit a layer, that layer is named.
         """
         for (name, wanted), shape in zip(self.inputs, shapes):
             channels = wanted[0] if len(wanted) == 3 else None
             if len(shape) != len(wanted) + 1 or (channels is not None and shape[1] != channels):
                 batch = ", ".join("any" if n is None else str(n) for n in wanted)
                 raise ValueError(f"{self.name}: {name} must have shape (N, {batch}), got {shape}: {error}") from error
+        try:
+            self._shapes_from([shape[1:] for shape in shapes])
+        except ValueError as reason:
+            got = ", ".join(f"{name} of shape {shape}" for (name, _), shape in zip(self.inputs, shapes))
+            raise ValueError(f"{reason} (with {got})") from error
 
     def shapes(self, *input_shapes: Shape) -> list[Shape]:
         """The shape of a sample of every value, by number; by default for inputs as the network describes them.
@@ -417,7 +428,9 @@ class Network:
         Raises:
             ValueError: an input does not fit; the layer that found it is named.
         """
-        given = self._input_shapes(input_shapes)
+        return self._shapes_from(self._input_shapes(input_shapes))
+
+    def _shapes_from(self, given: Sequence[Shape]) -> list[Shape]:
         shapes: list[Shape] = [*given, *[()] * len(self.steps)]
         for step in self.steps:
             try:
@@ -432,6 +445,8 @@ class Network:
             return own
         self._check_inputs(given)
         for (name, wanted), shape in zip(self.inputs, given):
+            if not isinstance(shape, (tuple, list)):
+                raise TypeError(f"{self.name}: {name} must have the shape of a sample, a tuple, got {shape!r}")
             if len(shape) != len(wanted) or any(w not in (None, n) for w, n in zip(wanted, shape)):
                 raise ValueError(f"{self.name}: {name} must have samples of shape {wanted}, got {tuple(shape)}")
         return [tuple(shape) for shape in given]

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 import fastops.functional as F
-from fastops.models.layers import Entry, Field, Layer, Run, Shape, uniform
+from fastops import _check
+from fastops.models.layers import Entry, Field, Layer, Run, Shape, fan_in_bound, uniform
 from fastops.models.network import Builder, Network
 from fastops.models.transformer import steps_of
 
@@ -41,12 +42,16 @@ class LSTM(Layer):
 
     kind = "lstm"
 
+    def __post_init__(self) -> None:
+        _check.integer(self.kind, "layers", self.layers, 1)
+        _check.probability(self.kind, "dropout", self.dropout)
+
     @property
     def _directions(self) -> int:
         return 2 if self.bidirectional else 1
 
     def entries(self) -> dict[str, Entry]:
-        bound, found = uniform(1 / math.sqrt(self.hidden)), {}
+        bound, found = uniform(fan_in_bound(self.hidden)), {}
         for layer in range(self.layers):
             below = self._directions * self.hidden if layer else self.features
             for end in ("", "_reverse")[: self._directions]:

@@ -8,6 +8,8 @@ figure 2 b and c, table 1; Ma, Zhang, Zheng, Sun, "ShuffleNet V2: Practical Guid
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import fastops.functional as F
 from fastops.models.layers import Shape, fan_out_normal
@@ -23,10 +25,15 @@ def _half(net: Builder, x: Value, second: bool) -> Value:
     middle = x.channels // 2
     part = slice(middle, None) if second else slice(None, middle)
 
-    def shape(of: Shape) -> Shape:
-        return (middle, *of[1:])
+    return net.call("second half" if second else "first half", partial(_channels, part), x, shape=partial(_with_channels, middle))
 
-    return net.call("second half" if second else "first half", lambda x: x[:, part], x, shape=shape)
+
+def _channels(part: slice, x: Any) -> Any:
+    return x[:, part]
+
+
+def _with_channels(count: int, of: Shape) -> Shape:
+    return (count, *of[1:])
 
 
 def shuffle_unit_v2(net: Builder, x: Value, channels: int, stride: int) -> Value:
@@ -43,7 +50,7 @@ def shuffle_unit_v2(net: Builder, x: Value, channels: int, stride: int) -> Value
         y = net.relu(_conv_norm(net, 0, y, half, 1))
         y = _conv_norm(net, 3, y, half, 3, stride, groups=half)
         y = net.relu(_conv_norm(net, 5, y, half, 1))
-    return net.call("shuffle, 2 groups", lambda x: F.channel_shuffle(x, 2), net.concat(kept, y))
+    return net.call("shuffle, 2 groups", partial(F.channel_shuffle, groups=2), net.concat(kept, y))
 
 
 def shufflenet_v2_x1_0(num_classes: int = 1000) -> Network:
@@ -83,7 +90,7 @@ def shuffle_unit(net: Builder, x: Value, channels: int, stride: int, groups: int
 
     y = net.relu(conv(1, x, middle, 1, 1, first_groups or groups))
     if groups > 1:
-        y = net.call(f"shuffle, {groups} groups", lambda y: F.channel_shuffle(y, groups), y)
+        y = net.call(f"shuffle, {groups} groups", partial(F.channel_shuffle, groups=groups), y)
     y = conv(3, conv(2, y, middle, 3, stride, middle), added, 1, 1, groups)
     return net.relu(net.concat(net.avg_pool(x, 3, 2, 1), y) if stride == 2 else net.add(x, y))
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import fastops.functional as F
+from fastops import _check
 from fastops.models.layers import Entry, Field, Initial, Layer, Run, Shape, normal, ones, size, uniform, zeros
 from fastops.models.network import Builder, Network, Value
 
@@ -97,6 +98,7 @@ class SelfAttention(Layer):
         if self.heads < 1 or self.features % self.heads or (self.rotary and self.features // self.heads % 2):
             each = "an even number of features each" if self.rotary else "the same number of features each"
             raise ValueError(f"heads must have {each}, got {self.heads} for {self.features}")
+        _check.probability(self.kind, "dropout", self.dropout)
 
     def entries(self) -> dict[str, Entry]:
         E = self.features
@@ -252,13 +254,21 @@ def transformer(
     net = Builder("transformer")
     x = net.input(None, features)
     x = net.layer("position", Position(length, width), net.linear("embedding", x, width))
-    for i in range(layers):
+    for i in range(_check.integer(net.name, "layers", layers, 1)):
         with net.scope(f"layers.{i}"):
             x = encoder_layer(net, x, heads, hidden or 4 * width, dropout, "gelu", norm_first=norm_first)
     if norm_first:
         x = net.layer("norm", LayerNorm(width), x)
-    x = net.call("mean over the steps", lambda x: x.mean(axis=1), x, shape=lambda s: s[1:])
+    x = net.call("mean over the steps", _mean_of_steps, x, shape=_without_steps)
     return net.build(net.linear("head", x, num_classes))
+
+
+def _mean_of_steps(x: Any) -> Any:
+    return x.mean(axis=1)
+
+
+def _without_steps(shape: Shape) -> Shape:
+    return shape[1:]
 
 
 class LanguageModel(Network):
@@ -293,9 +303,9 @@ class LanguageModel(Network):
         given = np.asarray(prompt)
         if given.ndim != 1 or given.size == 0 or given.dtype.kind not in "iu":
             raise ValueError(f"{self.name}: prompt must be one or more integers in one axis, got shape {given.shape}, {given.dtype}")
-        if length < 0 or not 0 <= temperature < math.inf:
-            what, got = ("length", length) if length < 0 else ("temperature", temperature)
-            raise ValueError(f"{self.name}: {what} must be finite and not negative, got {got}")
+        length = _check.integer(self.name, "length", length, 0)
+        if not 0 <= _check.real(self.name, "temperature", temperature) < math.inf:
+            raise ValueError(f"{self.name}: temperature must be finite and not negative, got {temperature}")
         generator = np.random.default_rng(rng)
         predict = self.prepare(params, {})
         symbols = np.concatenate([given[-self.length :].astype(np.int64), np.empty(length, np.int64)])
@@ -304,7 +314,10 @@ class LanguageModel(Network):
             logits = predict(symbols[None, max(0, i - self.length) : i])[0, -1]
             if temperature:
                 # The largest of logits plus Gumbel noise is a draw from their softmax.
-                logits = logits / temperature + generator.gumbel(size=logits.size)
+                # Relative to the largest logit nothing but minus infinity can come of a small temperature.
+                relative = logits.astype(np.float64) - logits.max()
+                with np.errstate(over="ignore"):
+                    logits = relative / temperature + generator.gumbel(size=logits.size)
             symbols[i] = logits.argmax()
         return symbols[start:]
 
@@ -336,7 +349,7 @@ def language_model(
         x = net.layer("position", Position(length, width), x)
     if dropout:
         x = net.dropout(x, dropout)
-    for i in range(layers):
+    for i in range(_check.integer(net.name, "layers", layers, 1)):
         with net.scope(f"layers.{i}"):
             x = encoder_layer(net, x, heads, hidden or 4 * width, dropout, "gelu", norm_first=True, causal=True, rotary=rotary)
     x = net.layer("norm", LayerNorm(width), x)
