@@ -570,7 +570,7 @@ def backward(
         if low is not None:
             y = empty(x.shape, x.dtype)
             forward(x, shape, eps, weight, bias, mean, var, True, y)
-            dy = np.where((y <= low) | (y >= (np.inf if high is None else high)), x.dtype.type(0), dy)
+            dy = np.where(y <= low if high is None else (y <= low) | (y >= high), x.dtype.type(0), dy)
         _backward_matrix(
             threads, dy.reshape(matrix), x.reshape(matrix), shape.length, given, eps, weight, mean, var, scratch,
             dx.reshape(matrix if wants_dx else (0, 0)), dw, db,
