@@ -206,6 +206,32 @@ def integer(op: str, name: str, value: Any, minimum: int) -> int:
     return number
 
 
+# What was found exact, by identity; held here, so that nothing else gets its identity.
+_known: dict[int, Any] = {}
+
+
+def exact(*values: Any) -> bool:
+    """Whether values mean what equal ones mean: 1, 1.0 and True are one key of a dict, and only the first is an integer.
+
+    Integers, words, None, and tuples of these are exact. Constants of the calling code are looked at once.
+
+    >>> exact(1, (2, (0, 1)), "same", None), exact(1, 2.0), exact((1, True))
+    (True, False, False)
+    """
+    known = _known
+    for value in values:
+        if value.__class__ is not int and value is not None and known.get(id(value)) is not value:
+            if value.__class__ is tuple:
+                if not exact(*value):
+                    return False
+            elif not isinstance(value, (str, np.integer)):
+                return False
+            if len(known) >= 4096:
+                known.clear()
+            known[id(value)] = value
+    return True
+
+
 def integers(op: str, name: str, value: Any, count: int, minimum: int) -> tuple[int, ...]:
     """An integer for all axes, or one for each.
 

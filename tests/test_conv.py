@@ -100,3 +100,27 @@ def test_the_choice_does_not_depend_on_the_number_of_threads():
     before = fastops.explain(fastops.conv2d, x, w)
     fastops.set_num_threads(1)
     assert fastops.explain(fastops.conv2d, x, w) == before
+
+
+@pytest.mark.parametrize("wrong", [2.0, (2.0, 2), (2, 2.0), np.float32(2), True, (True, 1), np.bool_(True), (1.0, 1.0)], ids=repr)
+def test_what_equals_an_integer_that_was_seen_is_refused_all_the_same(wrong):
+    x, w = np.zeros((2, 4, 8, 8), np.float32), np.zeros((4, 4, 3, 3), np.float32)
+    y = fastops.conv2d(x, w, padding=1)
+    for good in (1, 2, (1, 1), (2, 2)):
+        fastops.conv2d(x, w, None, good)
+        fastops.conv2d(x, w, padding=good)
+        fastops.conv2d_backward(fastops.conv2d(x, w, None, good, 1), x, w, None, good, 1)
+        fastops.conv_transpose2d(x, w, None, good)
+        fastops.max_pool2d(x, good, good)
+        fastops.adaptive_avg_pool2d(x, good)
+    for call, name in [
+        (lambda: fastops.conv2d(x, w, None, wrong), "conv2d: stride"),
+        (lambda: fastops.conv2d(x, w, padding=wrong), "conv2d: padding"),
+        (lambda: fastops.conv2d_backward(y, x, w, None, wrong, 1), "conv2d_backward: stride"),
+        (lambda: fastops.conv_transpose2d(x, w, None, wrong), "conv_transpose2d: stride"),
+        (lambda: fastops.max_pool2d(x, wrong, 2), "max_pool2d: kernel_size"),
+        (lambda: fastops.max_pool2d(x, 2, wrong), "max_pool2d: stride"),
+        (lambda: fastops.adaptive_avg_pool2d(x, wrong), "adaptive_avg_pool2d: output_size"),
+    ]:
+        with pytest.raises(TypeError, match=f"{name} must be an integer"):
+            call()

@@ -2,7 +2,7 @@
 
 The second call with the same shapes, types and attributes finds its plan with one dictionary look-up. Whatever decides
 about the plan or about an error is in the key, and arrays whose memory kernels cannot take as it is never come that far.
-Keys compare by value: a stride of 2.0, refused by a first call, passes once 2 has been seen, and means the same.
+Keys compare by value, and 2.0 equals 2: attributes that are not exact integers are looked up nowhere, but checked anew.
 """
 
 from __future__ import annotations
@@ -169,6 +169,10 @@ def convolve(
         and type(input) is ndarray and input.flags.carray
         and type(weight) is ndarray and weight.flags.carray
         and (bias is None or (type(bias) is ndarray and bias.flags.carray))
+        and (
+            stride.__class__ is padding.__class__ is output_padding.__class__ is dilation.__class__ is groups.__class__ is int
+            or _check.exact(stride, padding, output_padding, dilation, groups)
+        )
     ):  # fmt: skip
         try:
             ready = _forward[
@@ -197,7 +201,8 @@ def convolve(
         problem = check_problem(name, _kind(name), x.shape, w.shape, bias_shape, str(x.dtype), options)
         return make_forward(name, problem, strategy, activation)
 
-    return finish(name, remembered(_forward, key, make), arrays, None, out, dtype)
+    ready = remembered(_forward, key, make) if _check.exact(stride, padding, output_padding, dilation, groups) else make()
+    return finish(name, ready, arrays, None, out, dtype)
 
 
 def remembered(table: dict[Hashable, Any], key: Hashable, make: Callable[[], Any]) -> Any:
@@ -249,7 +254,7 @@ def differentiate(
             raise ValueError(f"{op}: grad_output must have the shape of the output, {problem.shape}, got {dy.shape}")
         return make_backward(op, problem, strategy, mask)
 
-    ready: Backward = remembered(_backward, key, make)
+    ready: Backward = remembered(_backward, key, make) if _check.exact(stride, padding, output_padding, dilation, groups) else make()
     problem, spec = ready.problem, ready.problem.spec
     dy = dy.reshape(problem.result_shape)
     dx = dw = db = None

@@ -195,10 +195,15 @@ def made(op: str, shape: tuple[int, ...], ndim: int, axes: tuple[Axis, Axis, Axi
 
 
 def remembered(make: Callable[..., Any]) -> Callable[..., Any]:
-    """A cache of plans by the arguments of ``make``; those that cannot be hashed (lists) are worked out anew."""
+    """A cache of plans by the arguments of ``make``: operation, axes, shape, up to four attributes that are integers, and switches.
+
+    Attributes that cannot be hashed (lists), or that equal an integer and are none (2.0), are worked out anew.
+    """
     cached = lru_cache(maxsize=512)(make)
 
     def find(*args: Any) -> Any:
+        if not _check.exact(*args[3:7]):
+            return make(*args)
         try:
             return cached(*args)
         except TypeError:
