@@ -182,6 +182,8 @@ class TestValues:
             grad(fn, argnums=1)(2.0)
         with pytest.raises(TypeError, match="argnums"):
             grad(fn, argnums="x")
+        with pytest.raises(TypeError, match="argnums must be an integer or several different ones, got True"):
+            grad(fn, argnums=True)
         with pytest.raises(TypeError, match="argnums"):
             grad(fn, argnums=(0, 0))
 

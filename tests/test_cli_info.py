@@ -88,10 +88,12 @@ class TestFrame:
         assert (result.returncode, result.stderr) == (141, b"")
 
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
-    def test_a_full_standard_output(self):
-        command = [sys.executable, "-m", "fastops", "info"]
+    @pytest.mark.parametrize("words", [("info",), ("--help",), ("--version",), ("train", "--help")], ids=" ".join)
+    def test_a_full_standard_output(self, words):
+        command = [sys.executable, "-m", "fastops", *words]
+        environment = {**os.environ, "PYTHONUNBUFFERED": ""}  # unbuffered, argparse itself passes over the error
         with open("/dev/full", "w") as stdout:
-            result = subprocess.run(command, cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+            result = subprocess.run(command, cwd=ROOT, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
         assert (result.returncode, result.stderr) == (1, "python -m fastops: error: standard output: No space left on device\n")
 
 

@@ -104,7 +104,7 @@ def _value_and_grad(op: str, fn: Callable[..., Any], argnums: int | tuple[int, .
         raise TypeError(f"{op}: fn must be a function, got {type(fn).__name__}")
     several = isinstance(argnums, (tuple, list))
     wanted = tuple(argnums) if isinstance(argnums, (tuple, list)) else (argnums,)
-    if not all(isinstance(i, int) for i in wanted) or len(set(wanted)) < len(wanted):
+    if not all(isinstance(i, int) and not isinstance(i, bool) for i in wanted) or len(set(wanted)) < len(wanted):
         raise TypeError(f"{op}: argnums must be an integer or several different ones, got {argnums!r}")
 
     @wraps(fn)

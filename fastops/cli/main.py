@@ -61,7 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         # No option before the command takes a value, so the first word is the command.
-        args = _parser(next((word for word in argv if not word.startswith("-")), None)).parse_args(argv)
+        parser = _parser(next((word for word in argv if not word.startswith("-")), None))
+        try:
+            args = parser.parse_args(argv)
+        except SystemExit:
+            sys.stdout.flush()  # what --help and --version have printed
+            raise
         status: int = args.run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
