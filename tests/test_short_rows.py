@@ -61,3 +61,15 @@ def test_in_place(dim, width):
     for run in (F.softmax, F.log_softmax, lambda x, dim, out=None: F.normalize(x, dim=dim, out=out)):
         expected, own = run(x, dim), x.copy()
         np.testing.assert_array_equal(run(own, dim, out=own), expected)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("shape", [(5, 6), (40, 6), (40, 200), (3, 6, 9)])
+def test_what_is_ignored_has_no_gradient(shape, smoothing):
+    x = np.random.default_rng(5).standard_normal(shape)
+    target = np.ones((shape[0], *shape[2:]), np.int64)
+    target[:2], x[0, 2], x[1, 3] = -100, np.nan, np.inf
+    with np.errstate(invalid="ignore"):
+        dx = F.cross_entropy_backward(1.0, x, target, label_smoothing=smoothing)[0]
+    assert (dx[:2] == 0).all()
+    assert (dx[2:] != 0).all()
