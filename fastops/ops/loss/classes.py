@@ -372,9 +372,11 @@ def _differentiate_columns(x, classes, length, first, end, target, ignore_index,
             t = target[first + i]
             if t != ignore_index:
                 dx[np.uintp(origin + t * length + i)] -= keep * (weight[t] * each[i] if weight.size > 0 else each[i])
-            elif s[i] != s[i]:  # 0 times what is not a number
-                for c in range(classes):
-                    dx[np.uintp(origin + c * length + i)] = number(0)
+        if np.isnan(span_sum(s, 0, count)):  # then what is ignored may be 0 times NaN
+            for i in range(count):
+                if target[first + i] == ignore_index and np.isnan(s[i]):
+                    for c in range(classes):
+                        dx[np.uintp(origin + c * length + i)] = number(0)
 
 
 @separate
