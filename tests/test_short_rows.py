@@ -40,7 +40,8 @@ OPERATIONS = {
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_rows_taken_together(name, dtype):
     rng, run = np.random.default_rng(3), OPERATIONS[name]
-    for width in WIDTHS:
+    # Of one element a cosine is 1 or -1, and its gradient what rounding leaves of the difference of two equal numbers.
+    for width in WIDTHS[name == "cosine_similarity" :]:
         for count in (16, 270):
             a, b = (rng.standard_normal((count, width)).astype(dtype) for _ in range(2))
             a[3], b[5, width // 2] = 0, np.nan
