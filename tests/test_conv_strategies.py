@@ -14,7 +14,7 @@ import pytest
 
 import fastops
 from fastops import _threads
-from fastops.ops.conv import implicit
+from fastops.ops.conv import folded, implicit, ready, strategies
 from fastops.ops.conv.ready import KINDS, check_problem
 from fastops.ops.conv.spec import Options
 from fastops.ops.conv.strategies import STRATEGIES
@@ -149,6 +149,10 @@ def kinds() -> list[dict[str, Any]]:
         conv2d((2, 16, 29, 27), (16, 16, 5, 4), padding=(1, 4), dilation=(2, 3)),
         conv2d((1, 5, 9, 11), (7, 5, 2, 2), padding=1),
         conv2d((1, 14, 24, 24), (38, 7, 3, 3), padding=(13, 4), groups=2, dilation=(4, 1)),
+        # Strides folded into channels: several rows and columns of zeros, pixels that no window sees.
+        conv2d((2, 3, 41, 38), (8, 3, 11, 11), padding=2, stride=4),
+        conv2d((2, 3, 30, 33), (6, 3, 7, 14), padding=(0, 3), stride=(2, 4), bias=False),
+        conv2d((1, 2, 19, 17), (6, 2, 5, 5), stride=3),
         # Channels that fill vectors, the last of them in part, and more than are done at a time.
         conv2d((2, 133, 5, 11), (133, 1, 3, 3), padding=1, groups=133),
         conv2d((1, 133, 8, 21), (133, 1, 3, 3), padding=(3, 1), groups=133, stride=2, bias=False),
@@ -167,6 +171,7 @@ def kinds() -> list[dict[str, Any]]:
         {"op": "conv_transpose2d", "input": (2, 8, 7, 9), "weight": (8, 6, 3, 3), "bias": True, "options": up},
         {"op": "conv_transpose2d", "input": (2, 8, 7, 9), "weight": (8, 6, 3, 3), "bias": True, "options": {}},
         {"op": "conv_transpose2d", "input": (2, 8, 7, 9), "weight": (8, 6, 2, 2), "bias": True, "options": {"stride": 2}},
+        {"op": "conv_transpose2d", "input": (2, 8, 7, 9), "weight": (8, 6, 4, 4), "bias": True, "options": up},
         {"op": "conv_transpose2d", "input": (2, 9, 5, 6), "weight": (9, 35, 2, 2), "bias": True, "options": {"stride": 2}},
         {"op": "conv_transpose2d", "input": (2, 8, 7, 9), "weight": (8, 1, 4, 4), "bias": True, "options": {**up, "groups": 8}},
     ]  # fmt: skip
@@ -292,6 +297,30 @@ def test_fewer_panels_than_threads(monkeypatch):
     assert len({y.tobytes() for y in found}) == 1
     expected = fastops.conv2d(x.astype(float), w.astype(float), padding=1, strategy="im2col")
     np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-5 * abs(expected).max())
+
+
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+def test_images_folded_in_parts(data_format, monkeypatch):
+    """Five images, two at a time: the same bits as all at once, but for the order in which a weight's gradient is summed up."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((5, 3, 23, 26) if data_format == "NCHW" else (5, 23, 26, 3))
+    w = rng.standard_normal((10, 3, 7, 7))
+    options = {"stride": 2, "padding": 3, "data_format": data_format, "strategy": "winograd"}
+    found = []
+    for at_once in (1 << 30, 2 * 12 * 15 * 17 * 8):
+        monkeypatch.setattr(folded, "_AT_ONCE_BYTES", at_once)
+        monkeypatch.setattr(ready, "_forward", {})
+        monkeypatch.setattr(ready, "_backward", {})
+        strategies.plan.cache_clear()
+        y = fastops.conv2d(x, w, **options, activation="relu")
+        prepared = fastops.prepare_conv2d(w, **options)(x, activation="relu")
+        dy = np.cos(np.arange(y.size)).reshape(y.shape)
+        found.append((y, prepared, *fastops.conv2d_backward(dy, x, w, **options)[:2]))
+    strategies.plan.cache_clear()
+    (y, prepared, dx, dw), (parts, prepared_parts, dx_parts, dw_parts) = found
+    assert y.tobytes() == prepared.tobytes() == parts.tobytes() == prepared_parts.tobytes()
+    assert dx.tobytes() == dx_parts.tobytes()
+    np.testing.assert_allclose(dw_parts, dw, rtol=0, atol=1e-13 * abs(dw).max())
 
 
 @pytest.mark.parametrize("layout", ["first", "last"])

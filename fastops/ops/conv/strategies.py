@@ -6,7 +6,7 @@ import os
 from functools import lru_cache
 from typing import Any
 
-from fastops.ops.conv import depthwise, im2col, implicit, naive, pointwise, winograd
+from fastops.ops.conv import depthwise, folded, im2col, implicit, naive, pointwise
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 
 __all__ = ["STRATEGIES", "ConvSpec", "Plan", "Strategy", "choose", "plan", "select"]
@@ -15,7 +15,7 @@ __all__ = ["STRATEGIES", "ConvSpec", "Plan", "Strategy", "choose", "plan", "sele
 STRATEGIES: tuple[Strategy, ...] = (
     pointwise.STRATEGY,
     depthwise.STRATEGY,
-    winograd.STRATEGY,
+    folded.STRATEGY,
     implicit.STRATEGY,
     im2col.STRATEGY,
     naive.STRATEGY,

@@ -19,7 +19,7 @@ Other convolutions are sums of such ones, or lie between one another:
     a stride of s        leaves s convolutions without one: the taps s apart, and the pixels that they see,
     a dilation of d      is d convolutions of the pixels d apart, whose results lie between one another.
 
-Pieces are more channels: their products are summed up before the transform back. A piece that is one tap short is 0 at infinity,
+(``folded`` has another way for strides.) Pieces are more channels: their products are summed up before the transform back. A piece that is one tap short is 0 at infinity,
 and its product there is left out: along one axis 11 taps cost 6 + 6 + 6 + 5 multiplications for 4 outputs, 3 taps at stride 2
 cost 5 + 4.
 
@@ -726,8 +726,8 @@ def _launchers(variant: _Variant, whole: bool) -> _Launchers:
 
     @launcher(name=f"_{name}_gradient")
     def gradient(
-        threads, rows, chunk, total, th, tiles, top, left, grid, dy_grid, cut, source, target, x, x0, dy, dy0, k_rows, c_cols, dw, dw0, right, lefts, flags,
-        space, each,
+        threads, rows, chunk, total, th, tiles, top, left, grid, dy_grid, cut, source, target, x, x0, dy, dy0, k_rows, c_cols, dw, dw0, accumulate,
+        right, lefts, flags, space, each,
     ):  # fmt: skip
         count = lanes(x)
         width = NV * count
@@ -754,7 +754,7 @@ def _launchers(variant: _Variant, whole: bool) -> _Launchers:
                 kernel_block,
                 tasks,
                 threads,
-                (k_rows, c_cols, outs, ins, cut, (last - first) * tiles, lefts, outs_up, right, ins_up, dw, dw0, first > 0, flags, space, each),
+                (k_rows, c_cols, outs, ins, cut, (last - first) * tiles, lefts, outs_up, right, ins_up, dw, dw0, accumulate or first > 0, flags, space, each),
             )
 
     return _Launchers(weights, fused, panels, gradient)
@@ -765,9 +765,11 @@ def _launchers(variant: _Variant, whole: bool) -> _Launchers:
 # more points, is off by 4e-4.
 _VARIANTS: dict[tuple[tuple[int, int], str], tuple[_Variant, ...]] = {
     ((3, 3), "default"): (_Variant(4, 3, 4, 3), _Variant(2, 3, 2, 3)), ((3, 3), "highest"): (_Variant(2, 3, 2, 3),),
+    ((4, 4), "default"): (_Variant(3, 4, 3, 4),),
     ((5, 5), "default"): (_Variant(2, 5, 2, 5),),
     ((1, 3), "default"): (_Variant(1, 1, 4, 3),), ((1, 3), "highest"): (_Variant(1, 1, 2, 3),),
     ((3, 1), "default"): (_Variant(4, 3, 1, 1),), ((3, 1), "highest"): (_Variant(2, 3, 1, 1),),
+    ((1, 4), "default"): (_Variant(1, 1, 3, 4),), ((4, 1), "default"): (_Variant(3, 4, 1, 1),),
     ((1, 5), "default"): (_Variant(1, 1, 2, 5),), ((5, 1), "default"): (_Variant(2, 5, 1, 1),),
     ((7, 7), "default"): (_Variant(2, 7, 2, 7),),
     ((1, 7), "default"): (_Variant(1, 1, 2, 7),), ((7, 1), "default"): (_Variant(2, 7, 1, 1),),
@@ -807,7 +809,7 @@ def _axis(kernel: int, stride: int, dilation: int, taps: int) -> _Axis:
     return _Axis(kernel, stride, -kernel % stride if -(-kernel // stride) == taps else 0, 1, stride, 1, stride, 1)
 
 
-class _Way(NamedTuple):
+class Way(NamedTuple):
     """A convolution by a variant, along both axes."""
 
     variant: _Variant
@@ -851,14 +853,14 @@ def _variants(spec: ConvSpec, direction: str) -> tuple[_Variant, ...]:
 
 
 @lru_cache(maxsize=1024)
-def _way(spec: ConvSpec, direction: str) -> _Way | None:
+def way_of(spec: ConvSpec, direction: str) -> Way | None:
     """The variant that takes least. F(2x2, 3x3) multiplies more and has 16 numbers for each kernel instead of 36: 512 channels at 7x7
     take 0.6 ms with weights at hand, by F(4x4, 3x3) 1.2; 3x3 at stride 2, in pieces, has 25 instead of 81. For the gradient of the
     weights it is hardly ever faster.
     """
     (_, r, s), (_, *strides), (_, *dilations) = spec.kernel, spec.stride, spec.dilation
     ways = [
-        _Way(variant, _axis(r, strides[0], dilations[0], variant.taps_h), _axis(s, strides[1], dilations[1], variant.taps_w))
+        Way(variant, _axis(r, strides[0], dilations[0], variant.taps_h), _axis(s, strides[1], dilations[1], variant.taps_w))
         for variant in _variants(spec, direction)
     ]
     return min(ways[: 1 if direction == "grad_weight" else None], key=lambda way: _nanoseconds(spec, direction, way), default=None)
@@ -880,7 +882,7 @@ def _skewed(n: int, count: int) -> int:
 class _Geometry:
     """Sizes of one convolution."""
 
-    def __init__(self, spec: ConvSpec, way: _Way, images: int, source: Side, target: Side, height: int, width: int) -> None:
+    def __init__(self, spec: ConvSpec, way: Way, images: int, source: Side, target: Side, height: int, width: int) -> None:
         self.way, self.variant = way, way.variant
         self.lanes = LANES[spec.dtype]
         self.width = panel_width(spec.dtype)
@@ -949,13 +951,12 @@ class _Geometry:
         return up(panel + max(self.stage_space(chunk), self.weights_space()), 16)
 
 
-class _Convolution:
+class Convolution:
     """forward, and the gradient with respect to the input, which is a forward convolution of other arrays."""
 
-    def __init__(self, spec: ConvSpec, direction: str, activation: int) -> None:
-        self.spec, self.direction, self.code = spec, direction, activation
-        way = _way(spec, direction)
+    def __init__(self, spec: ConvSpec, direction: str, activation: int, way: Way | None) -> None:
         assert way is not None
+        self.spec, self.direction, self.code = spec, direction, activation
         self.launch = _launchers(way.variant, way.whole)
         reach_h, reach_w = ((n - 1) * dilation for n, dilation in zip(spec.kernel[1:], spec.dilation[1:]))
         (_, (top, _), (left, _)) = spec.padding
@@ -1010,8 +1011,12 @@ class _Convolution:
         return u
 
     def run(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: np.ndarray | None = None) -> None:
+        if not self.attempt(x, w, bias, y, prepared):
+            getattr(implicit.STRATEGY, self.direction)(self.spec, self.code).run(x, w, bias, y)
+
+    def attempt(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: np.ndarray | None) -> bool:
+        """Whether it worked: if something is infinite or not a number, the transforms have spread it over whole tiles."""
         g = self.geometry
-        arguments = x, w, bias, y
         x, w, y = x.reshape(-1), w.reshape(-1), y.reshape(-1)
         flags = np.zeros(1, np.intp)
         threads = _threads.threads_for(self.work_ns)
@@ -1037,16 +1042,13 @@ class _Convolution:
                     group * self.w_group, self.k_stride, self.c_stride, self.turn, g.cut, g.together, ready,
                     y, y0, bias, group * g.outs, self.activation, flags, space, each,
                 )  # fmt: skip
-        if flags[0]:
-            # Something is infinite or not a number, and the transforms have spread it over whole tiles.
-            getattr(implicit.STRATEGY, self.direction)(self.spec, self.code).run(*arguments)
+        return not flags[0]
 
 
-class _KernelGradient:
+class KernelGradient:
     """The gradient with respect to the weights."""
 
-    def __init__(self, spec: ConvSpec) -> None:
-        way = _way(spec, "grad_weight")
+    def __init__(self, spec: ConvSpec, way: Way | None) -> None:
         assert way is not None
         self.spec, self.launch = spec, _launchers(way.variant, way.whole).gradient
         x, y = side(spec, spec.size, spec.channels), side(spec, spec.out_size, spec.out_channels)
@@ -1091,8 +1093,12 @@ class _KernelGradient:
         return g.itemsize * (g.tiles_space(self.chunk, self.ins_up) + g.tiles_space(self.chunk, self.outs_up) + threads * self._each(threads))
 
     def run(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:
+        if not self.attempt(x, dy, dw, False):
+            implicit.STRATEGY.grad_weight(self.spec)(x, dy, dw)
+
+    def attempt(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, accumulate: bool) -> bool:
+        """As that of a convolution; adds to dw where it is to accumulate."""
         g = self.geometry
-        arguments = x, dy, dw
         x, dy, dw = x.reshape(-1), dy.reshape(-1), dw.reshape(-1)
         flags = np.zeros(1, np.intp)
         threads = _threads.threads_for(self.work_ns)
@@ -1104,13 +1110,13 @@ class _KernelGradient:
         for group in range(self.groups):
             self.launch(
                 threads, self._rows(threads), self.chunk, g.total, g.th, g.tiles, *self.pads, g.grid, self.dy_grid, g.cut, self.x.dims, self.y.dims,
-                x, group * self.x.group, dy, group * self.y.group, k_rows, c_cols, dw, group * self.w_group, right, left, flags, space, each,
+                x, group * self.x.group, dy, group * self.y.group, k_rows, c_cols, dw, group * self.w_group, accumulate, right, left, flags, space,
+                each,
             )  # fmt: skip
-        if flags[0]:
-            implicit.STRATEGY.grad_weight(self.spec)(*arguments)
+        return not flags[0]
 
 
-def _row_bytes(spec: ConvSpec, direction: str, way: _Way) -> int:
+def _row_bytes(spec: ConvSpec, direction: str, way: Way) -> int:
     """Memory of the shortest piece of work, one row of tiles of each phase: before and after the products."""
     width = spec.size[2] if direction == "grad_input" else spec.out_size[2]
     ins, outs = spec.channels, spec.out_channels
@@ -1128,7 +1134,7 @@ def _accepts(spec: ConvSpec, direction: str) -> str | None:
         return "the stride or the dilation must be 1"
     if strided and direction == "grad_input":
         return "the stride must be 1 for the gradient with respect to the input"
-    way = _way(spec, direction)
+    way = way_of(spec, direction)
     if way is None:
         if spec.precision == "default":
             return "the kernel must be larger than the stride, and at most three times as large where that is not 1; or 1 without a stride, along one axis"
@@ -1144,7 +1150,7 @@ def _accepts(spec: ConvSpec, direction: str) -> str | None:
     return None
 
 
-def _nanoseconds(spec: ConvSpec, direction: str, way: _Way) -> float:
+def _nanoseconds(spec: ConvSpec, direction: str, way: Way) -> float:
     """Time of one group and one thread, fitted to one core: the products, the transforms of tiles, those of kernels."""
     count = LANES[spec.dtype]
     tiles = spec.batch * spec.out_size[0] * prod(way.tiles(*(spec.size[1:] if direction == "grad_input" else spec.out_size[1:])))
@@ -1156,7 +1162,8 @@ def _nanoseconds(spec: ConvSpec, direction: str, way: _Way) -> float:
     kernels = (16 * c * up(k, count) if direction == "grad_weight" else 6 * ins * up(outs, count)) * way.pieces / count
     kernels *= max(1, way.variant.taps_h * way.variant.taps_w / 9)
     if min(c, k) < 5:
-        vectors += 6.0  # of a handful of channels, lane by lane, a tile's place costs more than its transform
+        # Of a handful of channels, lane by lane, a tile's place costs more than its transform.
+        vectors += 2.0 if direction == "forward" else 6.0
     # The transforms of the weight gradient go through memory, all tiles of them.
     transforms = (12 if direction == "grad_weight" else 6) * tiles * vectors
     # Fewer tiles than a register tile has rows leave it half used.
@@ -1165,16 +1172,25 @@ def _nanoseconds(spec: ConvSpec, direction: str, way: _Way) -> float:
     return float((product + points * (transforms + kernels)) / CYCLES_PER_NS)
 
 
+# Transformed tiles that another thread wrote, and a core without the same third-level cache has to fetch: with two threads the weight
+# gradient of 7x7 kernels of 3 channels at stride 2 takes 1.6 ms where they have it, 5.0 where not (2.2 with one).
+_NS_PER_SHARED_BYTE = 0.06
+
+
 def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
-    way = _way(spec, direction)
+    way = way_of(spec, direction)
     assert way is not None
-    return spec.groups * (_nanoseconds(spec, direction, way) / threads + 6_000)
+    ns = _nanoseconds(spec, direction, way)
+    if direction == "grad_weight" and threads > 1:
+        g = KernelGradient(spec, way).geometry
+        ns += _NS_PER_SHARED_BYTE * g.itemsize * g.points * g.total * g.tiles * (up(g.depth, g.width) + up(g.outs, g.lanes))
+    return spec.groups * (ns / threads + 6_000)
 
 
 def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
     if direction == "grad_weight":
-        return _KernelGradient(spec).workspace(threads)
-    return _Convolution(spec, direction, 0).workspace(threads)
+        return KernelGradient(spec, way_of(spec, "grad_weight")).workspace(threads)
+    return Convolution(spec, direction, 0, way_of(spec, direction)).workspace(threads)
 
 
 STRATEGY = Strategy(
@@ -1182,8 +1198,8 @@ STRATEGY = Strategy(
     accepts=_accepts,
     cost=_cost,
     workspace=_workspace,
-    forward=lambda spec, activation: _Convolution(spec, "forward", activation).plan(),
-    grad_input=lambda spec, activation: _Convolution(spec, "grad_input", activation).plan(),
-    grad_weight=lambda spec: _KernelGradient(spec).run,
+    forward=lambda spec, activation: Convolution(spec, "forward", activation, way_of(spec, "forward")).plan(),
+    grad_input=lambda spec, activation: Convolution(spec, "grad_input", activation, way_of(spec, "grad_input")).plan(),
+    grad_weight=lambda spec: KernelGradient(spec, way_of(spec, "grad_weight")).run,
     exact=False,
 )

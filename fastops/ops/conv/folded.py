@@ -1,0 +1,278 @@
+"""A strided convolution as one without a stride: what lies less than a stride apart becomes channels ("space to depth").
+
+With a stride of s, tap r of a kernel meets pixel i s + r - top. Writing r = s r' + a, that is pixel i + r' of the image of
+every s-th pixel from a - top on. So C channels become C s_h s_w ones, a kernel of R taps one of ceil(R / s) with zeros behind, and
+the convolution's stride 1, where Winograd's transforms apply: AlexNet's first layer, 11x11 taps of 3 channels at stride 4, is
+3x3 taps of 48 channels. The map is linear, so that gradients pass through it: those of the folded image and kernels are
+folded back.
+
+Folded channels are counted as their elements lie: channel, row, column in NCHW; row, column, channel in NHWC.
+
+Source: W. Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural Network",
+arXiv:1609.05158, section 3.2, whose sub-pixel shuffling is this map backwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from fastops._check import Array
+from fastops.ops.conv import implicit, winograd
+from fastops.ops.conv.layout import up
+from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
+from fastops.simd.workspace import scratch
+
+# Images that are folded at a time, at least one: 0.65 MB are one of 224x224, and all of them share the transforms of the weights.
+_AT_ONCE_BYTES = 4 << 20
+_MOST_BYTES = 16 << 20  # for one thread, of everything
+# Time of an element of an image and of a kernel that is folded, or folded back; of each phase, and of each launch with what Python does for it.
+_NS_PER_ELEMENT = 0.5
+_NS_PER_WEIGHT = 1.5
+_NS_PER_PHASE = 2_000.0
+_NS_PER_PART = 15_000.0
+
+
+@lru_cache(maxsize=1024)
+def folded(spec: ConvSpec, direction: str) -> ConvSpec | None:
+    """The convolution of the folded image, or None where there is nothing to fold."""
+    if spec.stride[1:] == (1, 1) or spec.groups > 1 or spec.dilation != (1, 1, 1) or spec.size[0] != 1 or spec.kernel[0] != 1:
+        return None
+    kernel = tuple(-(-r // s) for r, s in zip(spec.kernel, spec.stride))
+    size = tuple(o + r - 1 for o, r in zip(spec.out_size, kernel))
+    if direction == "grad_input":  # which has pixels that no window sees
+        size = tuple(max(n, -(-(extent + pad[0]) // s)) for n, extent, pad, s in zip(size, spec.size, spec.padding, spec.stride))
+    padding = tuple((0, o + r - 1 - n) for o, r, n in zip(spec.out_size, kernel, size))
+    channels = spec.channels * prod(spec.stride)
+    return replace(spec, channels=channels, size=size, kernel=kernel, stride=(1, 1, 1), padding=padding, ndim=2)  # type: ignore[arg-type]
+
+
+class _Folding:
+    """The two forms of the images and kernels of a convolution.
+
+    NumPy moves the elements between them, which takes a tenth of the time of AlexNet's first layer. A loop in parallel would take half of
+    that, and nearly a second to compile.
+    """
+
+    def __init__(self, spec: ConvSpec, direction: str) -> None:
+        inner = folded(spec, direction)
+        assert inner is not None
+        self.spec, self.inner = spec, inner
+        self.image, self.kernels = inner.channels * prod(inner.size), prod(inner.weight_shape)
+        at_once = min(spec.batch, max(1, _AT_ONCE_BYTES // (self.image * spec.itemsize)))
+        # Images of each part, the last of which may have less.
+        self.parts = [(first, min(at_once, spec.batch - first)) for first in range(0, spec.batch, at_once)]
+        self._start = up(self.kernels, 16)
+        self.elements = self._start + at_once * self.image
+        self._rows, self._columns = (_phases(spec, inner, axis) for axis in (1, 2))
+
+    def memory(self) -> tuple[Array, Array]:
+        """For the folded images of a part, and for folded kernels."""
+        held = scratch(self.elements, self.spec.dtype, "folded")
+        return held[self._start :], held[: self.kernels]
+
+    def _views(self, images: Array, pixels: Array) -> Iterator[tuple[Array, Array]]:
+        """The pixels of each phase, (N, C, ...), in the images and where they are folded."""
+        folds = self._folds(pixels[: images.shape[0] * self.image])
+        images = np.moveaxis(images[:, 0], 3, 1) if self.spec.channels_last else images[:, :, 0]
+        for a, (rows, i) in enumerate(self._rows):
+            for b, (columns, j) in enumerate(self._columns):
+                yield images[:, :, rows, columns], folds[:, :, a, b, i, j]
+
+    def _folds(self, pixels: Array) -> Array:
+        """Folded images as (N, C, s_h, s_w, H, W), however they lie."""
+        channels, (_, s_h, s_w), (_, height, width) = self.spec.channels, self.spec.stride, self.inner.size
+        if self.spec.channels_last:
+            return pixels.reshape(-1, height, width, s_h, s_w, channels).transpose(0, 5, 3, 4, 1, 2)
+        return pixels.reshape(-1, channels, s_h, s_w, height, width)
+
+    def fold(self, images: Array, pixels: Array) -> None:
+        """Some images, with zeros around them."""
+        folds = self._folds(pixels[: images.shape[0] * self.image])
+        for axis, phases in ((4, self._rows), (5, self._columns)):
+            across = np.moveaxis(folds, axis, 0)
+            across[: max(at.start for _, at in phases)] = 0
+            across[min(at.stop for _, at in phases) :] = 0
+        for plain, folds in self._views(images, pixels):
+            folds[...] = plain
+
+    def unfold(self, images: Array, pixels: Array) -> None:
+        """The opposite; the zeros are left out."""
+        for plain, folds in self._views(images, pixels):
+            plain[...] = folds
+
+    def _taps(self, weight: Array, kernels: Array) -> Iterator[tuple[Array, Array]]:
+        """The taps of each phase, (K, C, ...), in the kernels and where they are folded."""
+        spec, (_, s_h, s_w), (_, rows, columns) = self.spec, self.spec.stride, self.inner.kernel
+        if spec.channels_last:
+            folds = kernels.reshape(-1, s_h, s_w, spec.channels, rows, columns).transpose(0, 3, 1, 2, 4, 5)
+        else:
+            folds = kernels.reshape(-1, spec.channels, s_h, s_w, rows, columns)
+        for a in range(s_h):
+            for b in range(s_w):
+                taps = weight[:, :, 0, a::s_h, b::s_w]
+                yield taps, folds[:, :, a, b, : taps.shape[2], : taps.shape[3]]
+
+    def fold_kernels(self, weight: Array, kernels: Array) -> None:
+        if weight.size < kernels.size:
+            kernels[...] = 0
+        for plain, folds in self._taps(weight, kernels):
+            folds[...] = plain
+
+    def unfold_kernels(self, weight: Array, kernels: Array) -> None:
+        for plain, folds in self._taps(weight, kernels):
+            plain[...] = folds
+
+    def bias(self, bias: Array) -> Array:
+        """A bias of the image's channels, for the folded one's."""
+        times = prod(self.spec.stride)
+        return np.tile(bias, times) if self.spec.channels_last else np.repeat(bias, times)
+
+
+def _phases(spec: ConvSpec, inner: ConvSpec, axis: int) -> list[tuple[slice, slice]]:
+    """For each phase of an axis its pixels in the image, and where they are folded."""
+    step, size, found = spec.stride[axis], spec.size[axis], []
+    for phase in range(step):
+        offset = phase - spec.padding[axis][0]
+        first = max(0, -(offset // step))
+        end = max(first, min(inner.size[axis], (size - 1 - offset) // step + 1))
+        found.append((slice(first * step + offset, end * step + offset, step), slice(first, end)))
+    return found
+
+
+class _Convolution:
+    """forward and the gradient with respect to the input."""
+
+    def __init__(self, spec: ConvSpec, direction: str, activation: int) -> None:
+        self.spec, self.direction, self.code = spec, direction, activation
+        self.folding = f = _Folding(spec, direction)
+        way = winograd.way_of(f.inner, direction)  # of all images, so that all parts take the same transformed weights
+        self.parts = {n: winograd.Convolution(replace(f.inner, batch=n), direction, activation, way) for _, n in f.parts}
+        self.first = self.parts[f.parts[0][1]]
+        self.format = ("folded", spec.kernel, spec.stride, spec.channels_last, self.first.format)
+
+    def plan(self) -> Plan:
+        return Plan(self.run, self.transform, self.format)
+
+    def transform(self, w: Array) -> Array:
+        _, kernels = self.folding.memory()
+        self.folding.fold_kernels(w, kernels)
+        return self.first.transform(kernels)
+
+    def run(self, x: Array, w: Array, bias: Array, y: Array, prepared: Array | None = None) -> None:
+        f = self.folding
+        pixels, kernels = f.memory()
+        if prepared is None:
+            f.fold_kernels(w, kernels)
+        shift = bias if self.direction == "forward" or not bias.size else f.bias(bias)
+        for first, n in f.parts:
+            part, sources, results = self.parts[n], x[first : first + n], y[first : first + n]
+            if self.direction == "forward":
+                f.fold(sources, pixels)
+                done = part.attempt(pixels, kernels, shift, results, prepared)
+            else:
+                done = part.attempt(sources, kernels, shift, pixels, prepared)
+                f.unfold(results, pixels)
+            if not done:
+                getattr(implicit.STRATEGY, self.direction)(self.spec, self.code).run(x, w, bias, y)
+                return
+
+
+class _KernelGradient:
+    """The gradient with respect to the weights."""
+
+    def __init__(self, spec: ConvSpec) -> None:
+        self.spec = spec
+        self.folding = f = _Folding(spec, "grad_weight")
+        way = winograd.way_of(f.inner, "grad_weight")
+        self.parts = {n: winograd.KernelGradient(replace(f.inner, batch=n), way) for _, n in f.parts}
+
+    def run(self, x: Array, dy: Array, dw: Array) -> None:
+        f = self.folding
+        pixels, kernels = f.memory()
+        for first, n in f.parts:
+            f.fold(x[first : first + n], pixels)
+            if not self.parts[n].attempt(pixels, dy[first : first + n], kernels, first > 0):
+                implicit.STRATEGY.grad_weight(self.spec)(x, dy, dw)
+                return
+        f.unfold_kernels(dw, kernels)
+
+
+# ---- Winograd, with strides folded where that is better, or the only way
+
+
+def _folded_workspace(spec: ConvSpec, direction: str, threads: int) -> int:
+    f = _Folding(spec, direction)
+    return f.elements * spec.itemsize + winograd.STRATEGY.workspace(replace(f.inner, batch=f.parts[0][1]), direction, threads)
+
+
+def _refusal(spec: ConvSpec, direction: str) -> str | None:
+    """Why the convolution can not be folded, or None if it can."""
+    inner = folded(spec, direction)
+    if inner is None:
+        return "with strides, groups and dilations must be 1"
+    reason = winograd.STRATEGY.accepts(inner, direction)
+    if reason is None and _folded_workspace(spec, direction, 1) > _MOST_BYTES:
+        reason = f"it must take at most {_MOST_BYTES >> 20} MB"
+    return reason
+
+
+def _folded_cost(spec: ConvSpec, direction: str, threads: int) -> float:
+    inner = folded(spec, direction)
+    assert inner is not None
+    elements = inner.batch * inner.channels * prod(inner.size)
+    parts = -(-elements * inner.itemsize // _AT_ONCE_BYTES)
+    moves = elements * _NS_PER_ELEMENT + prod(inner.weight_shape) * _NS_PER_WEIGHT + (parts + 1) * prod(spec.stride) * _NS_PER_PHASE
+    return winograd.STRATEGY.cost(inner, direction, threads) + moves + parts * _NS_PER_PART
+
+
+@lru_cache(maxsize=1024)
+def _folds(spec: ConvSpec, direction: str) -> bool:
+    """Whether to fold; the number of threads does not decide it."""
+    if spec.stride[1:] == (1, 1) or _refusal(spec, direction) is not None:
+        return False
+    if winograd.STRATEGY.accepts(spec, direction) is not None:
+        return True
+    return _folded_cost(spec, direction, 1) < winograd.STRATEGY.cost(spec, direction, 1)
+
+
+def _accepts(spec: ConvSpec, direction: str) -> str | None:
+    if _folds(spec, direction):
+        return None
+    reason = winograd.STRATEGY.accepts(spec, direction)
+    return reason if reason is None or spec.stride[1:] == (1, 1) else f"{reason}; folded, {_refusal(spec, direction)}"
+
+
+def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
+    return _folded_cost(spec, direction, threads) if _folds(spec, direction) else winograd.STRATEGY.cost(spec, direction, threads)
+
+
+def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
+    return _folded_workspace(spec, direction, threads) if _folds(spec, direction) else winograd.STRATEGY.workspace(spec, direction, threads)
+
+
+def _of(direction: str) -> Any:
+    def plan(spec: ConvSpec, activation: int) -> Plan:
+        if _folds(spec, direction):
+            return _Convolution(spec, direction, activation).plan()
+        found: Plan = getattr(winograd.STRATEGY, direction)(spec, activation)
+        return found
+
+    return plan
+
+
+STRATEGY = Strategy(
+    name="winograd",
+    accepts=_accepts,
+    cost=_cost,
+    workspace=_workspace,
+    forward=_of("forward"),
+    grad_input=_of("grad_input"),
+    grad_weight=lambda spec: _KernelGradient(spec).run if _folds(spec, "grad_weight") else winograd.STRATEGY.grad_weight(spec),
+    exact=False,
+)
