@@ -30,6 +30,7 @@ from fastops.simd.maps import place
 from fastops.simd.random import check_seed, seed_of, uniform32
 from fastops.simd.reduce import span_sum
 from fastops.simd.turn import rows_together, turn_columns, turn_rows, turned_rows
+from fastops.simd.workspace import scratch_array
 
 _BLOCK = 1 << 14
 _NS = 0.15
@@ -145,7 +146,9 @@ def _prelu_plan(op: str, x: Array, weight: Array) -> tuple[Array, int, int, int]
         pieces = -(-length // _BLOCK)
         return weight, length, (-(-x.size // length)) * pieces, pieces
     if 0 < weight.size <= _TOGETHER // 2 and x.size >= _MANY * weight.size:
-        weight = np.tile(weight, min(_TOGETHER // weight.size, _MANY))
+        tiles = scratch_array((min(_TOGETHER // weight.size, _MANY), weight.size), weight.dtype, "tiles")
+        tiles[...] = weight
+        weight = tiles.reshape(-1)
     rows = max(1, _BLOCK // max(weight.size, 1))
     return weight, 1, -(-x.size // (rows * max(weight.size, 1))), rows
 
