@@ -7,10 +7,13 @@ and the gradients are the other two products of the three matrices: dx = W^T dy,
 
 Images of few pixels, as 7x7, fill register tiles badly (49 columns take the time of 64) and have every image run through all
 the weights. They are taken side by side, (C, images, pixels), and become one product: it packs what it needs of x anyway.
+
+A kernel as large as the image is a 1x1 one, too: of an image of one pixel, whose channels are all the elements, as in a dense layer.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -27,14 +30,26 @@ _FEW_PIXELS = 128
 # Pixels, channels last, that are worth a copy of the weights in the order in which a product reads them.
 _SHARING_PIXELS = 4 * MR
 
+# A copy of more weights than that is none for one call.
+_PACKED_BYTES = 16 << 20
+
 # The weights of each group, packed.
 Packed = list[np.ndarray]
+
+
+def _one_pixel(spec: ConvSpec) -> ConvSpec:
+    """The convolution of images of one pixel that it is where the kernel is as large as the image; formats are the same then."""
+    ones = (1, 1, 1)
+    if spec.out_size != ones or spec.kernel != spec.size or spec.padding != ((0, 0),) * 3 or (spec.channels_last and spec.size != ones):
+        return spec
+    return replace(spec, channels=spec.channels * prod(spec.size), size=ones, kernel=ones, stride=ones, dilation=ones, channels_last=True)
 
 
 class _Products:
     """The shapes and strides that the three products share; one group at a time."""
 
     def __init__(self, spec: ConvSpec) -> None:
+        spec = _one_pixel(spec)
         self.groups, self.batch = spec.groups, spec.batch
         self.c, self.k = spec.channels // spec.groups, spec.out_channels // spec.groups
         self.pixels = prod(spec.size)
@@ -99,13 +114,20 @@ class _Products:
             gemm_strided(self.batch, self.k, self.c, self.pixels, a, strides[0], b, strides[1], c, (0, self.c), summed=self.batch > 1)
 
 
+def _packs(products: _Products, turned: bool) -> bool:
+    """Whether weights are copied for the one call: where more than a few pixels share the copy."""
+    few = products.packed_size(turned) * np.dtype(products.dtype).itemsize <= _PACKED_BYTES
+    return products.channels_last and products.pixels >= _SHARING_PIXELS and few
+
+
 def _plan(spec: ConvSpec, activation: int, turned: bool) -> Plan:
-    products = _Products(spec)
-    # Copied for the one call, where more than a few pixels share the copy.
-    packs = spec.channels_last and products.pixels >= _SHARING_PIXELS
+    products, taps = _Products(spec), prod(spec.kernel)
+    packs = _packs(products, turned)
     room = products.packed_size(turned) if packs else 0
 
     def run(x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: Packed | None = None) -> None:
+        if turned and taps > 1:
+            bias = np.repeat(bias, taps)
         if prepared is None and packs:
             prepared = products.pack(w, turned, scratch(room, spec.dtype))
         products.multiply(x, w, bias, y, activation, turned, prepared)
@@ -116,14 +138,16 @@ def _plan(spec: ConvSpec, activation: int, turned: bool) -> Plan:
 
 
 def _accepts(spec: ConvSpec, direction: str) -> str | None:
+    spec = _one_pixel(spec)
     if not spec.pointwise:
-        return "the kernel must be 1x1 without padding"
+        return "the kernel must be 1x1, or as large as the image, without padding"
     if spec.stride != (1, 1, 1):
         return "the stride must be 1"
     return None
 
 
 def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
+    spec = _one_pixel(spec)
     p = _Products(spec)
     lanes_, width = LANES[spec.dtype], panel_width(spec.dtype)
     cols = max(1, p.pixels * (p.batch if p.joined else 1))
@@ -145,10 +169,11 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
 
 
 def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
+    spec = _one_pixel(spec)
     p = _Products(spec)
     rows, cols, depth = (p.k, p.pixels, p.c) if direction == "forward" else (p.c, p.pixels, p.k) if direction == "grad_input" else (p.k, p.c, p.pixels)
     if spec.channels_last and direction != "grad_weight":
-        if p.pixels >= _SHARING_PIXELS:
+        if _packs(p, direction == "grad_input"):
             return spec.itemsize * p.packed_size(direction == "grad_input")
         rows, cols = cols, rows
     summed = direction == "grad_weight" and not spec.channels_last
