@@ -160,6 +160,9 @@ def kinds() -> list[dict[str, Any]]:
         conv2d((1, 37, 3, 2), (37, 1, 3, 7), padding=(1, 3), groups=37, stride=(2, 1)),
         conv2d((1, 37, 9, 12), (37, 1, 2, 3), padding=(0, 5), groups=37, stride=(1, 3), dilation=(3, 2)),
         conv2d((1, 37, 9, 12), (37, 1, 3, 3), padding=5, groups=37),
+        # Kernels of many rows, all at a time.
+        conv2d((1, 37, 17, 19), (37, 1, 7, 7), padding=3, groups=37),
+        conv2d((1, 18, 20, 9), (18, 1, 16, 3), padding=(9, 1), groups=18),
         {"op": "conv3d", "input": (1, 37, 3, 7, 9), "weight": (37, 1, 1, 3, 3), "bias": True, "options": {"padding": (0, 1, 1), "groups": 37}},
         {"op": "conv3d", "input": (1, 37, 4, 5, 9), "weight": (37, 1, 2, 3, 3), "bias": True, "options": {"padding": 1, "groups": 37}},
         {"op": "conv1d", "input": (2, 9, 40), "weight": (10, 9, 3), "bias": True, "options": {"padding": 1}},

@@ -40,7 +40,7 @@ _NS_PER_PART = 15_000.0
 
 @lru_cache(maxsize=1024)
 def folded(spec: ConvSpec, direction: str) -> ConvSpec | None:
-    """The convolution of the folded image, or None where there is nothing to fold."""
+    """The convolution of the folded image, or None where nothing can be folded."""
     if spec.stride[1:] == (1, 1) or spec.groups > 1 or spec.dilation != (1, 1, 1) or spec.size[0] != 1 or spec.kernel[0] != 1:
         return None
     kernel = tuple(-(-r // s) for r, s in zip(spec.kernel, spec.stride))
@@ -215,7 +215,7 @@ def _refusal(spec: ConvSpec, direction: str) -> str | None:
     """Why the convolution can not be folded, or None if it can."""
     inner = folded(spec, direction)
     if inner is None:
-        return "with strides, groups and dilations must be 1"
+        return "groups and dilations must be 1"
     reason = winograd.STRATEGY.accepts(inner, direction)
     if reason is None and _folded_workspace(spec, direction, 1) > _MOST_BYTES:
         reason = f"it must take at most {_MOST_BYTES >> 20} MB"
@@ -234,7 +234,7 @@ def _folded_cost(spec: ConvSpec, direction: str, threads: int) -> float:
 @lru_cache(maxsize=1024)
 def _folds(spec: ConvSpec, direction: str) -> bool:
     """Whether to fold; the number of threads does not decide it."""
-    if spec.stride[1:] == (1, 1) or _refusal(spec, direction) is not None:
+    if _refusal(spec, direction) is not None:
         return False
     if winograd.STRATEGY.accepts(spec, direction) is not None:
         return True
@@ -245,7 +245,9 @@ def _accepts(spec: ConvSpec, direction: str) -> str | None:
     if _folds(spec, direction):
         return None
     reason = winograd.STRATEGY.accepts(spec, direction)
-    return reason if reason is None or spec.stride[1:] == (1, 1) else f"{reason}; folded, {_refusal(spec, direction)}"
+    if reason is None or folded(spec, direction) is None:
+        return reason
+    return f"{reason}; folded, {_refusal(spec, direction)}"
 
 
 def _cost(spec: ConvSpec, direction: str, threads: int) -> float:

@@ -748,15 +748,7 @@ class _Convolution:
 
     def _much_outside(self, spec: ConvSpec) -> bool:
         """Whether enough of the taps lie in the padding around an image for them to be left out."""
-        if spec.kernel[0] != 1 or spec.stride != (1, 1, 1) or self.taps > KC or self.cols < _LEAST_COLUMNS:
-            return False
-        share = 0.0
-        for axis in (1, 2) if self.skips_columns else (1,):
-            n, out, taps, before, dilation = spec.size[axis], spec.out_size[axis], spec.kernel[axis], spec.padding[axis][0], spec.dilation[axis]
-            # of output position p the taps t with p - before + t dilation below 0, or from n on
-            first = [before - t * dilation for t in range(taps)]
-            share += sum(min(out, max(0, f)) + min(out, max(0, out - n - f)) for f in first) / (out * taps)
-        return share >= _OUTSIDE
+        return self.taps <= KC and self.cols >= _LEAST_COLUMNS and sum(_outside(spec)) >= _OUTSIDE
 
     def _size_blocks(self) -> None:
         """How many pixels a block has, and for how many channels its slab is filled at a time."""
@@ -961,6 +953,18 @@ def _accepts(spec: ConvSpec, direction: str) -> str | None:
     return None
 
 
+def _outside(spec: ConvSpec) -> tuple[float, float]:
+    """The shares of rows and of columns of taps that lie in the padding and can be left out."""
+    shares = [0.0, 0.0]
+    if spec.kernel[0] == 1 and spec.stride == (1, 1, 1):
+        for axis in (1, 2) if spec.dilation[2] > 1 else (1,):
+            n, out, taps, before, dilation = spec.size[axis], spec.out_size[axis], spec.kernel[axis], spec.padding[axis][0], spec.dilation[axis]
+            # of output position p the taps t with p - before + t dilation below 0, or from n on
+            first = [before - t * dilation for t in range(taps)]
+            shares[axis - 1] = sum(min(out, max(0, f)) + min(out, max(0, out - n - f)) for f in first) / (out * taps)
+    return shares[0], shares[1]
+
+
 def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     """Cycles, fitted to one core: the product, a pixel's way to the output, packing the weights."""
     lanes_, width = LANES[spec.dtype], panel_width(spec.dtype)
@@ -969,6 +973,11 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     pixels = spec.batch * prod(spec.size if turned else spec.out_size)
     panels = spec.groups * -(-outs // width)
     product = 1.15 * spec.flops / 2 / lanes_ / FMAS_PER_CYCLE * (up(outs, width) / outs)
+    if turned:
+        product *= prod(spec.size) / prod(spec.out_size) / prod(spec.stride)
+    rows, columns = _outside(spec)
+    if direction != "grad_weight" and rows + columns >= _OUTSIDE and spec.out_size[2] >= _LEAST_COLUMNS:
+        product *= (1 - rows) * (1 - columns)
     output = 36 * pixels * panels
     # Weights turned for the gradient are gathered kernel by kernel; beyond L2 each one waits for memory.
     weights = prod(spec.weight_shape)
