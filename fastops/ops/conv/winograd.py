@@ -19,9 +19,9 @@ Other convolutions are sums of such ones, or lie between one another:
     a stride of s        leaves s convolutions without one: the taps s apart, and the pixels that they see,
     a dilation of d      is d convolutions of the pixels d apart, whose results lie between one another.
 
-(``folded`` has another way for strides.) Pieces are more channels: their products are summed up before the transform back. A piece that is one tap short is 0 at infinity,
-and its product there is left out: along one axis 11 taps cost 6 + 6 + 6 + 5 multiplications for 4 outputs, 3 taps at stride 2
-cost 5 + 4.
+(``folded`` has another way for strides.) Pieces are more channels: their products are summed up before the transform back. A
+piece that is one tap short is 0 at infinity, and its product there is left out: along one axis 11 taps cost 6 + 6 + 6 + 5
+multiplications for 4 outputs, 3 taps at stride 2 cost 5 + 4.
 
 S. Winograd, "Arithmetic Complexity of Computations", SIAM 1980; A. Lavin and S. Gray, "Fast Algorithms for
 Convolutional Neural Networks", arXiv:1509.09308, 2015.
