@@ -14,7 +14,7 @@ import pytest
 
 import fastops
 from fastops import _threads
-from fastops.ops.conv import folded, implicit, ready, strategies
+from fastops.ops.conv import folded, implicit, pointwise, ready, strategies
 from fastops.ops.conv.ready import KINDS, check_problem
 from fastops.ops.conv.spec import Options
 from fastops.ops.conv.strategies import STRATEGIES
@@ -153,6 +153,9 @@ def kinds() -> list[dict[str, Any]]:
         conv2d((2, 3, 41, 38), (8, 3, 11, 11), padding=2, stride=4),
         conv2d((2, 3, 30, 33), (6, 3, 7, 14), padding=(0, 3), stride=(2, 4), bias=False),
         conv2d((1, 2, 19, 17), (6, 2, 5, 5), stride=3),
+        # As large as the image, and so many that the weights are packed.
+        conv2d((3, 6, 4, 3), (10, 3, 4, 3), groups=2),
+        conv2d((70, 6, 4, 3), (10, 6, 4, 3)),
         # Channels that fill vectors, the last of them in part, and more than are done at a time.
         conv2d((2, 133, 5, 11), (133, 1, 3, 3), padding=1, groups=133),
         conv2d((1, 133, 8, 21), (133, 1, 3, 3), padding=(3, 1), groups=133, stride=2, bias=False),
@@ -175,6 +178,8 @@ def kinds() -> list[dict[str, Any]]:
         {"op": "conv_transpose2d", "input": (2, 8, 7, 9), "weight": (8, 6, 3, 3), "bias": True, "options": {}},
         {"op": "conv_transpose2d", "input": (2, 8, 7, 9), "weight": (8, 6, 2, 2), "bias": True, "options": {"stride": 2}},
         {"op": "conv_transpose2d", "input": (2, 8, 7, 9), "weight": (8, 6, 4, 4), "bias": True, "options": up},
+        {"op": "conv_transpose2d", "input": (2, 6, 1, 1), "weight": (6, 5, 4, 3), "bias": True, "options": {"groups": 2}},
+        {"op": "conv_transpose2d", "input": (70, 6, 1, 1), "weight": (6, 5, 4, 3), "bias": True, "options": {}},
         {"op": "conv_transpose2d", "input": (2, 9, 5, 6), "weight": (9, 35, 2, 2), "bias": True, "options": {"stride": 2}},
         {"op": "conv_transpose2d", "input": (2, 8, 7, 9), "weight": (8, 1, 4, 4), "bias": True, "options": {**up, "groups": 8}},
     ]  # fmt: skip
@@ -357,6 +362,19 @@ def test_prepared_weights_give_the_same_bits(strategy):
             prepared = fastops.prepare_conv2d(case.weight, strategy=strategy, **case.options)
             for _ in range(2):
                 assert prepared(case.input, case.bias).tobytes() == case.run("forward", strategy).tobytes(), case.text
+
+
+def test_prepared_weights_too_large_to_copy_for_a_call(monkeypatch):
+    """They are packed ahead all the same, and give the same bits."""
+    monkeypatch.setattr(pointwise, "_PACKED_BYTES", 0)
+    strategies.plan.cache_clear()
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 9, 7, 70)), rng.standard_normal((50, 70, 1, 1))
+    options = {"data_format": "NHWC", "strategy": "pointwise"}
+    prepared = fastops.prepare_conv2d(w, **options)
+    assert prepared(x).tobytes() == fastops.conv2d(x, w, **options).tobytes()
+    assert any(packed is not None for packed in prepared._transformed.values())
+    strategies.plan.cache_clear()
 
 
 def test_highest_precision_is_exact_to_rounding():

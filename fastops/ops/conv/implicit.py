@@ -983,7 +983,8 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     weights = prod(spec.weight_shape)
     packing = (5 if not turned or spec.pointwise else 16 if weights < 1 << 20 else 28) * weights / lanes_
     if direction == "grad_weight":
-        # The image on its way into the slab, dy and the sums turned: of 88 convolutions of 1 to 512 channels all but three within a tenth.
+        # The image on its way into the slab, dy and the sums turned: of 88 convolutions of 1 to 512 channels all but three are within a
+        # tenth, up to a sixth that all predictions here are too high.
         output = (24 if pixels * spec.out_channels * spec.itemsize < 4 << 20 else 40) * pixels * panels
         packing = (10 * spec.batch * spec.channels * prod(spec.size) + 19 * weights) / lanes_
     if spec.pointwise and not spec.channels_last and spec.stride == (1, 1, 1):
