@@ -364,16 +364,17 @@ def test_prepared_weights_give_the_same_bits(strategy):
                 assert prepared(case.input, case.bias).tobytes() == case.run("forward", strategy).tobytes(), case.text
 
 
-def test_prepared_weights_too_large_to_copy_for_a_call(monkeypatch):
-    """They are packed ahead all the same, and give the same bits."""
+@pytest.mark.parametrize("shape", [(2, 9, 7, 70), (126, 1, 1, 70)])
+def test_large_weights_give_the_same_bits_prepared(shape, monkeypatch):
+    """Those of 1x1 kernels are packed all the same; those of kernels as large as the image are read where they lie."""
     monkeypatch.setattr(pointwise, "_PACKED_BYTES", 0)
     strategies.plan.cache_clear()
     rng = np.random.default_rng(0)
-    x, w = rng.standard_normal((2, 9, 7, 70)), rng.standard_normal((50, 70, 1, 1))
+    x, w = rng.standard_normal(shape), rng.standard_normal((50, 70, 1, 1))
     options = {"data_format": "NHWC", "strategy": "pointwise"}
-    prepared = fastops.prepare_conv2d(w, **options)
-    assert prepared(x).tobytes() == fastops.conv2d(x, w, **options).tobytes()
-    assert any(packed is not None for packed in prepared._transformed.values())
+    if shape[0] > 2:
+        x, w, options["data_format"] = x.reshape(126, 7, 5, 2), w.reshape(50, 7, 5, 2), "NCHW"
+    assert fastops.prepare_conv2d(w, **options)(x).tobytes() == fastops.conv2d(x, w, **options).tobytes()
     strategies.plan.cache_clear()
 
 

@@ -30,7 +30,7 @@ _FEW_PIXELS = 128
 # Pixels, channels last, that are worth a copy of the weights in the order in which a product reads them.
 _SHARING_PIXELS = 4 * MR
 
-# More weights are not copied for one call: 2560 to 2560 channels, 7x7, 9.3 ms with the copy and 8.0, prepared ahead 6.4.
+# More weights of a kernel as large as the image are read where they lie: a dense layer's can be many, for few images.
 _PACKED_BYTES = 16 << 20
 
 # The weights of each group, packed.
@@ -114,25 +114,25 @@ class _Products:
             gemm_strided(self.batch, self.k, self.c, self.pixels, a, strides[0], b, strides[1], c, (0, self.c), summed=self.batch > 1)
 
 
-def _copies(products: _Products, turned: bool) -> bool:
-    """Whether weights are copied for the one call: where more than a few pixels share the copy, and it is not too large."""
-    small = products.packed_size(turned) * np.dtype(products.dtype).itemsize <= _PACKED_BYTES
-    return products.channels_last and products.pixels >= _SHARING_PIXELS and small
+def _packs(spec: ConvSpec, products: _Products, turned: bool) -> bool:
+    """Whether weights are packed, ahead or for the one call, which give the same bits: where more than a few pixels share the copy."""
+    small = products.packed_size(turned) * spec.itemsize <= _PACKED_BYTES
+    return products.channels_last and products.pixels >= _SHARING_PIXELS and (small or prod(spec.kernel) == 1)
 
 
 def _plan(spec: ConvSpec, activation: int, turned: bool) -> Plan:
     products, taps = _Products(spec), prod(spec.kernel)
-    copies = _copies(products, turned)
-    room = products.packed_size(turned) if copies else 0
+    packs = _packs(spec, products, turned)
+    room = products.packed_size(turned) if packs else 0
 
     def run(x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: Packed | None = None) -> None:
         if turned and taps > 1:
             bias = np.repeat(bias, taps)
-        if prepared is None and copies:
+        if prepared is None and packs:
             prepared = products.pack(w, turned, scratch(room, spec.dtype))
         products.multiply(x, w, bias, y, activation, turned, prepared)
 
-    if products.channels_last and products.pixels >= _SHARING_PIXELS:
+    if packs:
         return Plan(run, lambda w: products.pack(w, turned, aligned(products.packed_size(turned), spec.dtype)), "panels")
     return Plan(run)
 
@@ -169,11 +169,11 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
 
 
 def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
-    spec = _one_pixel(spec)
+    given, spec = spec, _one_pixel(spec)
     p = _Products(spec)
     rows, cols, depth = (p.k, p.pixels, p.c) if direction == "forward" else (p.c, p.pixels, p.k) if direction == "grad_input" else (p.k, p.c, p.pixels)
     if spec.channels_last and direction != "grad_weight":
-        if _copies(p, direction == "grad_input"):
+        if _packs(given, p, direction == "grad_input"):
             return spec.itemsize * p.packed_size(direction == "grad_input")
         rows, cols = cols, rows
     summed = direction == "grad_weight" and not spec.channels_last
