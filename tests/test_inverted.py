@@ -68,6 +68,63 @@ def test_it_has_the_bits_of_its_layers(dtype, room, monkeypatch):
             assert y.tobytes() == expected.tobytes(), (shape, wide, outs, depthwise, acts, threads)
 
 
+# Picture (N, C, H, W), its kernel, stride, padding, dilation; the depthwise layer's.
+PICTURES = [
+    ((1, 3, 33, 29), (3, 2, 1, 1), (3, 1, 1, 1)),
+    ((2, 1, 12, 40), ((5, 3), (1, 3), (2, 0), 1), (3, 2, 1, 1)),
+    ((3, 4, 11, 9), ((2, 4), 1, 3, (3, 1)), (5, 1, 2, 1)),
+    ((1, 2, 40, 7), (7, (4, 2), 3, 1), ((1, 3), 1, (0, 1), 1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("room", [0, inverted._ROWS_BYTES])
+def test_it_begins_with_a_picture(dtype, room, monkeypatch):
+    monkeypatch.setattr(inverted, "_ROWS_BYTES", room)
+    monkeypatch.setattr(inverted, "_WORTH", np.inf)
+    monkeypatch.setattr(_threads, "_GRAIN_NS", 0)
+    rng = np.random.default_rng(1)
+    wide = 2 * inverted.panel_width(dtype)
+    for (shape, (kernel, *attributes), depthwise), act in zip(PICTURES, itertools.cycle(["relu6", "gelu"])):
+        kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+        options = dict(zip(("stride", "padding", "dilation"), attributes))
+        prepared = fastops.prepare_conv2d(rng.standard_normal((wide, shape[1], *kernel)).astype(dtype), **options)
+        first = Layer(prepared, rng.standard_normal(wide).astype(dtype), act, prepared.spec(shape))
+        x = rng.standard_normal(shape).astype(dtype)
+        middle = fastops.conv2d(x, prepared, first.bias, activation=act, **prepared.attributes)
+        _, parts = layers((shape[0], *first.spec.out_size[1:], 8), wide, 24, depthwise, dtype, (None, act, None))
+        expected = one_by_one(np.ascontiguousarray(middle.transpose(0, 2, 3, 1)), parts[1:], False)
+        results = set()
+        for threads in (1, _threads._available()):
+            fastops.set_num_threads(threads)
+            run = inverted_residual(first, *parts[1:], added=False)
+            if run is None:
+                assert threads > 1
+                continue
+            y = np.full(expected.shape, np.nan, dtype)
+            run(x, y)
+            np.testing.assert_allclose(y, expected, rtol=0, atol=(1e-5 if dtype == "float32" else 1e-13) * np.abs(expected).max())
+            results.add(y.tobytes())
+        assert len(results) == 1
+
+
+def test_a_picture_is_refused(monkeypatch):
+    """Where a row's sums do not fill panels, taps are many, the slab is large, or another strategy is far better."""
+    _, parts = layers((1, 14, 14, 24), 64, 24, (3, 1, 1, 1), "float32", (None, None, None))
+
+    def possible(outs=64, ins=3, size=14, **options):
+        prepared = fastops.prepare_conv2d(np.zeros((outs, ins, 3, 3), np.float32), padding=1, **options)
+        return inverted._Widening(Layer(prepared, None, None, prepared.spec((1, ins, size, size)))).possible
+
+    monkeypatch.setattr(inverted, "_WORTH", np.inf)
+    assert possible()
+    assert not possible(outs=60)
+    assert not possible(ins=29)
+    assert not possible(size=800)
+    monkeypatch.setattr(inverted, "_WORTH", 0.5)
+    assert not possible()
+
+
 def test_it_is_refused_where_a_layer_is_not_one_of_its_kind():
     _, parts = layers((1, 14, 14, 24), 72, 24, (3, 1, 1, 1), "float32", (None, None, None))
     grouped = fastops.prepare_conv2d(np.zeros((72, 12, 1, 1), np.float32), groups=2, data_format="NHWC")

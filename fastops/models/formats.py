@@ -120,37 +120,52 @@ def _choice(stages: Sequence[Stage], outputs: Sequence[int], shapes: Sequence[tu
 
 
 def _in_one(stages: Sequence[Stage], chosen: Sequence[bool], outputs: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> tuple[list[Stage], list[bool]]:
-    """The stages and choices with each inverted residual as one stage, where that pays."""
+    """The stages and choices with each inverted residual as one stage, where that pays.
+
+    So is what begins a network, if what follows has its channels last: a convolution, a depthwise one and a 1x1, of which the first
+    takes images with channels first.
+    """
     users: dict[int, list[Stage]] = {}
     for stage in stages:
         for value in stage.taken:
             users.setdefault(value, []).append(stage)
-    ways = {stage.made: stage.channels_last for stage, last in zip(stages, chosen) if last and stage.channels_last is not None}
+    able = {stage.made: stage.channels_last for stage in stages if stage.channels_last is not None}
+    last = {stage.made for stage, last in zip(stages, chosen) if last}
 
-    def after(stage: Stage) -> Stage | None:
-        """The one stage that takes what the stage makes, if that runs on channels last too."""
-        found = users.get(stage.made, [])
-        return found[0] if len(found) == 1 and found[0].made in ways and stage.made not in outputs else None
+    def after(stage: Stage | None) -> Stage | None:
+        """The one stage that takes what the stage makes, if that can run on channels last."""
+        found = users.get(stage.made, []) if stage is not None and stage.made not in outputs else []
+        return found[0] if len(found) == 1 and found[0].made in able else None
 
     replaced: dict[int, Stage | None] = {}  # by what a stage makes
     for first in stages:
-        middle = after(first) if first.made in ways else None
-        end = after(middle) if middle is not None else None
+        middle = after(first)
+        end = after(middle)
         if middle is None or end is None or any(stage.made in replaced for stage in (first, middle, end)):
             continue
-        kinds = ways[first.made].one_pixel, ways[middle.made].one_channel, ways[end.made].one_pixel
+        if first.windows is not None:
+            widens = first.windows
+            if end.made in outputs or not all(user.made in last for user in users.get(end.made, [])):
+                continue
+        elif last.issuperset(stage.made for stage in (first, middle, end)):
+            widens = able[first.made].one_pixel
+        else:
+            continue
+        kinds = widens, able[middle.made].one_channel, able[end.made].one_pixel
         widen, depthwise, narrow = (kind and kind(shapes[stage.taken[0]]) for kind, stage in zip(kinds, (first, middle, end)))
         if widen is None or depthwise is None or narrow is None:
             continue
         x, sum_ = first.taken[0], after(end)
-        added = sum_ is not None and ways[sum_.made].adds and sorted(sum_.taken) == sorted((x, end.made))
+        added = sum_ is not None and sum_.made in last and able[sum_.made].adds and sorted(sum_.taken) == sorted((x, end.made))
         run = inverted.inverted_residual(widen, depthwise, narrow, added=added)
         if run is not None:
             made = sum_.made if added and sum_ is not None else end.made
             into = _into(run, shapes[made])
-            replaced.update({first.made: None, middle.made: None, end.made: None, made: Stage(into, (x,), made, ChannelsLast(into), writes=True)})
-    pairs = [(replaced.get(stage.made, stage), last) for stage, last in zip(stages, chosen)]
-    return [stage for stage, _ in pairs if stage is not None], [last for stage, last in pairs if stage is not None]
+            way = ChannelsLast(into, turns=first.windows is not None)
+            replaced.update({first.made: None, middle.made: None, end.made: None, made: Stage(into, (x,), made, way, writes=True)})
+            last.add(made)
+    found = [stage for stage in (replaced.get(stage.made, stage) for stage in stages) if stage is not None]
+    return found, [stage.made in last for stage in found]
 
 
 def _into(run: Callable[[Any, Any], None], shape: tuple[int, ...]) -> Callable[..., Any]:
@@ -182,7 +197,8 @@ def _turning(stages: Sequence[Stage], chosen: Sequence[bool], outputs: Sequence[
         return last_numbers[value] if last else value
 
     for stage, last in zip(stages, chosen):
-        taken = tuple(take(value, last) for value in stage.taken)
+        turns = stage.channels_last is not None and stage.channels_last.turns
+        taken = tuple(take(value, last and not turns) for value in stage.taken)
         if last and stage.channels_last is not None:
             last_numbers[stage.made] = next(number)
             found.append(replace(stage, run=stage.channels_last.run, taken=taken, made=last_numbers[stage.made]))

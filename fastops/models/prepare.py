@@ -202,7 +202,7 @@ def _stages(model: Network, arrays: Mapping[str, Any]) -> list[Stage]:
                 done.add(made)
             name, made = activation(made)
             conv = _Conv(layer, weight, bias, name)
-            stages.append(Stage(conv.run, step.inputs, made, conv.channels_last, writes=True))
+            stages.append(Stage(conv.run, step.inputs, made, conv.channels_last, writes=True, windows=conv.windows))
         elif isinstance(layer, layers.Linear):
             name, made = activation(made)
             stages.append(Stage(_linear(own["weight"], own.get("bias"), name), step.inputs, made))
@@ -281,6 +281,7 @@ class _Conv:
         if one_pixel or one_channel:
             kinds = self._layer if one_pixel else None, self._layer if one_channel else None
             self.channels_last = ChannelsLast(self._run_channels_last, self._costs, *kinds)
+        self.windows = self._layer if self.channels_last is None else None
 
     def _in(self, data_format: str) -> Any:
         if data_format not in self._prepared:
@@ -304,8 +305,9 @@ class _Conv:
 
     def _layer(self, shape: tuple[int, ...]) -> Layer:
         n, c, h, w = shape
-        prepared = self._in("NHWC")
-        return Layer(prepared, self._bias, self._activation, prepared.spec((n, h, w, c)))
+        last = self.channels_last is not None
+        prepared = self._in("NHWC" if last else "NCHW")
+        return Layer(prepared, self._bias, self._activation, prepared.spec((n, h, w, c) if last else shape))
 
 
 def _linear(weight: Any, bias: Any, activation: str | None) -> Callable[..., Any]:

@@ -24,6 +24,7 @@ class Stage:
         kept: the result goes into kept memory, which is needed until the stage with the number ``until`` has run. ``last``:
             values that nobody needs afterwards.
         channels_last: how it runs on images with channels last, where it can.
+        windows: of another convolution, the layer for images (N, C, H, W).
     """
 
     run: Callable[..., Any]
@@ -35,6 +36,7 @@ class Stage:
     kept: bool = False
     until: int = 0
     last: tuple[int, ...] = ()
+    windows: Callable[[tuple[int, ...]], Layer] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class ChannelsLast:
         costs: None where it takes as long in either format.
         one_pixel, one_channel: a convolution of this kind, the 1x1 or the depthwise one: as a layer for images (N, C, H, W).
         adds: the sum of what it takes.
+        turns: it takes images with channels first all the same.
     """
 
     run: Callable[..., Any]
@@ -53,3 +56,4 @@ class ChannelsLast:
     one_pixel: Callable[[tuple[int, ...]], Layer] | None = None
     one_channel: Callable[[tuple[int, ...]], Layer] | None = None
     adds: bool = False
+    turns: bool = False

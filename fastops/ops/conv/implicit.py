@@ -637,7 +637,7 @@ _LEAST_COLUMNS = 16
 _PHASES = 64
 
 
-class _Window(NamedTuple):
+class Window(NamedTuple):
     """Which input a grid of output pixels sees: (taps, stride, padding before, dilation), the grid and its step."""
 
     taps: tuple[int, ...]
@@ -672,12 +672,15 @@ class _Phase(NamedTuple):
     first: tuple[int, ...]
 
 
-def _forward_phase(spec: ConvSpec) -> tuple[_Window, list[_Phase]]:
-    before = tuple(p[0] for p in spec.padding)
-    window = _Window(spec.kernel, spec.stride, before, spec.dilation, spec.out_size)
+def forward_window(spec: ConvSpec) -> Window:
+    """What the output's pixels see of the input."""
+    return Window(spec.kernel, spec.stride, tuple(p[0] for p in spec.padding), spec.dilation, spec.out_size)
+
+
+def _forward_phase(spec: ConvSpec) -> tuple[Window, list[_Phase]]:
     # The slab holds the depths that are used and no others: there, a dilation counts as 1.
     place = np.array([(t, r * spec.dilation[1], s * spec.dilation[2]) for t, r, s in np.ndindex(spec.kernel)], dtype=np.intp)
-    return window, [_Phase(place, np.arange(len(place)), spec.out_size, (0, 0, 0))]
+    return forward_window(spec), [_Phase(place, np.arange(len(place)), spec.out_size, (0, 0, 0))]
 
 
 def _axis_phases(size: int, taps: int, stride: int, before: int, dilation: int) -> list[list[tuple[int, int]]]:
@@ -685,7 +688,7 @@ def _axis_phases(size: int, taps: int, stride: int, before: int, dilation: int) 
     return [[((m + before - r * dilation) // stride, r) for r in range(taps) if (m + before - r * dilation) % stride == 0] for m in range(min(stride, size))]
 
 
-def _gradient_phases(spec: ConvSpec) -> tuple[_Window, list[_Phase]]:
+def _gradient_phases(spec: ConvSpec) -> tuple[Window, list[_Phase]]:
     """The gradient with respect to the input: a convolution of dy with stride 1 for each remainder modulo the stride."""
     axes = [_axis_phases(n, k, s, before, d) for n, k, s, (before, _), d in zip(spec.size, spec.kernel, spec.stride, spec.padding, spec.dilation, strict=True)]
     low = [min((i for met in axis for i, _ in met), default=0) for axis in axes]
@@ -700,7 +703,7 @@ def _gradient_phases(spec: ConvSpec) -> tuple[_Window, list[_Phase]]:
         pixels = tuple(-(-(n - m) // s) for n, m, s in zip(spec.size, remainder, spec.stride, strict=True))
         phases.append(_Phase(place, chosen, pixels, remainder))
     before = tuple(-a for a in low)
-    return _Window(extent, (1, 1, 1), before, (1, 1, 1), out, spec.stride), phases
+    return Window(extent, (1, 1, 1), before, (1, 1, 1), out, spec.stride), phases
 
 
 class _Convolution:
@@ -884,7 +887,7 @@ class _WeightGradient:
     def __init__(self, spec: ConvSpec) -> None:
         self.x, self.y = side(spec, spec.size, spec.channels), side(spec, spec.out_size, spec.out_channels)
         self.groups, self.dtype, self.itemsize = spec.groups, spec.dtype, spec.itemsize
-        self.window = w = _Window(spec.kernel, spec.stride, tuple(p[0] for p in spec.padding), spec.dilation, spec.out_size)
+        self.window = w = forward_window(spec)
         self.width, self.lanes = panel_width(spec.dtype), LANES[spec.dtype]
         self.total = spec.batch * w.out[0] * w.out[1]
         self.columns = -(-w.out[2] // -(-w.out[2] // 1024))
