@@ -110,7 +110,6 @@ def test_it_begins_with_a_picture(dtype, room, monkeypatch):
 
 def test_a_picture_is_refused(monkeypatch):
     """Where a row's sums do not fill panels, taps are many, the slab is large, or another strategy is far better."""
-    _, parts = layers((1, 14, 14, 24), 64, 24, (3, 1, 1, 1), "float32", (None, None, None))
 
     def possible(outs=64, ins=3, size=14, **options):
         prepared = fastops.prepare_conv2d(np.zeros((outs, ins, 3, 3), np.float32), padding=1, **options)

@@ -143,8 +143,8 @@ def _in_one(stages: Sequence[Stage], chosen: Sequence[bool], outputs: Sequence[i
         end = after(middle)
         if middle is None or end is None or any(stage.made in replaced for stage in (first, middle, end)):
             continue
-        if first.windows is not None:
-            widens = first.windows
+        widens = first.windows
+        if widens is not None:
             if end.made in outputs or not all(user.made in last for user in users.get(end.made, [])):
                 continue
         elif last.issuperset(stage.made for stage in (first, middle, end)):
