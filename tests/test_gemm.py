@@ -9,9 +9,9 @@ import pytest
 
 import fastops
 from fastops import _threads
+from fastops.simd import gemm as gemm_module
 from fastops.simd.blocking import KC, MR, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
-from fastops.simd.finish import activation_entry
 from fastops.simd.gemm import gemm, gemm_strided, multiply, rows_by_rows
 from tests.activations import activation as reference
 
@@ -148,6 +148,7 @@ def test_out_may_be_an_input(rng):
 def test_products_in_place(rng, dtype):
     """Small and thin ones, whose matrices are read where they lie: in either order, and with rows long enough for streams."""
     shapes = [(1, 1, 1), (1, 70, 9), (2, 300, 5), (2, 65, 3), (3, 33, 40), (9, 17, 1), (1, 30, 800), (8, 257, 300), (7, 1, 20), (1, 600, 300)]
+    shapes += [(7, 35, 770), (4, 17, 64), (13, 66, 100), (24, 9, 640), (40, 70, 20), (31, 3, 300), (5, 1030, 17)]
     for rows, cols, depth in shapes:
         a, b = integers(rng, rows, depth, dtype=dtype), integers(rng, depth, cols, dtype=dtype)
         expected = a @ b
@@ -156,8 +157,31 @@ def test_products_in_place(rng, dtype):
             multiply(np.ascontiguousarray(a.T if a_turned else a), np.ascontiguousarray(b.T if b_turned else b), c, a_turned, b_turned)
             assert (c == expected).all(), (rows, cols, depth, a_turned, b_turned)
         c = np.full((rows, cols), np.nan, dtype)
-        rows_by_rows(1, a, np.ascontiguousarray(b.T), b[0].copy(), *activation_entry(ACTIVATIONS["relu"], dtype), c)
+        rows_by_rows(a, np.ascontiguousarray(b.T), b[0].copy(), ACTIVATIONS["relu"], c)
         assert (c == np.maximum(expected + b[0], 0)).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("way", [gemm_module._IN_PLACE, gemm_module._BY_PANELS])
+@pytest.mark.usefixtures("all_threads")
+def test_each_way_to_multiply_rows_by_rows(rng, dtype, way, monkeypatch):
+    monkeypatch.setattr(gemm_module, "_transposed_way", lambda *given: (way, 1e9))
+    for rows, cols, depth in ((1, 3, 800), (6, 19, 33), (130, 40, 300), (200, 5, 1), (255, 100, 17)):
+        a, b = integers(rng, rows, depth, dtype=dtype), integers(rng, cols, depth, dtype=dtype)
+        for bias, activation in ((a[0, :0], 0), (b[:, 0].copy(), ACTIVATIONS["relu"])):
+            c, expected = np.full((rows, cols), np.nan, dtype), a @ b.T
+            rows_by_rows(a, b, bias, activation, c)
+            assert (c == (np.maximum(expected + bias, 0) if activation else expected)).all(), (rows, cols, depth)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sums_of_vectors_are_added(rng, dtype):
+    """To what C holds: tiles of four rows, two, and one, and columns that fill none."""
+    for rows, cols, depth in ((7, 18, 40), (4, 3, 17), (1, 21, 900)):
+        a, b, c = (integers(rng, *shape, dtype=dtype) for shape in ((rows, depth), (cols, depth), (rows, cols)))
+        expected = c + a @ b.T
+        gemm_strided(1, rows, cols, depth, a.reshape(-1), (0, depth, 1), b.reshape(-1), (0, 1, depth), c.reshape(-1), (0, cols), accumulate=True)
+        assert (c == expected).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -22,19 +22,13 @@ from fastops._check import Array
 from fastops._jit import formula
 from fastops._memory import empty
 from fastops._op import operation, register
-from fastops._threads import threads_for
 from fastops.simd.epilogue import ACTIVATIONS
-from fastops.simd.finish import activation_entry
 from fastops.simd.gemm import gemm_strided, multiply, rows_by_rows
 from fastops.simd.maps import Map
 from fastops.simd.reduce import sum_axis, sum_to
 
 Number = int | float
 Shape = tuple[int, ...]
-
-# Up to so many rows of the input a linear layer is done row by row, without packing the weights.
-_FEW_ROWS = 8
-_NS_PER_PRODUCT = 0.05
 
 _NOTHING = {np.dtype(name): np.empty(0, name) for name in ("float32", "float64")}
 
@@ -138,13 +132,13 @@ def linear(
     b = None if bias is None else _check.as_array("linear", "bias", bias)
     nothing, x_shape, w_shape = _NOTHING.get(x.dtype), x.shape, w.shape
     if (
-        nothing is not None and w.dtype is x.dtype and len(x_shape) == len(w_shape) == 2 and 0 < x_shape[0] <= _FEW_ROWS
-        and x_shape[1] == w_shape[1] and w.size and out is None and activation is None
+        nothing is not None and w.dtype is x.dtype and len(x_shape) == len(w_shape) == 2
+        and x_shape[1] == w_shape[1] and x.size and w.size and out is None and activation is None
         and (b is None or (b.dtype is x.dtype and b.shape == w_shape[:1]))
     ):  # fmt: skip
-        # the single example, of which each microsecond counts
+        # the usual case, whose small matrices leave no time for more
         y = empty((x_shape[0], w_shape[0]), x.dtype)
-        rows_by_rows(threads_for(y.size * x_shape[1] * _NS_PER_PRODUCT), x, w, nothing if b is None else b, 0, 0, y)
+        rows_by_rows(x, w, nothing if b is None else b, 0, y)
         return y
     return _linear(x, w, b, activation, out)
 
@@ -159,10 +153,8 @@ def _linear(input: Array, weight: Array, bias: Array | None, activation: str | N
     if b is not None:
         b = b.reshape(-1) if b.size == outs else np.repeat(b, outs)
     ins, rows = x.shape[-1], prod(x.shape[:-1])
-    if 0 < rows <= _FEW_ROWS and w.size:
-        threads = threads_for(y.size * ins * _NS_PER_PRODUCT)
-        entry = activation_entry(code, x.dtype.name)
-        rows_by_rows(threads, x.reshape(rows, ins), w.reshape(outs, ins), _NOTHING[x.dtype] if b is None else b, *entry, y.reshape(rows, outs))
+    if x.size and w.size:
+        rows_by_rows(x.reshape(rows, ins), w.reshape(outs, ins), _NOTHING[x.dtype] if b is None else b, code, y.reshape(rows, outs))
     else:
         _product(x.reshape(1, rows, ins), w.reshape(1, outs, ins), y.reshape(1, rows, outs), b_turned=True, bias=b, activation=code)
     return _check.deliver(y, out, dtype)
@@ -310,7 +302,7 @@ def matmul(input: ArrayLike, other: ArrayLike, *, out: Array | None = None) -> A
             return y
         if len(right) == 1:
             column = empty(left[0], a.dtype)
-            rows_by_rows(threads_for(a.size * _NS_PER_PRODUCT), b.reshape(1, -1), a, nothing, 0, 0, column.reshape(1, -1))
+            rows_by_rows(b.reshape(1, -1), a, nothing, 0, column.reshape(1, -1))
             return column
     (a, b), dtype = _check.as_arrays(op, input=a, other=b)
     pair = _Pair(op, a, b, ("input", "other"))

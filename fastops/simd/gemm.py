@@ -10,6 +10,7 @@ Products of few rows, or small ones, read both matrices where they lie: copying 
 
 from __future__ import annotations
 
+import math
 from functools import cache, lru_cache
 from typing import Any
 
@@ -19,10 +20,11 @@ from numba import types
 from fastops import _threads
 from fastops._jit import address_of, call, call_at, function, launcher, parallel, separate
 from fastops._memory import empty, empty_like
-from fastops.simd.blocking import KC, MR, NAMES, NV, VECTOR_BYTES, panel_width
+from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, KC, LANES, MR, NAMES, NV, VECTOR_BYTES, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activation_entry, confinement, finish_rows
 from fastops.simd.pack import copy_run, pack_panels, pack_tiles, scale_run
+from fastops.simd.prepacked import packed_rows
 from fastops.simd.product import (
     BIAS,
     PACK,
@@ -223,12 +225,18 @@ def _blocked(
     ))  # fmt: skip
 
 
-# Up to so many multiply-adds, rows, or steps of the reduction B is read where it lies. Measured on AVX2: by rows 39 us instead
-# of 43 for 128 x 128 x 128, by columns 18 instead of 19 for 32 x 32 x 32 and 63 instead of 43 for 128 x 128 x 128.
+# Up to so many multiply-adds, rows, or steps of the reduction a B that lies in rows is read there. Measured on AVX2: 39 us instead
+# of 43 for 128 x 128 x 128.
 _SMALL_BY_ROWS = 1 << 21
-_SMALL_BY_COLUMNS = 1 << 16
 _FEW_ROWS = 8
 _FEW_STEPS = 8
+# Cycles of a product with a transposed B, beside multiply-adds: for an element of C that is a sum over lanes, or the end of a register tile.
+_SUM_CYCLES, _STORE_CYCLES = 5.5 if LANES["float32"] == 16 else 11.0, 0.6
+# Of B, from L2 or L3, for one row or two.
+_BYTES_A_CYCLE = 14
+_IN_PLACE, _BY_PANELS, _BY_BLOCKS = range(3)
+# So few rows leave a panel's register tiles mostly empty.
+_FEWEST_ROWS = 3
 # Columns that one thread takes then; of few rows as many as leave work for all, since rows of B are read faster the longer they
 # are: 64 to 2 channels at 224x224, batch of 8, take 6.4 ms by 4096 columns, 9.1 by 256.
 _STRIP, _LONG_STRIP, _LONG_ROWS = 256, 4096, 4
@@ -388,6 +396,10 @@ _TURNED_ROWS = 128
 # Columns of C that one thread takes then, and steps of the reduction for which A is packed at a time.
 _TURNED_COLUMNS = 64
 _TURNED_STEPS = 4096
+# Cycles until it begins, and what its results take to be turned.
+_TURNED_CYCLES = 12_000
+# Rows up to which each panel of a transposed B is packed for all of them, or half of them for two threads, in one launch.
+_PANEL_ROWS = 256
 
 
 @separate
@@ -456,11 +468,33 @@ def _is_narrow(rows: int, cols: int, depth: int) -> bool:
     return rows >= _MANY_ROWS and cols <= _NARROW_COLUMNS and depth <= _NARROW_STEPS
 
 
-def _reads_in_place(rows: int, cols: int, depth: int, a_col: int, b_row: int, b_col: int) -> bool:
+@lru_cache(maxsize=4096)
+def _transposed_way(rows: int, cols: int, depth: int, dtype: str, alone: bool) -> tuple[int, float]:
+    """The fastest of the ways to multiply with a transposed B, for a product that is ``alone`` or one of a batch, and its predicted cycles.
+
+    1280 x 1000 is read in place by up to 24 rows, and 64 x 64 by up to 8.
+    """
+    lanes_, width, size = LANES[dtype], panel_width(dtype), VECTOR_BYTES // LANES[dtype]
+    vectors, packing = depth / lanes_ / FMAS_PER_CYCLE, 0.2 + 4 / lanes_
+    # A tile of four rows reads 4 + lanes / 4 vectors for as many products as lanes, 32 bytes of L2 a cycle; a last step that fills no
+    # vector is masked. One row or two wait for B.
+    a_step = max(1.08 / FMAS_PER_CYCLE, (4 / lanes_ + 0.25) * VECTOR_BYTES / 32)
+    sums = (_SUM_CYCLES if size == 4 else 11.0) + -(-depth // lanes_) * a_step + (2 if depth % lanes_ else 0)
+    in_place = max(rows * cols * sums, cols * depth * size / _BYTES_A_CYCLE)
+    by_panels = -(-rows // MR) * MR * cols * (_STORE_CYCLES + vectors) + packing * cols * depth
+    turned = math.inf
+    if alone and _is_turned(1, rows, cols, width):
+        turned = rows * cols * (_STORE_CYCLES + vectors) + packing * rows * depth + _TURNED_CYCLES
+    if in_place < min(by_panels, turned) or rows <= _FEWEST_ROWS:
+        return _IN_PLACE, in_place
+    return (_BY_PANELS if alone and by_panels <= turned and rows <= _PANEL_ROWS else _BY_BLOCKS), by_panels
+
+
+def _reads_in_place(batch: int, rows: int, cols: int, depth: int, a_col: int, b_row: int, b_col: int, dtype: str) -> bool:
     """Whether both matrices are read where they lie: B by rows, or by columns with the rows of A."""
     if b_col == 1:
         return rows * cols * depth <= _SMALL_BY_ROWS or rows <= _FEW_ROWS or depth <= _FEW_STEPS or _is_narrow(rows, cols, depth)
-    return a_col == 1 and b_row == 1 and (rows * cols * depth <= _SMALL_BY_COLUMNS or rows <= _FEW_ROWS)
+    return a_col == 1 and b_row == 1 and _transposed_way(rows, cols, depth, dtype, batch == 1)[0] == _IN_PLACE
 
 
 def _grid(count: int, rows: int, cols: int, kc: int, joined: bool, threads: int, width: int) -> tuple[int, int, int, int]:
@@ -548,7 +582,7 @@ def multiply(a, b, c, a_turned=False, b_turned=False):
     width = panel_width(dtype)
     b_row, b_col = (1, depth) if b_turned else (cols, 1)
     narrow = b_turned and _is_narrow(rows, cols, depth)
-    if cols > 1 and not narrow and _reads_in_place(rows, cols, depth, rows if a_turned else 1, b_row, b_col):
+    if cols > 1 and not narrow and _reads_in_place(1, rows, cols, depth, rows if a_turned else 1, b_row, b_col, dtype):
         threads = _threads.threads_for(work * 0.04)
         panels = c[0] if cols % width == 0 or (b_turned and depth > 1) else scratch(threads * width * depth, dtype)
         _direct_matrix(threads, _way(rows, cols, depth, b_col, dtype), a, a_turned, b, b_turned, c, panels)
@@ -590,7 +624,7 @@ def gemm_strided(
             together = rows_together(max(rows * depth, depth * cols, rows * cols))
             _tiny(threads, together, batch, rows, cols, depth, c.dtype.type(alpha), a, *a_strides[1:], b, *b_strides[1:], c, turned_rows(threads, 3, c.dtype))
             return
-    if plain and _reads_in_place(rows, cols, depth, a_strides[2], b_strides[1], b_strides[2]):
+    if plain and _reads_in_place(batch, rows, cols, depth, a_strides[2], b_strides[1], b_strides[2], dtype):
         panels = threads * width * depth
         space = scratch(panels + (threads * min(_HIGH, rows) * depth if alpha != 1 else 0), dtype)
         _direct(
@@ -618,25 +652,63 @@ def gemm_strided(
 
 
 @separate
-def _rows_by_rows_block(block, worker, a, b, bias, address, code, c):
-    """Columns block * 256 ... of c (M, N) = a (M, K) times b (N, K) transposed."""
+def _rows_by_rows_block(block, worker, strip, a, b, bias, activation, c):
+    """Columns block * strip ... of c (M, N) = a (M, K) times b (N, K) transposed."""
     M, K = a.shape
     N = b.shape[0]
-    j0 = block * _STRIP
-    n = min(_STRIP, N - j0)
+    j0 = block * strip
+    n = min(strip, N - j0)
     flat = c.reshape(-1)
     call(dot_products, (M, n, K, a.reshape(-1), 0, K, b.reshape(-1), j0 * K, K, flat, j0, N, False))
-    if bias.size > 0 or code != 0:
-        call(finish_rows, (flat, j0, N, M, n, bias, j0, 0, 1, (address, code)))
+    if bias.size > 0 or activation[1] != 0:
+        call(finish_rows, (flat, j0, N, M, n, bias, j0, 0, 1, activation))
 
 
 @launcher
-def rows_by_rows(threads, a, b, bias, address, code, c):
-    """c (M, N) = activation(a (M, K) b (N, K)^T + bias), all C-contiguous: ``gemm`` with few arguments, for few rows of a.
+def _rows_by_rows(threads, strip, a, b, bias, activation, c):
+    parallel(_rows_by_rows_block, (b.shape[0] + strip - 1) // strip, threads, (strip, a, b, bias, activation, c))
 
-    ``bias`` (N,) may be empty; ``address`` and ``code`` are what ``finish.activation_entry`` gives.
+
+@separate
+def _rows_by_panels_block(block, worker, parts, high, a, b, bias, activation, c, panels):
+    """Some rows of the columns of a panel, which is packed first."""
+    M, K = a.shape
+    N = b.shape[0]
+    width = NV * lanes(c)
+    i0, j0, p0 = block % parts * high, block // parts * width, worker * width * K
+    m, n, flat = min(high, M - i0), min(width, N - j0), c.reshape(-1)
+    call(pack_panels, (0, worker, b.reshape(-1), j0 * K, 1, K, K, n, panels[p0 : p0 + width * K]))
+    call(packed_rows, (m, n, K, a.reshape(-1), i0 * K, K, panels, p0, bias, j0, flat, i0 * N + j0, N, activation))
+
+
+@launcher
+def _rows_by_panels(threads, parts, high, a, b, bias, activation, c, panels):
+    width = NV * lanes(c)
+    parallel(_rows_by_panels_block, parts * ((b.shape[0] + width - 1) // width), threads, (parts, high, a, b, bias, activation, c, panels))
+
+
+def rows_by_rows(a, b, bias, activation, c):
+    """c (M, N) = activation(a (M, K) b (N, K)^T + bias), all C-contiguous and not empty but for ``bias`` (N,), which may be.
+
+    ``gemm_strided`` with few arguments, and with two ways of its own for rows that are few. Nothing is checked here.
     """
-    parallel(_rows_by_rows_block, (b.shape[0] + _STRIP - 1) // _STRIP, threads, (a, b, bias, address, code, c))
+    (rows, depth), cols = a.shape, b.shape[0]
+    dtype = NAMES[c.dtype.char]
+    way, cycles = _transposed_way(rows, cols, depth, dtype, True)
+    if way == _IN_PLACE:
+        threads = _threads.threads_for(cycles / CYCLES_PER_NS)
+        strip = _STRIP if threads == 1 else min(_STRIP, -(-cols // (_SHARES * threads * LANES[dtype])) * LANES[dtype])
+        _rows_by_rows(threads, strip, a, b, bias, activation_entry(activation, dtype), c)
+    elif way == _BY_PANELS:
+        threads, width, high = _threads.threads_for(cycles / CYCLES_PER_NS), panel_width(dtype), rows
+        while -(-rows // high) * -(-cols // width) < 2 * threads and high >= 2 * _ROWS:
+            high = -(-high // (2 * MR)) * MR
+        _rows_by_panels(threads, -(-rows // high), high, a, b, bias, activation_entry(activation, dtype), c, scratch(threads * width * depth, dtype))
+    else:
+        gemm_strided(
+            1, rows, cols, depth, a.reshape(-1), (0, depth, 1), b.reshape(-1), (0, 1, depth), c.reshape(-1), (0, cols),
+            bias=bias if bias.size else None, activation=activation,
+        )  # fmt: skip
 
 
 def gemm(a, b, *, out=None, alpha=1.0, accumulate=False, bias=None, activation=None):

@@ -18,11 +18,13 @@ from fastops.simd.blocking import MR, NV
 from fastops.simd.vector import (
     apart,
     element,
+    elements,
+    lane_products,
+    lane_products_part,
     lane_sums,
     lanes,
     load,
     load_part,
-    load_square,
     load_square_part,
     load_tile,
     load_tile_part,
@@ -32,7 +34,8 @@ from fastops.simd.vector import (
     outer_packing,
     prefetch_near,
     row_sums,
-    store_part,
+    spaced,
+    store_runs,
     store_tile,
     store_tile_part,
     tile_add,
@@ -303,41 +306,75 @@ def rows_product(
     _columns(rows, tail, depth, a, a0, a_row, panels, tail0, c, c0 + cols, c_row, start, bias, bias0, confined, low, high)
 
 
+def _dots(rows: int) -> Any:
+    @function
+    def dots(left, depth, a, a0, a_row, b, b0, b_row, c, c0, c_row, accumulate):
+        """``rows`` rows of a with as many of b, of ``left``, as make up a vector of sums."""
+        count = lanes(b)
+        some = count // rows
+        starts = spaced(b, b0, b_row, left, rows)
+        sums = load_square_part(b, b0, 0, 0, 0)  # zeros
+        whole = depth // count * count
+        for k in range(0, whole, count):
+            sums = lane_products(sums, load_tile(a, a0 + k, a_row, rows), b, starts, k)
+        if whole < depth:
+            tail = load_tile_part(a, a0 + whole, a_row, rows, rows, depth - whole, 0)
+            sums = lane_products_part(sums, tail, b, starts, whole, depth - whole)
+        total = lane_sums(sums)
+        if left >= some and not accumulate:
+            store_runs(c, c0, c_row, total, rows)
+            return
+        one_by_one = elements(total)
+        for i in range(rows):
+            for j in range(min(some, left)):
+                at = c0 + i * c_row + j
+                c[at] = c[at] + one_by_one[i * some + j] if accumulate else one_by_one[i * some + j]
+
+    return dots
+
+
+_four_dots, _two_dots, _one_dots = _dots(4), _dots(2), _dots(1)
+
+
+@function
+def _four_long(depth, a, a0, b, b0, b_row, c, c0, accumulate):
+    """A row of a with four of b."""
+    p, q, r, s = _four_long_dots(depth, a, a0, b, b0, b_row)
+    if accumulate:
+        p, q, r, s = c[c0] + p, c[c0 + 1] + q, c[c0 + 2] + r, c[c0 + 3] + s
+    c[c0], c[c0 + 1], c[c0 + 2], c[c0 + 3] = p, q, r, s
+
+
 @separate
 def dot_products(rows, cols, depth, a, a0, a_row, b, b0, b_row, c, c0, c_row, accumulate):
     """c[i, j] (+)= the sum over k of a[i, k] b[j, k]: a product with a transposed matrix, read as it lies.
 
-    As many rows of b as a vector has lanes are multiplied at once, and their running sums turned into one vector. That takes
-    a load for each multiply-add, half the speed of ``block_product``, and no packing: the way for few rows of a.
+    Both are read in vectors along k, four rows of each at a time with 16 lanes, whose running sums are turned into one vector at the
+    end. That needs no packing: the way for few rows of a. By one row of a and 16 of b there is a load for each multiply-add, and 8 rows
+    with 1000 columns in 1280 steps took 0.40 ms, so 0.21.
     """
+    a, b, c = uncounted(a), uncounted(b), uncounted(c)
     count = lanes(b)
-    whole = depth // count * count
-    by_four = cols // 4 * 4 if depth >= _LONG or (depth >= _LONG_FAR and b.size > _FAR) else 0
-    for j in range(0, by_four, 4):
-        for i in range(rows):
-            p, q, r, s = _four_long_dots(depth, a, a0 + i * a_row, b, b0 + j * b_row, b_row)
-            to = c0 + i * c_row + j
-            if accumulate:
-                p, q, r, s = c[to] + p, c[to + 1] + q, c[to + 2] + r, c[to + 3] + s
-            c[to], c[to + 1], c[to + 2], c[to + 3] = p, q, r, s
-    for j in range(by_four, cols, count):
-        left = cols - j
-        for i in range(rows):
-            at, to = b0 + j * b_row, c0 + i * c_row + j
-            t = load_square_part(b, at, b_row, 0, 0)  # zeros
-            if left >= count:
-                for k in range(0, whole, count):
-                    t = tile_fma(t, load_square(b, at + k, b_row), load(a, a0 + i * a_row + k))
-            else:
-                for k in range(0, whole, count):
-                    t = tile_fma(t, load_square_part(b, at + k, b_row, left, count), load(a, a0 + i * a_row + k))
-            if whole < depth:
-                tail = load_part(a, a0 + i * a_row + whole, depth - whole)
-                t = tile_fma(t, load_square_part(b, at + whole, b_row, left, depth - whole), tail)
-            total = lane_sums(t)
-            if accumulate:
-                total = total + load_part(c, to, left)
-            store_part(c, to, total, left)
+    far = depth >= _LONG or (depth >= _LONG_FAR and b.size > _FAR)
+    for j in range(0, cols, count):
+        end = min(cols, j + count)
+        i = 0
+        while i < rows:
+            left, to, some = a0 + i * a_row, c0 + i * c_row, 4 if rows - i >= 4 else 2 if rows - i >= 2 else 1
+            at = j
+            if some == 1 and far:
+                while end - at >= 4:
+                    _four_long(depth, a, left, b, b0 + at * b_row, b_row, c, to + at, accumulate)
+                    at += 4
+            while at < end:
+                if some == 4:
+                    _four_dots(end - at, depth, a, left, a_row, b, b0 + at * b_row, b_row, c, to + at, c_row, accumulate)
+                elif some == 2:
+                    _two_dots(end - at, depth, a, left, a_row, b, b0 + at * b_row, b_row, c, to + at, c_row, accumulate)
+                else:
+                    _one_dots(end - at, depth, a, left, a_row, b, b0 + at * b_row, b_row, c, to + at, c_row, accumulate)
+                at += count // some
+            i += some
 
 
 def _combination(rows: int, steps: int) -> Any:

@@ -94,6 +94,11 @@ class _Memory:
         pointer = self._at(offset, _int(self._vector.count))
         self._builder.store(value, self._builder.bitcast(pointer, self._vector.llvm.as_pointer())).align = self._align
 
+    def store_some(self, offset: Any, value: Any, count: int) -> None:
+        """Fewer elements than a whole vector; their number is known here."""
+        pointer = self._at(offset, _int(count))
+        self._builder.store(value, self._builder.bitcast(pointer, value.type.as_pointer())).align = self._align
+
     def scalar(self, offset: Any, step: Any = None) -> Any:
         """One element. In a loop over steps the address of ``offset`` stays in a register."""
         pointer = self._at(offset if step is None or not CHECKED else self._builder.add(offset, step), _int(1))
@@ -932,6 +937,48 @@ def lane_sums(typingctx: Any, tile: Any) -> Any:
         return vectors[0]
 
     return tile.vector(tile), codegen
+
+
+@intrinsic(prefer_literal=True)
+def spaced(typingctx: Any, array: Any, start: Any, step: Any, most: Any, parts: Any) -> Any:
+    """(start, start + step, ...), from number ``most`` on the same again: as many as a vector of the array's dtype has lanes, over ``parts``."""
+    result = types.UniTuple(types.intp, LANES[array.dtype.name] // parts.literal_value)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        _, start, step, most, _ = args
+        last = builder.sub(most, _int(1))
+        values = []
+        for i in range(result.count):
+            number = builder.select(builder.icmp_signed("<", last, _int(i)), last, _int(i))
+            values.append(builder.add(start, builder.mul(number, step)))
+        return cgutils.pack_array(builder, values)
+
+    return result(array, types.intp, types.intp, types.intp, parts), codegen
+
+
+@intrinsic(prefer_literal=True)
+def store_runs(typingctx: Any, array: Any, offset: Any, row: Any, vector: Any, runs: Any) -> Any:
+    """The vector in so many runs (a constant), run i to array[offset + i * row ...]."""
+    count = vector.count // runs.literal_value
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory = _Memory(context, builder, array, args[0])
+        for i in range(runs.literal_value):
+            lanes_ = ir.Constant(ir.VectorType(_I32, count), list(range(i * count, (i + 1) * count)))
+            memory.store_some(builder.add(args[1], builder.mul(args[2], _int(i))), builder.shuffle_vector(args[3], args[3], lanes_), count)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, vector, runs), codegen
+
+
+@intrinsic
+def elements(typingctx: Any, vector: Any) -> Any:
+    """The lanes as a tuple of numbers."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return cgutils.pack_array(builder, [builder.extract_element(args[0], ir.Constant(_I32, i)) for i in range(vector.count)])
+
+    return types.UniTuple(vector.dtype, vector.count)(vector), codegen
 
 
 @intrinsic

@@ -23,7 +23,6 @@ from fastops import _check
 from fastops._check import FLOAT16, FLOAT32, Array
 from fastops._memory import empty, empty_like
 from fastops._op import operation, register
-from fastops._threads import threads_for
 from fastops.ops.attention.flash import Attention, make_mask, no_mask
 from fastops.ops.attention.sdpa import as_mask, summed
 from fastops.simd.gemm import gemm, rows_by_rows
@@ -39,12 +38,6 @@ _INPUTS = (
 )  # fmt: skip
 _NEEDED = ("query", "key", "value", "out_proj_weight")
 _MASKS = ("key_padding_mask", "attn_mask")
-
-# Up to so many multiply-adds, or rows, a projection reads its weight where it lies, and ``gemm`` would do the same: 3 us instead
-# of 9 for 16 x 64 x 64, since there is less to check.
-_SMALL = 1 << 16
-_FEW_ROWS = 8
-_NS_PER_PRODUCT = 0.02
 
 
 @dataclass(frozen=True)
@@ -213,11 +206,10 @@ def _rows(x: Array) -> Array:
 def _linear(x: Array, weight: Array, bias: Array | None, out: Array | None = None) -> Array:
     """The rows of x times weight^T, plus bias; checked arrays."""
     rows = _rows(x) if x.ndim > 2 else x
-    count, work = rows.shape[0], rows.shape[0] * weight.size
-    if work == 0 or (work > _SMALL and count > _FEW_ROWS):
+    if rows.size == 0 or weight.size == 0:
         return gemm(rows, weight.T, bias=bias, out=out)
-    y = empty((count, weight.shape[0]), x.dtype) if out is None else out
-    rows_by_rows(threads_for(work * _NS_PER_PRODUCT), rows, weight, y[0, :0] if bias is None else bias, 0, 0, y)
+    y = empty((rows.shape[0], weight.shape[0]), x.dtype) if out is None else out
+    rows_by_rows(rows, weight, y[0, :0] if bias is None else bias, 0, y)
     return y
 
 
