@@ -259,6 +259,26 @@ def test_an_input_that_does_not_fit_is_named_when_a_layer_fails(rng):
     assert model.apply(*model.init(rng=0), np.ones((4, 5, 3), np.float32))[0].shape == (4, 5, 2)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_prepared_dense_layers(rng, dtype):
+    """Their weights are packed; rows in any number and order, and those that the product does not take as they lie."""
+    net = Builder("dense")
+    model = net.build(net.linear("last", net.activation("gelu", net.linear("first", net.input(37), 70)), 3, bias=False))
+    params, buffers = model.init(rng=0)
+    params = {name: rng.standard_normal(a.shape).astype(dtype) for name, a in params.items()}
+    predict = model.prepare(params, buffers)
+    for shape in ((1, 37), (9, 37), (2, 40, 37), (0, 37)):
+        x = rng.standard_normal(shape).astype(dtype)
+        for given in (x, np.asfortranarray(x), x[::-1], x.astype(x.dtype.newbyteorder())):
+            got, want = predict(given), model.apply(params, buffers, given)[0]
+            assert (got.shape, got.dtype) == (want.shape, want.dtype)
+            np.testing.assert_allclose(got, want, rtol={2: 1e-2, 4: 1e-4, 8: 1e-12}[x.itemsize], atol={2: 1e-1, 4: 1e-4, 8: 1e-12}[x.itemsize])
+    with pytest.raises(ValueError, match="37"):
+        predict(np.zeros((2, 36), dtype))
+    with pytest.raises(TypeError, match="dtype"):
+        predict(np.zeros((2, 37), np.float64 if dtype != np.float64 else np.float32))
+
+
 @pytest.mark.parametrize("classes", [0, -1, 2.5])
 def test_the_number_of_classes_is_positive(classes):
     for make in (models.lenet5, models.unet_small, models.gcn, models.lstm):
