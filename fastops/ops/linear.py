@@ -257,15 +257,32 @@ def _broadcast(a: Shape, b: Shape) -> Shape | None:
         return None
 
 
-def _product_of_transposes(a: Array, b: Array) -> Array | None:
-    """The product of two matrices, as kernels can take them or transposes of such, which are then read where they lie; None of others."""
-    if a.dtype not in _NOTHING or a.dtype is not b.dtype or not a.ndim == b.ndim == 2 or a.shape[1] != b.shape[0] or not (a.size and b.size):
+def _as_it_lies(m: Array) -> tuple[Array, bool] | None:
+    """A matrix, or batch of them, whose elements kernels can take, and whether it is turned for that; None of others."""
+    if m.flags.carray:
+        return m, False
+    turned = m.swapaxes(-1, -2)
+    return (turned, True) if turned.flags.carray else None
+
+
+def _product_as_they_lie(a: Array, b: Array) -> Array | None:
+    """The product of matrices or of equal batches of them, which are read where they lie, transposed or not; None of others."""
+    a_shape, b_shape = a.shape, b.shape
+    if a.dtype not in _NOTHING or a.dtype is not b.dtype or len(a_shape) < 2 or a_shape[:-2] != b_shape[:-2] or a_shape[-1] != b_shape[-2]:
         return None
-    if not all(type(m) is np.ndarray and m.flags.forc and m.flags.behaved for m in (a, b)):
+    left, right = _as_it_lies(a), _as_it_lies(b)
+    if left is None or right is None or not (a.size and b.size):
         return None
-    y = empty((a.shape[0], b.shape[1]), a.dtype)
-    a_turned, b_turned = not a.flags.c_contiguous, not b.flags.c_contiguous
-    multiply(a.T if a_turned else a, b.T if b_turned else b, y, a_turned, b_turned)
+    (a, a_turned), (b, b_turned) = left, right
+    rows, depth, cols = a_shape[-2], a_shape[-1], b_shape[-1]
+    y = empty((*a_shape[:-1], cols), a.dtype)
+    if len(a_shape) == 2:
+        multiply(a, b, y, a_turned, b_turned)
+    else:
+        gemm_strided(
+            y.size // (rows * cols), rows, cols, depth, a.reshape(-1), (rows * depth, 1, rows) if a_turned else (rows * depth, depth, 1),
+            b.reshape(-1), (depth * cols, 1, depth) if b_turned else (depth * cols, cols, 1), y.reshape(-1), (rows * cols, cols),
+        )  # fmt: skip
     return y
 
 
@@ -288,22 +305,16 @@ def matmul(input: ArrayLike, other: ArrayLike, *, out: Array | None = None) -> A
     array([21., 43.])
     """
     op = "matmul"
-    if out is None and isinstance(input, np.ndarray) and isinstance(other, np.ndarray) and not (input.flags.c_contiguous and other.flags.c_contiguous):
-        y = _product_of_transposes(input, other)
+    if out is None and type(input) is type(other) is np.ndarray and len(input.shape) == len(other.shape):
+        y = _product_as_they_lie(input, other)
         if y is not None:
             return y
     a, b = _check.as_array(op, "input", input), _check.as_array(op, "other", other)
     left, right, nothing = a.shape, b.shape, _NOTHING.get(a.dtype)
-    if nothing is not None and a.dtype is b.dtype and len(left) == 2 and left[1:] == right[:1] and a.size and b.size and out is None:
-        # the usual case, whose small matrices leave no time for more
-        if len(right) == 2:
-            y = empty((left[0], right[1]), a.dtype)
-            multiply(a, b, y)
-            return y
-        if len(right) == 1:
-            column = empty(left[0], a.dtype)
-            rows_by_rows(b.reshape(1, -1), a, nothing, 0, column.reshape(1, -1))
-            return column
+    if nothing is not None and a.dtype is b.dtype and len(left) == 2 and left[1:] == right and a.size and out is None:
+        column = empty(left[0], a.dtype)
+        rows_by_rows(b.reshape(1, -1), a, nothing, 0, column.reshape(1, -1))
+        return column
     (a, b), dtype = _check.as_arrays(op, input=a, other=b)
     pair = _Pair(op, a, b, ("input", "other"))
     y = _check.target(op, out, pair.shape, dtype, a, b)
