@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastops._jit import function
-from fastops.simd.vector import TileType, VectorType
+from fastops.simd.vector import TileType
 
 
 @function
@@ -32,17 +32,6 @@ def maximum(typingctx: Any, a: Any, b: Any) -> Any:
     """The larger of a and b lane by lane, NaN where one of them is."""
 
     return a(a, b), lambda context, builder, sig, args: _larger(builder, *args)
-
-
-@intrinsic
-def add_where_equal(typingctx: Any, total: Any, a: Any, b: Any, v: Any) -> Any:
-    """total + v in the lanes where a == b, total in the others."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        total, a, b, v = args
-        return builder.select(builder.fcmp_ordered("==", a, b), builder.fadd(total, v), total)
-
-    return total(total, a, b, v), codegen
 
 
 @intrinsic
@@ -149,39 +138,3 @@ def largest_pair(typingctx: Any, pair: Any) -> Any:
         return context.make_tuple(builder, result, _folded(builder, values, lambda a, b: _larger_pair(builder, a, b)))
 
     return result(pair), codegen
-
-
-@intrinsic
-def places_as(typingctx: Any, like: Any, places: Any, offset: Any, count: Any) -> Any:
-    """The first ``count`` integers (all when there are more) of a vector's length as numbers of another array's dtype, zeros behind.
-
-    Only integers of at most 31 bits come through."""
-    vector = VectorType(like.dtype)
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        whole, index = ir.Constant(ir.IntType(64), vector.count), ir.VectorType(ir.IntType(64), vector.count)
-        data = context.make_array(places)(context, builder, args[1]).data
-        kind = ir.VectorType(ir.IntType(places.dtype.bitwidth), vector.count)
-        pointer = builder.bitcast(builder.gep(data, [args[2]]), kind.as_pointer())
-        first = builder.insert_element(ir.Constant(index, ir.Undefined), args[3], ir.Constant(ir.IntType(32), 0))
-        counts = builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count))
-        mask = builder.icmp_signed("<", ir.Constant(index, list(range(vector.count))), counts)
-        align = ir.Constant(ir.IntType(32), places.dtype.bitwidth // 8)
-        name = f"llvm.masked.load.v{vector.count}i{places.dtype.bitwidth}.p0"
-        arguments = [pointer, align, mask, ir.Constant(kind, None)]
-        fn = builder.module.globals.get(name) or ir.Function(builder.module, ir.FunctionType(kind, [a.type for a in arguments]), name)
-        with builder.if_else(builder.icmp_signed(">=", args[3], whole)) as (all_, part):
-            with all_:
-                plain = builder.load(pointer)
-                plain.align = places.dtype.bitwidth // 8
-                all_end = builder.block
-            with part:
-                masked = builder.call(fn, arguments)
-                part_end = builder.block
-        loaded = builder.phi(kind)
-        loaded.add_incoming(plain, all_end)
-        loaded.add_incoming(masked, part_end)
-        words = ir.VectorType(ir.IntType(32), vector.count)
-        return builder.sitofp(builder.trunc(loaded, words) if places.dtype.bitwidth > 32 else loaded, vector.llvm)
-
-    return vector(like, places, types.intp, types.intp), codegen

@@ -18,8 +18,6 @@ from fastops.simd.workspace import scratch
 # Places are compared as numbers of the image's dtype, and float32 holds every integer up to here.
 _EXACT = 1 << 24
 _LARGEST_PLANE = 1 << 30
-# The gradient of a maximum compares every element with so many places at most; beyond, adding at places one by one is faster.
-_MOST_TAPS = 16
 
 _NO_SHORT, _NO_LONG = np.empty(0, np.int32), np.empty(0, np.int64)
 
@@ -55,19 +53,18 @@ def largest_and_places(plan: Plan, x: Array, wide: bool = False) -> tuple[Array,
 
 
 def send_back(plan: Plan, dy: Array, places: Array) -> Array:
-    """The gradient of a maximum: every dy goes where the largest element of its window stands."""
+    """The gradient of a maximum: every dy goes where the largest element of its window stands.
+
+    One by one: comparing each row of dx with the places that may lie in it, by vectors, takes 2 to 13 times as long (8 x 64 x 56 x 56,
+    2x2: 1.18 ms, so 0.26).
+    """
     dx = empty(plan.input_shape, dy.dtype)
     if not plan.count:
         dx[...] = 0
         return dx
-    x = plan.axes[2]
-    if plan.regular and plan.taps <= _MOST_TAPS and plan.plane <= _EXACT:
-        threads = threads_for(2 * plan.cost + dx.size * 0.3)
-        begins = plan.row("begins", lambda: np.arange(x.count) * x.stride - x.padding, dy.dtype)
-        walk.send_back(threads, dy.ravel(), places.ravel(), plan.table, begins, _room(plan, dy, threads), dx.ravel())
-    else:
-        threads = threads_for(plan.count * 1.5 + dx.size * 0.2)
-        walk.scatter(threads, dy.reshape(plan.planes, -1), places.reshape(plan.planes, -1), dx.reshape(plan.planes, -1))
+    threads = threads_for(plan.count * 1.5 + dx.size * 0.2)
+    planes = plan.planes
+    walk.scatter(threads, dy.reshape(planes, -1), places.reshape(planes, -1), plan.parts(-(-2 * threads // planes)), dx.reshape(planes, -1))
     return dx
 
 

@@ -23,7 +23,6 @@ import numpy as np
 from fastops._jit import function, launcher, parallel, separate
 from fastops.ops.pool.windows import (
     BUFFERS,
-    BY_PHASE,
     COVER_Y,
     COVER_Z,
     DILATION,
@@ -48,7 +47,6 @@ from fastops.ops.pool.windows import (
     Z,
 )  # fmt: skip
 from fastops.simd.order import (
-    add_where_equal,
     first_of,
     larger,
     largest_lane,
@@ -57,7 +55,6 @@ from fastops.simd.order import (
     max_pair_next,
     maximum,
     pair_of,
-    places_as,
     second_of,
     sum_of_lanes,
 )  # fmt: skip
@@ -454,83 +451,23 @@ def spread(threads, dy, table, scale, scratch, dx):
 
 
 @separate
-def _send_back(block, worker, dy, places, table, begins, scratch, dx):
-    """The gradient of ``maxima`` where windows are few and strides small: rows of dx, each compared with all places that may lie in
-    it; begins[q] = q stride - padding. No element is addressed through a place."""
-    depth, height, columns, rows, windows = table[D], table[H], table[W], table[P], table[Q]
-    stride, taps, padding, dilation = table[STRIDE], table[TAPS], table[PADDING], table[DILATION]
-    n, length = lanes(dx), table[LENGTH]
-    per_plane, plane_windows = depth * height, table[T] * rows * windows
-    margin = (taps - 1) * dilation
-    place = worker * BUFFERS * length
-    value, line, both = place + length, place + 2 * length, place + 3 * length
-    inside_place, inside_value = place + margin, value + margin
-    phase = length // stride
-    real = dx.dtype.type
-    zero = real(0)
-    scratch[place : place + 2 * length] = zero
-    steps = (columns - 1 + padding) // stride + 1
-    step_z, step_y, by_phase = table[STEP_Z], table[STEP_Y], table[BY_PHASE]
-    first, end = block * table[IN_ROWS], min((block + 1) * table[IN_ROWS], dx.size // columns)
-    plane, z, y = first // per_plane, first % per_plane // height, first % height - 1
-    for number in range(first, end):
-        plane, z, y = _next(plane, z, y, depth, height)
-        to = number * columns
-        target = real((z * height + y) * columns)
-        fresh = True
-        for t in range(table[table[COVER_Z] + 2 * z], table[table[COVER_Z] + 2 * z + 1]):
-            if step_z > 1 and (z - table[table[Z] + 2 * t]) % step_z:
-                continue
-            for p in range(table[table[COVER_Y] + 2 * y], table[table[COVER_Y] + 2 * y + 1]):
-                if step_y > 1 and (y - table[table[Y] + 2 * p]) % step_y:
-                    continue
-                at = plane * plane_windows + (t * rows + p) * windows
-                for q in range(0, windows, n):
-                    # zeros behind the last window: whatever place they are at, they add nothing
-                    store(scratch, inside_place + q, places_as(dx, places, at + q, windows - q) - load(begins, q))
-                    part = load(dy, at + q) if q + n <= windows else load_part(dy, at + q, windows - q)
-                    store(scratch, inside_value + q, part)
-                for e in range(stride):
-                    taps0 = by_phase + stride + 1 + 2 * table[by_phase + e]
-                    taps1 = by_phase + stride + 1 + 2 * table[by_phase + e + 1]
-                    for j in range(0, steps, n):
-                        total = splat(dx, zero) if fresh else load(scratch, line + e * phase + j)
-                        for at_tap in range(taps0, taps1, 2):
-                            here = j - table[at_tap + 1]
-                            total = add_where_equal(
-                                total,
-                                load(scratch, inside_place + here),
-                                splat(dx, target + real(table[at_tap])),
-                                load(scratch, inside_value + here),
-                            )
-                        store(scratch, line + e * phase + j, total)
-                fresh = False
-        if fresh:
-            dx[to : to + columns] = zero
-        else:
-            _put_together(scratch, line, phase, stride, padding, dx, to, columns, end * columns, both)
+def _scatter_block(block, worker, dy, places, parts, dx):
+    """dx[plane, places] += dy for a part of a plane; dx (planes, L), dy (planes, windows). Negative places are nowhere.
+
+    A part is (first element, end, first window that may reach into it, end of those).
+    """
+    plane, part = block // parts.shape[0], block % parts.shape[0]
+    low, high, to = parts[part, 0], parts[part, 1], dx[plane]
+    to[low:high] = dx.dtype.type(0)
+    for o in range(parts[part, 2], parts[part, 3]):
+        at = places[plane, o]
+        if low <= at < high:
+            to[np.uintp(at)] += dy[plane, o]
 
 
 @launcher
-def send_back(threads, dy, places, table, begins, scratch, dx):
-    rows = dx.size // table[W]
-    parallel(_send_back, (rows + table[IN_ROWS] - 1) // table[IN_ROWS], threads, (dy, places, table, begins, scratch, dx))
-
-
-@separate
-def _scatter_plane(block, worker, dy, places, dx):
-    """dx[plane, places] += dy; dx (planes, L), dy (planes, windows). Negative places are nowhere."""
-    to = dx[block]
-    to[:] = dx.dtype.type(0)
-    for o in range(dy.shape[1]):
-        at = places[block, o]
-        if at >= 0:
-            to[np.uintp(at)] += dy[block, o]
-
-
-@launcher
-def scatter(threads, dy, places, dx):
-    parallel(_scatter_plane, dx.shape[0], threads, (dy, places, dx))
+def scatter(threads, dy, places, parts, dx):
+    parallel(_scatter_block, dx.shape[0] * parts.shape[0], threads, (dy, places, parts, dx))
 
 
 @separate

@@ -21,10 +21,10 @@ from fastops._check import Array
 Integers = int | tuple[int, ...]
 
 # What stands where in a table; HEAD numbers, then the tables of the axes.
-HEAD = 23
+HEAD = 22
 (
     D, H, W, T, P, Q, STRIDE, TAPS, DILATION, PADDING, STEP_Z, STEP_Y, PER_PLANE, LENGTH, ROWS, IN_ROWS, WHOLE,
-    Z, Y, X, COVER_Z, COVER_Y, BY_PHASE,
+    Z, Y, X, COVER_Z, COVER_Y,
 ) = range(HEAD)  # fmt: skip
 
 # Room behind the elements of a row for loads and stores of whole vectors, twice the widest vector.
@@ -53,14 +53,6 @@ class Axis:
         elements = np.arange(self.size)
         begin = np.arange(self.count) * self.stride - self.padding if self.stride else self.first
         return np.stack([np.searchsorted(self.end, elements, "right"), np.searchsorted(begin, elements, "right")], -1)
-
-    def taps_by_phase(self) -> Array:
-        """For each phase of the stride the taps that meet elements of it: where the list starts and ends (stride + 1 numbers), then
-        the taps, phase by phase: distance from the first element of the window, in elements and in strides."""
-        taps = np.arange(self.taps) * self.dilation
-        order = np.argsort(taps % self.stride, kind="stable")
-        ends = np.searchsorted(np.sort(taps % self.stride), np.arange(self.stride + 1))
-        return np.concatenate([ends, np.stack([taps, taps // self.stride], -1)[order].ravel()])
 
 
 def strided(size: int, kernel: int, stride: int, padding: int, dilation: int, count: int) -> Axis:
@@ -118,19 +110,35 @@ class Plan:
             parts.append(joined.ravel())
             head[[Z, Y, X]] = offset + np.cumsum([0, lists[0].shape[1], lists[1].shape[1]])
         else:
-            more = [z.cover(), y.cover(), x.taps_by_phase() if regular else np.zeros(0, np.int64)]
-            for at, t in zip((Z, Y, X, COVER_Z, COVER_Y, BY_PHASE), [*lists, *more]):
+            for at, t in zip((Z, Y, X, COVER_Z, COVER_Y), [*lists, z.cover(), y.cover()]):
                 head[at] = offset
                 offset += t.size
                 parts.append(t.ravel())
         self.table = np.concatenate(parts)
         self.length = int(head[LENGTH])
-        self.taps = prod(taps)
         # the walker passes once over the rows of each window, then over the taps of a row
         per_row = x.size * taps[0] * taps[1] * 0.06 + x.count * taps[2] * (0.06 if regular else 0.6) + 20
-        self.regular = regular
         self._rows: dict[Any, Array] = {}
+        self._parts: dict[int, Array] = {}
         self.cost = planes * (self.windows[0] * self.windows[1] * per_row + self.plane * 0.05)
+
+    def parts(self, count: int) -> Array:
+        """A plane in about so many parts along its first axis: elements from, to, and the windows from, to that may reach into them."""
+        if count not in self._parts:
+            self._parts[count] = self._cut(count)
+        return self._parts[count]
+
+    def _cut(self, count: int) -> Array:
+        number = next((i for i, n in enumerate(self.size) if n > 1), 2)
+        axis = self.axes[number]
+        # Where planes have windows of their own, or a gradient does without knowing them, nothing tells which reach where.
+        if count == 1 or axis.first.ndim > 1 or not (axis.first < axis.end).all():
+            return np.array([[0, self.plane, 0, self.window_count]])
+        size, cover = axis.size, axis.cover()
+        ends = np.arange(1, min(count, size) + 1) * size // min(count, size)
+        begins = np.concatenate([[0], ends[:-1]])
+        element, window = self.plane // size, self.window_count // axis.count
+        return np.stack([begins * element, ends * element, cover[begins, 0] * window, cover[ends - 1, 1] * window], -1)
 
     def row(self, key: Any, make: Callable[[], Array], dtype: np.dtype[Any]) -> Array:
         """Numbers that kernels load beside a row, made once, with zeros behind them for the last vector."""
