@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 import fastops
+from fastops import _threads
+from fastops.ops.pool.run import largest, largest_and_places, mean_factors, weighted_sum, weighted_sum_backward
+from fastops.ops.pool.windows import check_windows, made, of_output_size, ordinary, spatial
 from tests.cases.pool import ROWS
 from tests.harness import assert_same_bits, every_check
 
@@ -334,3 +337,41 @@ def test_extents_beyond_the_image_stay_in_range():
     y = fastops.max_pool1d(x, 2**40, 2**41, ceil_mode=True)
     assert y.item() == x.max()
     np.testing.assert_allclose(fastops.avg_pool1d(x, 2**40, 2**41, ceil_mode=True).item(), x.mean())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_planes_are_turned_or_not(dtype, monkeypatch):
+    """Small planes, many at a time as lanes, give what each gives by itself: windows of all kinds, NaN, infinities and ties."""
+    monkeypatch.setattr(_threads, "_GRAIN_NS", 0)
+    rng = np.random.default_rng(0)
+    kinds = [  # planes, size, kernel, stride, padding, dilation, ceil_mode
+        (17, (7, 7), 2, 2, 0, 1, False), (300, (5, 4), 3, 2, 1, 1, True), (16, (9, 8), 3, 1, 1, 2, False), (40, (6,), 2, 2, 1, 1, True),
+        (33, (3, 4, 5), 2, (1, 2, 1), (0, 1, 1), 1, False), (70, (30, 31), (4, 3), 3, 1, 1, False), (18, (2, 3), 1, 2, 0, 1, False),
+    ]  # fmt: skip
+    for planes, size, *window in kinds:
+        shape, ndim = (1, planes, *size), len(size)
+        x = rng.integers(-3, 4, shape).astype(dtype)
+        x[rng.random(shape) < 0.05], x[rng.random(shape) < 0.05] = np.nan, -np.inf
+        plans = [made("max_pool", shape, ndim, check_windows("max_pool", spatial("max_pool", shape, ndim), ndim, *window)) for _ in range(2)]
+        plans[0].together, plans[1].together = 0, 32
+        for wide in (False, True):
+            (values, places), (turned, turned_places) = (largest_and_places(plan, x, wide) for plan in plans)
+            np.testing.assert_array_equal(turned, values)
+            np.testing.assert_array_equal(turned_places, places)
+        np.testing.assert_array_equal(largest(plans[1], x), largest(plans[0], x))
+        if window[3] > 1:  # which no mean has
+            continue
+        finite = np.where(np.isfinite(x), x, 2).astype(dtype)
+        factors = mean_factors(plans[0], np.dtype(dtype), count_include_pad=planes % 2 == 0)
+        dy = rng.standard_normal(plans[0].shape).astype(dtype)
+        for function, given in ((weighted_sum, finite), (weighted_sum_backward, dy)):
+            alone, turned = (function(plan, given, factors) for plan in plans)
+            np.testing.assert_allclose(turned, alone, rtol=0, atol=1e-6 if dtype == "float32" else 1e-15)
+
+
+def test_which_planes_are_turned():
+    """Those of many that are small, and never where planes have windows of their own or one covers all."""
+    assert ordinary("max_pool2d", 2, (8, 64, 7, 7), 2, 2, 0, 1, False).together > 0
+    assert ordinary("max_pool2d", 2, (1, 3, 7, 7), 2, 2, 0, 1, False).together == 0
+    assert ordinary("max_pool2d", 2, (8, 64, 56, 56), 2, 2, 0, 1, False).together == 0
+    assert of_output_size("adaptive_avg_pool2d", 2, (8, 64, 7, 7), 1).together == 0

@@ -13,6 +13,7 @@ from fastops._threads import threads_for
 from fastops.ops.pool import walk
 from fastops.ops.pool.windows import BUFFERS, Axis, Plan
 from fastops.simd.blocking import NAMES
+from fastops.simd.turn import turned_rows
 from fastops.simd.workspace import scratch
 
 # Places are compared as numbers of the image's dtype, and float32 holds every integer up to here.
@@ -26,11 +27,19 @@ def _room(plan: Plan, x: Array, threads: int) -> Array:
     return scratch(threads * BUFFERS * plan.length, NAMES[x.dtype.char])
 
 
+def _together(plan: Plan, threads: int) -> int:
+    """How many planes a thread turns at a time, whole vectors of them: all threads have some."""
+    return min(plan.together, -(-plan.planes // (16 * threads)) * 16)
+
+
 def largest(plan: Plan, x: Array) -> Array:
     """The largest element of each window."""
     y = empty(plan.shape, x.dtype)
     if plan.count:
         threads = threads_for(plan.cost)
+        if plan.together:
+            walk.small_maxima(threads, x.ravel(), plan.table, _together(plan, threads), turned_rows(threads, 2, x.dtype), y.ravel())
+            return y
         walk.maxima(threads, x.ravel(), plan.table, _room(plan, x, threads), y.ravel())
     return y
 
@@ -46,6 +55,10 @@ def largest_and_places(plan: Plan, x: Array, wide: bool = False) -> tuple[Array,
     places = empty(plan.shape, np.int64 if wide else np.int32)
     if plan.count:
         threads = threads_for(2 * plan.cost)
+        if plan.together:
+            short, long = (_NO_SHORT, places.ravel()) if wide else (places.ravel(), _NO_LONG)
+            walk.small_places(threads, x.ravel(), plan.table, _together(plan, threads), turned_rows(threads, 3, x.dtype), y.ravel(), short, long)
+            return y, places
         steps = plan.row("steps", lambda: np.arange(plan.size[2]), x.dtype)
         short, long = (_NO_SHORT, places.ravel()) if wide else (places.ravel(), _NO_LONG)
         walk.places(threads, x.ravel(), plan.table, steps, _room(plan, x, threads), y.ravel(), short, long)
@@ -134,6 +147,9 @@ def weighted_sum(plan: Plan, x: Array, factors: Array) -> Array:
     y = empty(plan.shape, x.dtype)
     if plan.count:
         threads = threads_for(plan.cost)
+        if plan.together:
+            walk.small_sums(threads, x.ravel(), plan.table, factors, _together(plan, threads), turned_rows(threads, 2, x.dtype), y.ravel())
+            return y
         walk.sums(threads, x.ravel(), plan.table, factors, _room(plan, x, threads), y.ravel())
     return y
 
@@ -145,6 +161,9 @@ def weighted_sum_backward(plan: Plan, dy: Array, factors: Array) -> Array:
         dx[...] = 0
         return dx
     threads = threads_for(plan.cost + dx.size * 0.2)
+    if plan.together:
+        walk.small_spread(threads, dy.ravel(), plan.table, factors, _together(plan, threads), turned_rows(threads, 2, dy.dtype), dx.ravel())
+        return dx
     walk.spread(threads, dy.ravel(), plan.table, factors, _room(plan, dy, threads), dx.ravel())
     return dx
 

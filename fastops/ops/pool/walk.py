@@ -20,7 +20,7 @@ import operator
 
 import numpy as np
 
-from fastops._jit import function, launcher, parallel, separate
+from fastops._jit import call, function, launcher, parallel, separate
 from fastops.ops.pool.windows import (
     BUFFERS,
     COVER_Y,
@@ -58,6 +58,7 @@ from fastops.simd.order import (
     second_of,
     sum_of_lanes,
 )  # fmt: skip
+from fastops.simd.turn import turn_columns, turn_rows
 from fastops.simd.vector import (
     deinterleave,
     fma,
@@ -246,6 +247,19 @@ def _reduction(name, combine, combine_two, fold, neutral, scaled):
     return body
 
 
+@function
+def _groups(x, table, together):
+    """How many times so many planes there are."""
+    return (x.size // (table[D] * table[H] * table[W]) + together - 1) // together
+
+
+@function
+def _as_integers(places, out):
+    """out = places, -1 where a window holds nothing."""
+    for i in range(out.size):
+        out[i] = np.int32(places[i]) if places[i] < places.dtype.type(1 << 30) else np.int32(-1)
+
+
 _sums = _reduction("_sums", operator.add, operator.add, sum_of_lanes, 0.0, scaled=True)
 _maxima = _reduction("_maxima", maximum, larger, largest_lane, -np.inf, scaled=False)
 
@@ -332,13 +346,138 @@ def _places(block, worker, x, table, steps, scratch, out, short, long):
                 store(scratch, found + q, second_of(largest))
         where_found = scratch[found : found + windows]
         if long.size:
-            far = long[to : to + windows]
-            for q in range(windows):
-                far[q] = np.int32(where_found[q]) if where_found[q] < real(1 << 30) else np.int32(-1)
+            _as_integers(where_found, long[to : to + windows])
         else:
-            near = short[to : to + windows]
+            _as_integers(where_found, short[to : to + windows])
+
+
+# ---- small planes: a row of 7 elements takes 20 to 30 ns before its first one counts, so planes are turned, and are lanes
+
+
+@function
+def _window(table, t, p, q):
+    """The elements of a window along each axis: from, to."""
+    at_z, at_y, at_x = table[Z] + 2 * t, table[Y] + 2 * p, table[X] + 2 * q
+    return table[at_z], table[at_z + 1], table[at_y], table[at_y + 1], table[at_x], table[at_x + 1]
+
+
+def _small_reduction(name, combine, neutral, scaled):
+    @separate(name=name)
+    def body(block, worker, x, table, scale, together, turned, out):
+        """As the body of ``_reduction``, of ``together`` planes at a time."""
+        depth, height, columns, slices, rows, windows = table[D], table[H], table[W], table[T], table[P], table[Q]
+        step_z, step_y, step_x = table[STEP_Z], table[STEP_Y], table[DILATION]
+        volume, n = depth * height * columns, lanes(x)
+        first = block * together
+        count = min(together, x.size // volume - first)
+        planes, found = turned[worker, 0], turned[worker, 1]
+        call(turn_rows, (x, first * volume, count, volume, planes, together))
+        nothing = x.dtype.type(neutral)
+        to = 0
+        for t in range(slices):
+            for p in range(rows):
+                for q in range(windows):
+                    z0, z1, y0, y1, w0, w1 = _window(table, t, p, q)
+                    factor = splat(x, scale[t] * scale[slices + p] * scale[slices + rows + q] if scaled else nothing)
+                    for v in range(0, count, n):
+                        total = splat(x, nothing)
+                        for z in range(z0, z1, step_z):
+                            for y in range(y0, y1, step_y):
+                                at = (z * height + y) * columns
+                                for w in range(at + w0, at + w1, step_x):
+                                    total = combine(total, load(planes, w * together + v))
+                        store(found, to + v, total * factor if scaled else total)
+                    to += together
+        call(turn_columns, (found, together, count, slices * rows * windows, out, first * slices * rows * windows))
+
+    return body
+
+
+_small_sums = _small_reduction("_small_sums", operator.add, 0.0, scaled=True)
+_small_maxima = _small_reduction("_small_maxima", maximum, -np.inf, scaled=False)
+
+
+@separate
+def _small_places(block, worker, x, table, together, turned, out, short, long):
+    """As ``_places``, of ``together`` planes at a time."""
+    depth, height, columns, slices, rows, windows = table[D], table[H], table[W], table[T], table[P], table[Q]
+    step_z, step_y, step_x = table[STEP_Z], table[STEP_Y], table[DILATION]
+    volume, per_plane, n = depth * height * columns, slices * rows * windows, lanes(x)
+    first = block * together
+    count = min(together, x.size // volume - first)
+    planes, values, numbers = turned[worker, 0], turned[worker, 1], turned[worker, 2]
+    call(turn_rows, (x, first * volume, count, volume, planes, together))
+    real = x.dtype.type
+    to = 0
+    for t in range(slices):
+        for p in range(rows):
             for q in range(windows):
-                near[q] = np.int32(where_found[q]) if where_found[q] < real(1 << 30) else np.int32(-1)
+                z0, z1, y0, y1, w0, w1 = _window(table, t, p, q)
+                for v in range(0, count, n):
+                    largest = pair_of(splat(x, real(-np.inf)), splat(x, real(_NOWHERE)))
+                    for z in range(z0, z1, step_z):
+                        for y in range(y0, y1, step_y):
+                            at = (z * height + y) * columns
+                            for w in range(at + w0, at + w1, step_x):
+                                largest = max_pair(largest, load(planes, w * together + v), splat(x, real(w)))
+                    store(values, to + v, first_of(largest))
+                    store(numbers, to + v, second_of(largest))
+                to += together
+    call(turn_columns, (values, together, count, per_plane, out, first * per_plane))
+    call(turn_columns, (numbers, together, count, per_plane, planes, 0))
+    begin = first * per_plane
+    if long.size:
+        _as_integers(planes, long[begin : begin + count * per_plane])
+    else:
+        _as_integers(planes, short[begin : begin + count * per_plane])
+
+
+@separate
+def _small_spread(block, worker, dy, table, scale, together, turned, dx):
+    """As ``_spread``, of ``together`` planes at a time."""
+    depth, height, columns, slices, rows, windows = table[D], table[H], table[W], table[T], table[P], table[Q]
+    step_z, step_y, step_x = table[STEP_Z], table[STEP_Y], table[DILATION]
+    volume, per_plane, n = depth * height * columns, slices * rows * windows, lanes(dx)
+    first = block * together
+    count = min(together, dx.size // volume - first)
+    gradients, planes = turned[worker, 0], turned[worker, 1]
+    call(turn_rows, (dy, first * per_plane, count, per_plane, gradients, together))
+    planes[: volume * together] = dx.dtype.type(0)
+    source = 0
+    for t in range(slices):
+        for p in range(rows):
+            for q in range(windows):
+                z0, z1, y0, y1, w0, w1 = _window(table, t, p, q)
+                factor = splat(dx, scale[t] * scale[slices + p] * scale[slices + rows + q])
+                for z in range(z0, z1, step_z):
+                    for y in range(y0, y1, step_y):
+                        at = (z * height + y) * columns
+                        for w in range(at + w0, at + w1, step_x):
+                            for v in range(0, count, n):
+                                here = w * together + v
+                                store(planes, here, fma(load(gradients, source + v), factor, load(planes, here)))
+                source += together
+    call(turn_columns, (planes, together, count, volume, dx, first * volume))
+
+
+@launcher
+def small_sums(threads, x, table, scale, together, turned, out):
+    parallel(_small_sums, _groups(x, table, together), threads, (x, table, scale, together, turned, out))
+
+
+@launcher
+def small_maxima(threads, x, table, together, turned, out):
+    parallel(_small_maxima, _groups(x, table, together), threads, (x, table, x, together, turned, out))
+
+
+@launcher
+def small_places(threads, x, table, together, turned, out, short, long):
+    parallel(_small_places, _groups(x, table, together), threads, (x, table, together, turned, out, short, long))
+
+
+@launcher
+def small_spread(threads, dy, table, scale, together, turned, dx):
+    parallel(_small_spread, _groups(dx, table, together), threads, (dy, table, scale, together, turned, dx))
 
 
 @launcher
