@@ -11,6 +11,7 @@ import fastops
 from fastops import _threads
 from fastops.ops.pool.run import largest, largest_and_places, mean_factors, weighted_sum, weighted_sum_backward
 from fastops.ops.pool.windows import check_windows, made, of_output_size, ordinary, spatial
+from fastops.simd.turn import rows_together
 from tests.cases.pool import ROWS
 from tests.harness import assert_same_bits, every_check
 
@@ -353,7 +354,7 @@ def test_planes_are_turned_or_not(dtype, monkeypatch):
         x = rng.integers(-3, 4, shape).astype(dtype)
         x[rng.random(shape) < 0.05], x[rng.random(shape) < 0.05] = np.nan, -np.inf
         plans = [made("max_pool", shape, ndim, check_windows("max_pool", spatial("max_pool", shape, ndim), ndim, *window)) for _ in range(2)]
-        plans[0].together, plans[1].together = 0, 32
+        plans[0].together, plans[1].together = 0, min(32, rows_together(max(plans[1].plane, plans[1].window_count)))
         for wide in (False, True):
             (values, places), (turned, turned_places) = (largest_and_places(plan, x, wide) for plan in plans)
             np.testing.assert_array_equal(turned, values)
