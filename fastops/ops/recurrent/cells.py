@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,12 @@ def _is(value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
     return type(value) is np.ndarray and value.dtype is dtype and value.shape == shape and value.flags.carray
 
 
+@lru_cache(maxsize=64)
+def _of_rows(N: int, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """The lengths of so many rows, one step each, and the cell states that they have not; nobody writes to either."""
+    return np.ones(N, np.intp), np.zeros((1, N, 0), dtype)
+
+
 def _usual_step(kind: str, x: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Network | None:
     """The network of one step where every argument is what it should be, without a copy; None where somebody has to look closer.
 
@@ -33,9 +40,10 @@ def _usual_step(kind: str, x: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_h
     biased = b_ih is not None and _is(b_ih, dtype, (rows,)) and _is(b_hh, dtype, (rows,))
     if not (usual and _is(w_ih, dtype, (rows, size)) and (biased or (b_ih is None and b_hh is None)) and all(_is(h, dtype, (N, H)) for h in states)):
         return None
-    c0 = states[1][None] if kind == "lstm" else np.zeros((1, N, 0), dtype)
+    ends, nothing = _of_rows(N, dtype)
+    c0 = states[1][None] if kind == "lstm" else nothing
     weights = [[Weights(w_ih, w_hh, b_ih, b_hh, None)]]
-    return Network(kind, x[None], states[0][None], c0, weights, np.ones(N, np.intp), dtype, True, False, 0.0, 0)
+    return Network(kind, x[None], states[0][None], c0, weights, ends, dtype, True, False, 0.0, 0)
 
 
 def _one_step(op: str, kind: str, input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Network:

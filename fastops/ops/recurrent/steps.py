@@ -28,7 +28,7 @@ from fastops._jit import function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops._threads import threads_for
 from fastops.simd.blocking import NAMES, panel_width
-from fastops.simd.gemm import gemm, gemm_strided
+from fastops.simd.gemm import gemm, rows_by_rows
 from fastops.simd.pack import pack_panels
 from fastops.simd.product import block_product
 from fastops.simd.random import bits32
@@ -455,19 +455,32 @@ def _packed(dtype: np.dtype[Any], *matrices: tuple[bool, int, int]) -> Array:
     return scratch(sum(-(-columns // width) * width * depth for there, depth, columns in matrices if there), name)
 
 
+def _projected(rows: Array, weight: Array, bias: Array) -> Array:
+    """rows weight^T + bias, which may be empty."""
+    if rows.size == 0 or weight.size == 0:
+        return gemm(rows, weight.T, bias=bias if bias.size else None)
+    y = empty((rows.shape[0], weight.shape[0]), rows.dtype)
+    rows_by_rows(rows, weight, bias, 0, y)
+    return y
+
+
+def _joined(kind: str, b_ih: Array, b_hh: Array) -> Array:
+    """The biases that the x part can have; in a GRU r multiplies that of the state's part of n."""
+    if kind != "gru":
+        return b_ih + b_hh
+    bias, both = b_ih.copy(), len(b_ih) // 3 * 2
+    bias[:both] += b_hh[:both]
+    return bias
+
+
 def forward(kind: str, x: Array, w: Weights, state: Array, cell: Array, lengths: Array, out: Array, direction: int) -> Kept:
     """Writes its share of ``out`` (T, N, directions P); ``state`` and ``cell`` (N, ...) go from the first to the last."""
     T, N, _ = x.shape
     H, P = w.w_hh.shape[0] // GATES[kind], w.w_hh.shape[1]
     none = empty(0, x.dtype)
-    bias, b_hn = None, none
-    if w.b_ih is not None and w.b_hh is not None:
-        if kind == "gru":
-            bias, b_hn = w.b_ih.copy(), w.b_hh[2 * H :]
-            bias[: 2 * H] += w.b_hh[: 2 * H]
-        else:
-            bias = w.b_ih + w.b_hh
-    sums = gemm(x.reshape(T * N, x.shape[2]), w.w_ih.T, bias=bias)
+    b_ih, b_hh = (none if b is None else b for b in (w.b_ih, w.b_hh))
+    b_hn = b_hh[2 * H :] if kind == "gru" else none
+    sums = _projected(x.reshape(T * N, x.shape[2]), w.w_ih, b_ih if T == 1 or not b_ih.size else _joined(kind, b_ih, b_hh))
     kept = Kept(sums, empty(T * N * H if kind in ("lstm", "gru") else 0, x.dtype), empty(T * N * H if w.w_hr is not None else 0, x.dtype))
     if N == 0:
         return kept
@@ -476,10 +489,12 @@ def forward(kind: str, x: Array, w: Weights, state: Array, cell: Array, lengths:
     place = out.reshape(-1), direction * P, out.shape[2]
     flat, w_hh, states, cells = sums.reshape(-1), w.w_hh.reshape(-1), state.reshape(-1), cell.reshape(-1)
     if T == 1 and w.w_hh.size:
-        wide = sums.shape[1]
-        gemm_strided(1, N, 2 * H if kind == "gru" else wide, P, states, (0, P, 1), w_hh, (0, 1, P), flat, (0, wide), accumulate=True)
+        second = _projected(state, w.w_hh, b_hh)
         if kind == "gru":
-            gemm(state, w.w_hh[2 * H :].T, bias=b_hn if b_hn.size else None, out=kept.more.reshape(N, H))
+            sums[:, : 2 * H] += second[:, : 2 * H]
+            kept.more.reshape(N, H)[...] = second[:, 2 * H :]
+        else:
+            sums += second
     if kind == "lstm":
         w_hr, packed = none if w.w_hr is None else w.w_hr.reshape(-1), _packed(x.dtype, (T > 1, P, 4 * H), (w.w_hr is not None, H, P))
         _lstm(threads, sizes, rows, reverse, flat, kept.more, kept.raw, w_hh, w_hr, packed, states, cells, lengths, *place)
