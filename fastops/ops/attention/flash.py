@@ -23,7 +23,7 @@ queries ascending for dK and dV.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from fastops._check import Array
 from fastops._jit import address_of, call, call_at, function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops._threads import threads_for
-from fastops.simd.blocking import panel_width
+from fastops.simd.blocking import NAMES, panel_width
 from fastops.simd.pack import copy_run, pack_panels, scale_run
 from fastops.simd.product import block_product
 from fastops.simd.random import bits32
@@ -515,7 +515,7 @@ class Mask:
 
     @cached_property
     def arguments(self) -> tuple[Any, ...]:
-        return self.numbers, self.allowed, self.starts, self.row, self.col, _add_mask_at(self.numbers.dtype.name) if self.starts.size else 0
+        return self.numbers, self.allowed, self.starts, self.row, self.col, _add_mask_at(NAMES[self.numbers.dtype.char]) if self.starts.size else 0
 
 
 _NOT_BOOLEAN = np.empty(0, np.uint8)
@@ -528,17 +528,22 @@ def no_mask(dtype: np.dtype[Any]) -> Mask:
     return Mask(empty(0, dtype), _NOT_BOOLEAN, _NO_STARTS)
 
 
+@lru_cache(maxsize=256)
+def _places(mask: tuple[int, ...], shape: tuple[int, ...]) -> tuple[Any, int, int]:
+    """Where the part of each head starts in a C-contiguous mask that broadcasts to the shape, and the steps along queries and keys."""
+    lead = shape[:-2]
+    steps = [step // 8 for step in np.broadcast_to(np.empty(mask, np.int64), shape).strides]
+    starts = np.zeros(lead, np.intp)
+    for axis, (count, step) in enumerate(zip(lead, steps)):
+        starts += (np.arange(count) * step).reshape(-1, *[1] * (starts.ndim - axis - 1))
+    return starts.reshape(-1), steps[-2], steps[-1]
+
+
 def make_mask(mask: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Mask:
     """A C-contiguous mask, numbers of that dtype or booleans, that broadcasts to ``shape`` (heads first, L and S last)."""
-    itemsize = mask.itemsize
-    steps = [s // itemsize for s in np.broadcast_to(mask, shape).strides]
-    starts = np.zeros(shape[:-2], np.intp)
-    for axis, (count, step) in enumerate(zip(shape[:-2], steps)):
-        starts += (np.arange(count) * step).reshape(-1, *[1] * (starts.ndim - axis - 1))
-    boolean = mask.dtype == np.bool_
     flat = mask.reshape(-1)
-    numbers, allowed = (empty(0, dtype), flat.view(np.uint8)) if boolean else (flat, _NOT_BOOLEAN)
-    return Mask(numbers, allowed, starts.reshape(-1), steps[-2], steps[-1])
+    numbers, allowed = (empty(0, dtype), flat.view(np.uint8)) if mask.dtype == np.bool_ else (flat, _NOT_BOOLEAN)
+    return Mask(numbers, allowed, *_places(mask.shape, shape))
 
 
 @dataclass(frozen=True)
@@ -569,6 +574,18 @@ class Attention:
     dropout_p: float = 0.0
     seed: int = 0
 
+    def masked(self, mask: Mask) -> Attention:
+        """The same with another mask of the same dtype, and with what has been worked out so far, which no mask changes."""
+        other = object.__new__(Attention)
+        other.__dict__.update(self.__dict__, mask=mask, _plans=self._plans, _forward=self._forward)
+        other.__dict__.pop("_prepared", None)
+        return other
+
+    @cached_property
+    def _plans(self) -> dict[tuple[int, int, int], tuple[Array, Array]]:
+        """The numbers that ``_attend`` gets in every call, by the steps along a mask and what adds it."""
+        return {}
+
     @cached_property
     def sizes(self) -> tuple[int, ...]:
         return self.heads, self.group, self.queries, self.keys, self.size, self.value_size
@@ -578,12 +595,12 @@ class Attention:
         dtype = self.mask.numbers.dtype
         # p = 1 drops all but a draw in 2**32, and the factor of that is 0
         factor = 0.0 if self.dropout_p == 1 else 1 / (1 - self.dropout_p)
-        address = _drop_at(dtype.name) if self.dropout_p else 0
+        address = _drop_at(NAMES[dtype.char]) if self.dropout_p else 0
         return address, self.seed, np.uint32(min(round(self.dropout_p * 2**32), 2**32 - 1)), dtype.type(factor)
 
     @cached_property
     def _name(self) -> str:
-        return "float32" if self.mask.numbers.itemsize == 4 else "float64"
+        return NAMES[self.mask.numbers.dtype.char]
 
     @cached_property
     def _scale(self) -> Any:
@@ -598,20 +615,26 @@ class Attention:
         return -(-sum(counts) // line) * line
 
     def _padded(self, size: int) -> int:
-        width = panel_width(self.mask.numbers.dtype.name)
+        width = panel_width(self._name)
         return -(-size // width) * width
 
     @cached_property
-    def _forward(self) -> tuple[int, int, float, str, tuple[Array, ...]]:
-        """Rows, scratch memory of a thread, how long the forward pass takes, the dtype, what ``_attend`` gets in every call."""
+    def _forward(self) -> tuple[int, int, float, str]:
+        """Rows, scratch memory of a thread, how long the forward pass takes, the dtype."""
         counts = [self.size * _QUERIES, (_KEYS + 4) * _QUERIES, _KEYS * self._padded(self.value_size), _KEYS * _QUERIES]
-        each = self._scratch_size(counts)
+        return self.batch * self.heads * self.queries, self._scratch_size(counts), self._nanoseconds(1), self._name
+
+    @cached_property
+    def _prepared(self) -> tuple[Array, ...]:
+        """What ``_attend`` gets in every call."""
         *arrays, row, col, add_mask_at = self.mask.arguments
-        drop_at, seed, threshold, factor = self._drop
-        plan = [self.batch, each, self.causal, *self.q_at, *self.k_at, *self.v_at, *self.out_at, *self.sizes, row, col, add_mask_at]
-        plan += [drop_at, seed, threshold]
-        rows = self.batch * self.heads * self.queries
-        return rows, each, self._nanoseconds(1), self._name, (np.array(plan, np.int64), np.array([self._scale, factor]), *arrays)
+        numbers = self._plans.get((row, col, add_mask_at))
+        if numbers is None:
+            drop_at, seed, threshold, factor = self._drop
+            plan = [self.batch, self._forward[1], self.causal, *self.q_at, *self.k_at, *self.v_at, *self.out_at, *self.sizes, row, col, add_mask_at]
+            plan += [drop_at, seed, threshold]
+            numbers = self._plans[row, col, add_mask_at] = np.array(plan, np.int64), np.array([self._scale, factor])
+        return (*numbers, *arrays)
 
     @cached_property
     def _backward(self) -> tuple[int, float]:
@@ -633,13 +656,13 @@ class Attention:
 
     def run(self, q: Array, k: Array, v: Array, out: Array) -> Array:
         """Writes ``out``; all arrays are flat. Returns the logarithm of the sum of exponentials of each row."""
-        rows, each, nanoseconds, name, prepared = self._forward
+        rows, each, nanoseconds, name = self._forward
         lse = empty(rows, q.dtype)
         if self.keys == 0:
             out[...], lse[...] = 0, np.inf
         elif rows:
             threads = threads_for(nanoseconds)
-            _attend(threads, *prepared, q, k, v, scratch(threads * each, name), out, lse)
+            _attend(threads, *self._prepared, q, k, v, scratch(threads * each, name), out, lse)
         return lse
 
     def weights(self, q: Array, k: Array, lse: Array, average: bool, extra: Array | None = None, extra_at: tuple[int, int, int] = (0, 0, 0)) -> Array:

@@ -183,7 +183,7 @@ def _checked(op: str, given: dict[str, Any], seed: int) -> _Call:
     if (attn_mask is not None and not causal) or padding is not None:
         own = lengths[0] - ("bias_k" in arrays)
         mask = _merged_mask(op, padding, attn_mask, N, heads, L, own, keys - own, dtype)
-        attention = replace(attention, mask=make_mask(mask, (N, heads, L, keys), query.dtype))
+        attention = attention.masked(make_mask(mask, (N, heads, L, keys), query.dtype))
     if p and g["training"]:
         attention = replace(attention, dropout_p=p, seed=seed)
     return _Call(given, arrays, dtype, batched, weights, biases, mask, attention)  # type: ignore[arg-type]

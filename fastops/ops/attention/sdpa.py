@@ -28,7 +28,8 @@ Mask4 = tuple[bool, bool, bool, bool]
 def as_mask(op: str, name: str, value: Any, dtype: np.dtype[Any]) -> Array:
     """A mask of booleans, or of numbers of the inputs' dtype; axes along which it repeats itself shrink to 1."""
     mask = value if isinstance(value, np.ndarray) else np.asarray(value)
-    mask = mask[(*(slice(0, 1) if step == 0 and n > 1 else slice(None) for step, n in zip(mask.strides, mask.shape)), ...)]
+    if not mask.flags.c_contiguous:
+        mask = mask[(*(slice(0, 1) if step == 0 and n > 1 else slice(None) for step, n in zip(mask.strides, mask.shape)), ...)]
     if mask.dtype == np.bool_:
         return np.array(mask, order="C") if not mask.flags.carray else mask
     mask = _check.as_array(op, name, mask)
@@ -110,7 +111,7 @@ def _ready(
         mask = as_mask(op, "attn_mask", attn_mask, dtype)
         whole = (*lead, q.shape[-2], k.shape[-2])
         try:
-            attention = replace(attention, mask=make_mask(mask, whole, q.dtype))
+            attention = attention.masked(make_mask(mask, whole, q.dtype))
         except ValueError:
             raise ValueError(f"{op}: attn_mask must broadcast to {whole}, got shape {mask.shape}") from None
     if type(dropout_p) is not float or dropout_p != 0.0:  # the usual 0.0 need not be looked at for 0.3 us

@@ -23,6 +23,7 @@ from fastops._jit import launcher, parallel, separate
 from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
+from fastops.simd.blocking import NAMES
 
 _BLOCK = 8192
 _NS_PER_ELEMENT = 0.5
@@ -148,7 +149,7 @@ def affine_grid(theta: ArrayLike, size: Sequence[int], align_corners: bool | Non
     (matrix,), dtype = _check.as_arrays("affine_grid", theta=theta)
     n, _, *extents = _size("affine_grid", matrix.shape, size)
     shape = (*((1,) * (3 - len(extents))), *extents)
-    axes = _axes(shape, bool(align_corners), matrix.dtype.name)
+    axes = _axes(shape, bool(align_corners), NAMES[matrix.dtype.char])
     grid = empty((n, *extents, len(extents)), matrix.dtype)
     rows = max(1, _BLOCK // (shape[-1] * len(extents)))
     _affine_all(threads_for(grid.size * _NS_PER_ELEMENT), matrix, axes, shape, rows, grid.ravel())
@@ -171,7 +172,7 @@ def affine_grid_backward(grad_output: ArrayLike, theta: ArrayLike, size: Sequenc
     if dy.shape != (n, *extents, ndim):
         raise ValueError(f"{op}: grad_output must have the shape of the output, {(n, *extents, ndim)}, got {dy.shape}")
     shape = (*((1,) * (3 - ndim)), *extents)
-    axes = _axes(shape, bool(align_corners), dy.dtype.name)
+    axes = _axes(shape, bool(align_corners), NAMES[dy.dtype.char])
     dtheta, total = empty(given, dy.dtype), n * prod(shape[:2])
     rows = max(1, _BLOCK // (shape[-1] * ndim))
     sums = empty((total, 2 * ndim))

@@ -29,6 +29,7 @@ from fastops._check import Array
 from fastops._op import operation, register
 from fastops.ops.resize.resample import Plan, plan, resample
 from fastops.ops.resize.tables import table, transposed_table
+from fastops.simd.blocking import NAMES
 
 # How the axes are resampled, and the numbers of axes that a mode is for.
 _MODES = {
@@ -116,14 +117,14 @@ def _plan(op: str, shape: tuple[int, ...], dtype: str, gradient: bool, options: 
 
 def _forward(op: str, input: ArrayLike, *options: Any) -> Array:
     (x,), dtype = _check.as_arrays(op, input=input)
-    shape, how = _plan(op, x.shape, x.dtype.name, False, _options(op, *options))
+    shape, how = _plan(op, x.shape, NAMES[x.dtype.char], False, _options(op, *options))
     return resample(x, how, shape).astype(dtype, copy=False)
 
 
 def _backward(op: str, grad_output: ArrayLike, input: ArrayLike, *options: Any) -> Array:
     (dy,), dtype = _check.as_arrays(op, grad_output=grad_output)
     shape = _check.shape_of(op, "input", input, dtype)
-    result, how = _plan(op, shape, dy.dtype.name, True, _options(op, *options))
+    result, how = _plan(op, shape, NAMES[dy.dtype.char], True, _options(op, *options))
     if dy.shape != result:
         raise ValueError(f"{op}: grad_output must have the shape of the output, {result}, got {dy.shape}")
     return resample(dy, how, shape).astype(dtype, copy=False)

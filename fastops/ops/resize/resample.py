@@ -17,7 +17,7 @@ from fastops._jit import function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops._threads import threads_for
 from fastops.ops.resize.tables import Table
-from fastops.simd.blocking import LANES
+from fastops.simd.blocking import LANES, NAMES
 from fastops.simd.rows import fill_row
 from fastops.simd.vector import (
     broadcast,
@@ -222,6 +222,6 @@ def resample(x: Array, plan: Plan, shape: tuple[int, ...]) -> Array:
     y = empty(shape, x.dtype)
     if y.size:
         threads = threads_for(max(x.size, y.size) * _NS_PER_ELEMENT)
-        memory = scratch(threads * plan.steps[-1], x.dtype.name)
+        memory = scratch(threads * plan.steps[-1], NAMES[x.dtype.char])
         _resample_all(threads, x.ravel(), *plan.tables, plan.dims, plan.steps, memory, y.ravel())
     return y
