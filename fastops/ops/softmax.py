@@ -31,6 +31,7 @@ from fastops._jit import any_order, call, function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
+from fastops.simd.blocking import LANES, NAMES
 from fastops.simd.random import bits32, check_seed, seed_of
 from fastops.simd.reduce import greater, maximum, span_sum
 from fastops.simd.rows import copy_row, fill_row
@@ -42,11 +43,12 @@ from fastops.simd.workspace import scratch_array
 _NS = 0.6  # an element, one thread, AVX2
 _NS_GUMBEL = 2.0
 
-# Elements of a block; rows up to _SHORT are worked on together, _FLAT elements at a time, those up to _TURN as columns: 100000 rows
-# of two elements 2.77 to 0.31 ms, of 16 1.79 to 1.46, their logarithms 2.19 to 1.66. (Gradients, without a largest, take longer so.)
+# Elements of a block; rows up to _SHORT are worked on together, _FLAT elements at a time (3125 of 128 one at a time 0.39 ms, so 0.23), those
+# up to so many vectors as columns, by lanes: 100000 rows of two elements 2.77 to 0.31 ms, of 16 1.79 to 1.46, 12500 of 32 0.46 to 0.25, of 64
+# a tenth. (Gradients, without a largest, take longer so.)
 _BLOCK = 1 << 13
 _SHORT = 512
-_TURN = 24
+_TURN = {16: 4, 8: 3}
 _FLAT = 1 << 11
 # A tile of columns keeps so many elements in cache, at most so many columns wide: 20 us for one thread. Of half as many, 512 rows of
 # 1024 take 0.55 ms instead of 0.41, their gradient 0.36 instead of 0.29.
@@ -230,8 +232,8 @@ def _softmax_short_rows(x, axis, scale, logarithm, spread, e, y):
 def _softmax_rows(block, worker, x, axis, scale, logarithm, each, scratch, y):
     """``each`` rows of x, flat."""
     first, end = block * each * axis, min((block + 1) * each * axis, x.size)
-    scale, group = x.dtype.type(scale), 4 * lanes(x)
-    if axis > _SHORT or (axis % group == 0 and axis >= 2 * group):
+    scale = x.dtype.type(scale)
+    if axis > _SHORT:
         for start in range(first, end, axis):
             call(_softmax_row, (x[start : start + axis], scale, logarithm, scratch[worker, 0], scratch[worker, 1], y[start : start + axis]))
         return
@@ -493,7 +495,8 @@ def _forward(x: Array, axis: int, inner: int, scale: float, logarithm: bool, y: 
     if x.size == 0:
         return
     threads = 1 if x.size < _BLOCK else threads_for(x.size * _NS)
-    if inner == 1 and axis <= _TURN and x.size >= 16 * axis:
+    lanes_ = LANES[NAMES[x.dtype.char]]
+    if inner == 1 and axis <= _TURN.get(lanes_, 3) * lanes_ and x.size >= 16 * axis:
         together = rows_together(axis)
         scratch, sums, turned = scratch_array((threads, 2 * together), x.dtype), empty((threads, together)), turned_rows(threads, 2, x.dtype)
         _turned(threads, x.ravel(), axis, scale, logarithm, together, scratch, sums, turned, y.ravel())
