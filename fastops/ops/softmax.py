@@ -49,6 +49,8 @@ _NS_GUMBEL = 2.0
 _BLOCK = 1 << 13
 _SHORT = 512
 _TURN = {16: 4, 8: 3}
+# With 16 lanes two vectors more of many rows, which is so many elements: 5194 rows of 77 0.30 to 0.26 ms.
+_MANY = 1 << 16
 _FLAT = 1 << 11
 # A tile of columns keeps so many elements in cache, at most so many columns wide: 20 us for one thread. Of half as many, 512 rows of
 # 1024 take 0.55 ms instead of 0.41, their gradient 0.36 instead of 0.29.
@@ -496,7 +498,8 @@ def _forward(x: Array, axis: int, inner: int, scale: float, logarithm: bool, y: 
         return
     threads = 1 if x.size < _BLOCK else threads_for(x.size * _NS)
     lanes_ = LANES[NAMES[x.dtype.char]]
-    if inner == 1 and axis <= _TURN.get(lanes_, 3) * lanes_ and x.size >= 16 * axis:
+    vectors = _TURN.get(lanes_, 3) + (2 if lanes_ == 16 and x.size >= _MANY else 0)
+    if inner == 1 and axis <= vectors * lanes_ and x.size >= 16 * axis:
         together = rows_together(axis)
         scratch, sums, turned = scratch_array((threads, 2 * together), x.dtype), empty((threads, together)), turned_rows(threads, 2, x.dtype)
         _turned(threads, x.ravel(), axis, scale, logarithm, together, scratch, sums, turned, y.ravel())
