@@ -41,7 +41,10 @@ from fastops.simd.vector import (
     store,
     store_part,
     store_tile,
+    store_tile_part,
     sum_of_lanes,
+    tile_fma,
+    tile_load_rows_part,
     zero_tile,
 )
 from fastops.simd.vmath import exp
@@ -650,6 +653,27 @@ def _tile_of(vectors: int) -> Any:
     return add
 
 
+def _end_of(vectors: int) -> Any:
+    """As ``_tile_of``, of the end of a row, which fills the last vectors in part or not at all."""
+
+    @function
+    def add(begin, end, far, source, weights, step, x, F, c, y, at):
+        tile = zero_tile(x, 1, vectors)
+        last = source.size - 1
+        for k in range(begin, end):
+            if far:
+                ahead = element(source, min(k + _AHEAD, last)) * F + c
+                for line in range(vectors):
+                    prefetch(x, ahead + line * lanes(x))
+            part = tile_load_rows_part(tile, x, element(source, k) * F + c, 0, F - c)
+            tile = tile_fma(tile, part, broadcast(weights, k * step))
+        store_tile_part(y, at, 0, tile, F - c)
+
+    return add
+
+
+# All that is left at once: 40000 rows of 50 float32 0.32 ms a vector at a time.
+_end_of_four, _end_of_two, _end_of_one = _end_of(4), _end_of(2), _end_of(1)
 # 40000 rows of 128 float32 into 2048 sums: 390 us in tiles of 8 vectors, 450 of 4
 _eight_vectors, _four_vectors = _tile_of(8), _tile_of(4)
 
@@ -671,12 +695,12 @@ def _total_block(block, worker, starts, source, weights, step, mean, work, far, 
         if c + 4 * nv <= F:
             _four_vectors(begin, end, far, source, weights, step, x, F, c, y, d * F + c)
             c += 4 * nv
-        while c < F:
-            part = load_part(y, d * F + c, 0)
-            for k in range(begin, end):
-                part = fma(broadcast(weights, k * step), load_part(x, element(source, k) * F + c, F - c), part)
-            store_part(y, d * F + c, part, F - c)
-            c += nv
+        if F - c > 2 * nv:
+            _end_of_four(begin, end, far, source, weights, step, x, F, c, y, d * F + c)
+        elif F - c > nv:
+            _end_of_two(begin, end, far, source, weights, step, x, F, c, y, d * F + c)
+        elif F > c:
+            _end_of_one(begin, end, far, source, weights, step, x, F, c, y, d * F + c)
         if mean:
             row, count = y[d], x.dtype.type(end - begin)
             for f in range(F):
