@@ -50,6 +50,7 @@ CASES = {
         tiny={**TINY_HEADS, "attn_mask": lambda rng: rng.random((1, 1, 1, 16)) < 0.8},
     ),
     "sdpa.small.1x2x16x16": Case(SDPA, _heads(1, 2, 16, 16)),
+    "sdpa.small.mask.4x1x32x16": Case(SDPA, _heads(4, 1, 32, 16, attn_mask=(32, 32)), tiny={**TINY_HEADS, "attn_mask": (16, 16)}),
     "heads.128x8x512": _projected(128, 8, 512, 8, need_weights=False),
     "heads.weights.128x8x512": _projected(128, 8, 512, 8),
     "heads.small.16x1x64": _projected(16, 1, 64, 4, need_weights=False),

@@ -27,6 +27,9 @@ CASES = {
     "embedding_bag.sum.50k_x_128": Case(
         "embedding_bag", {"input": indices(50000, 40000), "weight": (50000, 128), "offsets": offsets(40000, 2048)}, {"mode": "sum"}, tiny=TINY_BAG
     ),
+    "embedding_bag.sum.50k_x_50": Case(
+        "embedding_bag", {"input": indices(50000, 40000), "weight": (50000, 50), "offsets": offsets(40000, 2048)}, {"mode": "sum"}, tiny=TINY_BAG
+    ),
     "embedding_bag.mean.50k_x_128": Case("embedding_bag", {"input": indices(50000, 2048, 20), "weight": (50000, 128)}, {"mode": "mean"}, tiny=TINY),
     "embedding_bag.max.50k_x_128": Case("embedding_bag", {"input": indices(50000, 2048, 20), "weight": (50000, 128)}, {"mode": "max"}, tiny=TINY),
     "embedding_bag.weighted.50k_x_128": Case(

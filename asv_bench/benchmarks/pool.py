@@ -58,6 +58,7 @@ CASES = {
         "max_pool2d", {"input": (2, 64, 112, 112)}, {"kernel_size": 3, "stride": 2, "padding": 1}, TINY,
     ),
     "max_pool2d.small_plane": Case("max_pool2d", {"input": (8, 256, 14, 14)}, {"kernel_size": 2}, TINY),
+    "max_pool2d.7x7": Case("max_pool2d", {"input": (32, 128, 7, 7)}, {"kernel_size": 2}, {"input": (2, 16, 7, 7)}),
     "max_pool2d.small_call": Case("max_pool2d", {"input": (1, 6, 28, 28)}, {"kernel_size": 2}),
     "max_pool2d_with_indices.2x2": Case("max_pool2d_with_indices", IMAGE, {"kernel_size": 2}, TINY),
     "max_pool2d_with_indices.3x3_s2": Case(
@@ -74,6 +75,9 @@ CASES = {
     "avg_pool2d.3x3_s2_p1": _avg(3, 2, 1),
     "avg_pool2d.3x3_s1_p1": _avg(3, 1, 1, count_include_pad=False),
     "avg_pool2d.7x7_s7": _avg(7),
+    "avg_pool2d.7x7.3x3_s2_p1": Case(
+        "avg_pool2d", {"input": (32, 128, 7, 7)}, {"kernel_size": 3, "stride": 2, "padding": 1}, {"input": (2, 16, 7, 7)}
+    ),
     "avg_pool2d.small_call": Case("avg_pool2d", {"input": (1, 6, 28, 28)}, {"kernel_size": 2}),
     "avg_pool1d.audio": Case("avg_pool1d", {"input": (8, 64, 4096)}, {"kernel_size": 4}),
     "avg_pool3d.2x2x2": Case("avg_pool3d", {"input": (2, 16, 16, 56, 56)}, {"kernel_size": 2}, {"input": (1, 2, 4, 8, 8)}),

@@ -67,6 +67,8 @@ CASES = {
     "lstm_cell.32x128.256": _cell("lstm_cell", 4, 32, 128, 256),
     "gru_cell.32x128.256": _cell("gru_cell", 3, 32, 128, 256),
     "rnn_cell.32x128.256": _cell("rnn_cell", 1, 32, 128, 256),
+    "lstm_cell.small.8x32.32": _cell("lstm_cell", 4, 8, 32, 32),
+    "gru_cell.small.8x32.32": _cell("gru_cell", 3, 8, 32, 32),
 }
 
 Forward, Backward = benchmarks(CASES)
