@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import fastops
-from fastops import _op
+from fastops import _op, _threads
+from fastops.ops.recurrent import steps
 from tests.cases.recurrent import ROWS, shapes
 from tests.harness import assert_same_bits, every_check
 
@@ -177,3 +178,33 @@ def test_wrong_arguments_of_others():
         fastops.gru_cell(x[0], None, np.zeros((15, 2)), np.zeros((15, 4)))
     with pytest.raises(ValueError, match="gru_cell: input must have axes"):
         fastops.gru_cell(x, None, np.zeros((15, 2)), np.zeros((15, 5)))
+
+
+def _outputs_and_gradients(name, x, dy, weights, options, threads):
+    fastops.set_num_threads(threads)
+    operation = getattr(fastops, name)
+    plain = operation(x, None, weights, **options)[0]
+    loss = fastops.value_and_grad(lambda x, w: (operation(x, None, w, **options)[0] * dy).sum(), argnums=(0, 1))
+    value, (dx, dw) = loss(x, weights)
+    return [plain, np.asarray(value), dx, *dw]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])
+def test_steps_multiply_their_own_input(name, dtype, monkeypatch):
+    """As long sequences do, whose sums would not stay in cache: the same numbers, whether they are kept for a gradient or not."""
+    monkeypatch.setattr(_threads, "_GRAIN_NS", 0)
+    gates, T, N, I, H = {"lstm": 4, "gru": 3, "rnn": 1}[name], 5, 19, 300, 7
+    rng = np.random.default_rng(0)
+    for P, bias in ((H, True), (3, True), (H, False)) if name == "lstm" else ((H, True), (H, False)):
+        each = [(gates * H, I), (gates * H, P), *([(gates * H,)] * 2 if bias else []), *([(P, H)] if P < H else [])]
+        weights = [(rng.standard_normal(shape) / 4).astype(dtype) for shape in each + each]
+        x, dy = rng.standard_normal((T, N, I)).astype(dtype), rng.standard_normal((T, N, 2 * P)).astype(dtype)
+        options = {"bidirectional": True, "bias": bias, "lengths": rng.integers(1, T + 1, N), **({"proj_size": P} if P < H else {})}
+        expected = _outputs_and_gradients(name, x, dy, weights, options, 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(steps, "_FAR_SUMS", 0)
+            alone, together = (_outputs_and_gradients(name, x, dy, weights, options, threads) for threads in (1, _threads._available()))
+        for a, b, c in zip(expected, alone, together, strict=True):
+            np.testing.assert_allclose(b, a, rtol=0, atol=np.abs(a).max() * (2e-5 if dtype == np.float32 else 1e-13))
+            assert_same_bits(c, b)

@@ -181,7 +181,8 @@ def checked_network(
     return Network(kind, x, h0, c0, network, ends, dtype, batched, bool(batch_first), p, seed)
 
 
-def run(network: Network) -> tuple[Array, Array, Array, _Memory]:
+def run(network: Network, keep: bool = True) -> tuple[Array, Array, Array, _Memory]:
+    """The output, the last states, and what the gradient needs, whole where it is to be kept."""
     T, N, _ = network.x.shape
     h, c = network.h0.copy(), network.c0.copy()
     memory = _Memory([], [])
@@ -191,7 +192,7 @@ def run(network: Network) -> tuple[Array, Array, Array, _Memory]:
         own = []
         for direction, w in enumerate(directions):
             at = layer * len(directions) + direction
-            own.append(forward(network.kind, x, w, h[at], c[at], network.lengths, out, direction))
+            own.append(forward(network.kind, x, w, h[at], c[at], network.lengths, out, direction, keep))
         memory.outputs.append(out)
         memory.kept.append(own)
     return memory.outputs[-1], h, c, memory
@@ -250,13 +251,13 @@ def gradients(
 def _record_lstm(
     input: ArrayLike, hx: Any, weights: Sequence[ArrayLike], *, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
     dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, training: bool = False, lengths: ArrayLike | None = None,
-    rng: Any = None,
+    rng: Any = None, keep: bool = True,
 ) -> tuple[tuple[Array, tuple[Array, Array]], dict[str, Any]]:  # fmt: skip
     n = checked_network(
         "lstm", "lstm", input, hx, weights, num_layers=num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
         bidirectional=bidirectional, proj_size=proj_size, training=training, lengths=lengths, rng=rng,
     )  # fmt: skip
-    y, h, c, memory = run(n)
+    y, h, c, memory = run(n, keep)
     return (n.outside(y), (n.state_outside(h), n.state_outside(c))), {"memory": memory, **({"rng": n.seed} if n.dropout else {})}
 
 
@@ -297,7 +298,7 @@ def lstm(
     (array([0.37 , 0.651, 0.789]), array([[0.789]]), array([[1.739]]))
     """
     arguments = dict(locals())
-    return _record_lstm(**arguments)[0]
+    return _record_lstm(**arguments, keep=False)[0]
 
 
 def lstm_backward(
@@ -336,13 +337,13 @@ def lstm_backward(
 def _record_gru(
     input: ArrayLike, hx: ArrayLike | None, weights: Sequence[ArrayLike], *, num_layers: int = 1, bias: bool = True,
     batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, training: bool = False,
-    lengths: ArrayLike | None = None, rng: Any = None,
+    lengths: ArrayLike | None = None, rng: Any = None, keep: bool = True,
 ) -> tuple[tuple[Array, Array], dict[str, Any]]:  # fmt: skip
     n = checked_network(
         "gru", "gru", input, hx, weights, num_layers=num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
         bidirectional=bidirectional, training=training, lengths=lengths, rng=rng,
     )  # fmt: skip
-    y, h, _, memory = run(n)
+    y, h, _, memory = run(n, keep)
     return (n.outside(y), n.state_outside(h)), {"memory": memory, **({"rng": n.seed} if n.dropout else {})}
 
 
@@ -373,7 +374,7 @@ def gru(
     (array([0.205, 0.347, 0.452]), array([[0.452]]))
     """
     arguments = dict(locals())
-    return _record_gru(**arguments)[0]
+    return _record_gru(**arguments, keep=False)[0]
 
 
 def gru_backward(
@@ -404,14 +405,14 @@ def gru_backward(
 def _record_rnn(
     input: ArrayLike, hx: ArrayLike | None, weights: Sequence[ArrayLike], *, num_layers: int = 1, bias: bool = True,
     batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, nonlinearity: str = "tanh", training: bool = False,
-    lengths: ArrayLike | None = None, rng: Any = None,
+    lengths: ArrayLike | None = None, rng: Any = None, keep: bool = True,
 ) -> tuple[tuple[Array, Array], dict[str, Any]]:  # fmt: skip
     _check.choice("rnn", "nonlinearity", nonlinearity, ("tanh", "relu"))
     n = checked_network(
         "rnn", nonlinearity, input, hx, weights, num_layers=num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
         bidirectional=bidirectional, training=training, lengths=lengths, rng=rng,
     )  # fmt: skip
-    y, h, _, memory = run(n)
+    y, h, _, memory = run(n, keep)
     return (n.outside(y), n.state_outside(h)), {"memory": memory, **({"rng": n.seed} if n.dropout else {})}
 
 
@@ -442,7 +443,7 @@ def rnn(
     (array([0.762, 0.943, 0.96 ]), array([[0.96]]))
     """
     arguments = dict(locals())
-    return _record_rnn(**arguments)[0]
+    return _record_rnn(**arguments, keep=False)[0]
 
 
 def rnn_backward(

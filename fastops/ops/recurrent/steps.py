@@ -1,6 +1,6 @@
 """Steps through time, forward and backward, for one layer in one direction.
 
-With x_t W_ih^T and the biases computed for all steps before, by one product, a step is
+With x_t W_ih^T and the biases computed before, for all steps by one product or, where that would not stay in cache, for each as it comes, a step is
 
     LSTM:  i, f, g, o = sigma, sigma, tanh, sigma of (x part + h W_hh^T);  c' = f c + i g;  h' = o tanh c' (times W_hr^T)
     GRU:   r, z = sigma of (x part + h W_hh^T);  n = tanh(x part + r (h W_hn^T + b_hn));  h' = (1 - z) n + z h
@@ -24,12 +24,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastops._check import Array
-from fastops._jit import function, launcher, parallel, separate
+from fastops._jit import call, function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops._threads import threads_for
 from fastops.simd.blocking import NAMES, panel_width
+from fastops.simd.finish import NO_ACTIVATION
 from fastops.simd.gemm import gemm, rows_by_rows
 from fastops.simd.pack import pack_panels
+from fastops.simd.prepacked import pack_right, packed_rows, packed_size
 from fastops.simd.product import block_product
 from fastops.simd.random import bits32
 from fastops.simd.reduce import sum_axis
@@ -40,6 +42,8 @@ from fastops.simd.workspace import scratch
 
 # Rows of a batch that a block takes through time: more would push each other out of L2.
 _ROWS = 64
+# Rows of a batch from which on each step multiplies its own x, and bytes of sums: beyond L2 they would come back from memory for every step.
+_ROWS_OF_A_STEP, _FAR_SUMS = 8, 1 << 20
 
 
 @function
@@ -73,65 +77,79 @@ def _panels(packed, depth, columns):
     return (columns + width - 1) // width * width * depth
 
 
+@function
+def _x_part(x, w_ih, bias, at, sums, own, count, columns):
+    """sums[own ...] = x[at ...] W_ih^T + bias, for so many rows of a step; nothing where that has been done for all steps."""
+    if w_ih.size > 0:
+        depth = w_ih.size // ((columns + 2 * lanes(w_ih) - 1) // (2 * lanes(w_ih)) * 2 * lanes(w_ih))
+        call(packed_rows, (count, columns, depth, x, at * depth, depth, w_ih, 0, bias, 0, sums, own * columns, columns, NO_ACTIVATION))
+
+
 @separate
-def _lstm_rows(block, worker, sizes, rows, reverse, sums, cells, raw, w, w_hr, state, cell, lengths, out, out0, out_row):
-    """sums (T, N, 4 H) become gates; cells (T, N, H); state (N, P) and cell (N, H) go from the first to the last."""
+def _lstm_rows(block, worker, sizes, apart, rows, reverse, x, w_ih, bias, sums, cells, raw, w, w_hr, state, cell, lengths, out, out0, out_row):
+    """sums (T, N, 4 H) become gates; cells (T, N, H); state (N, P) and cell (N, H) go from the first to the last.
+
+    Steps are ``apart`` rows apart in what is kept: 0 where one writes over the one before, since no gradient will ask.
+    """
     T, N, H, P = sizes
     width, n0 = 2 * lanes(w), block * rows
     count = min(rows, N - n0)
     for step in range(T):
         t = T - 1 - step if reverse else step
-        at, to = t * N + n0, out0 + (t * N + n0) * out_row
+        at, own, to = t * N + n0, t * apart + n0, out0 + (t * N + n0) * out_row
+        _x_part(x, w_ih, bias, at, sums, own, count, 4 * H)
         if w.size:
-            block_product(count, 4 * H, P, state, n0 * P, P, 1, w, 0, width, width * P, sums, at * 4 * H, 4 * H, True)
+            block_product(count, 4 * H, P, state, n0 * P, P, 1, w, 0, width, width * P, sums, own * 4 * H, 4 * H, True)
         for i in range(count):
-            hidden = raw[(at + i) * H : (at + i + 1) * H] if w_hr.size else out[to + i * out_row : to + i * out_row + H]
-            c, c_next = cell[(n0 + i) * H : (n0 + i + 1) * H], cells[(at + i) * H : (at + i + 1) * H]
-            _lstm_gates(sums[(at + i) * 4 * H : (at + i + 1) * 4 * H], H, c, c_next, hidden)
+            hidden = raw[(own + i) * H : (own + i + 1) * H] if w_hr.size else out[to + i * out_row : to + i * out_row + H]
+            c, c_next = cell[(n0 + i) * H : (n0 + i + 1) * H], cells[(own + i) * H : (own + i + 1) * H]
+            _lstm_gates(sums[(own + i) * 4 * H : (own + i + 1) * 4 * H], H, c, c_next, hidden)
             if t < lengths[n0 + i]:
                 assign(c, c_next)
         if w_hr.size:
-            block_product(count, P, H, raw, at * H, H, 1, w_hr, 0, width, width * H, out, to, out_row, False)
+            block_product(count, P, H, raw, own * H, H, 1, w_hr, 0, width, width * H, out, to, out_row, False)
         _keep_states(out, to, out_row, state, n0, count, P, lengths, t)
 
 
 @separate
-def _gru_rows(block, worker, sizes, rows, reverse, sums, inner, b_hn, w, w_n, state, lengths, out, out0, out_row):
+def _gru_rows(block, worker, sizes, apart, rows, reverse, x, w_ih, bias, sums, inner, b_hn, w, w_n, state, lengths, out, out0, out_row):
     """sums (T, N, 3 H) become gates; inner (T, N, H) = h W_hn^T + b_hn; state (N, H) goes from the first to the last."""
     T, N, H, _ = sizes
     width, n0 = 2 * lanes(w), block * rows
     count = min(rows, N - n0)
     for step in range(T):
         t = T - 1 - step if reverse else step
-        at, to = t * N + n0, out0 + (t * N + n0) * out_row
+        at, own, to = t * N + n0, t * apart + n0, out0 + (t * N + n0) * out_row
+        _x_part(x, w_ih, bias, at, sums, own, count, 3 * H)
         if w.size:
             for i in range(count):
-                row = inner[(at + i) * H : (at + i + 1) * H]
+                row = inner[(own + i) * H : (own + i + 1) * H]
                 if b_hn.size:
                     assign(row, b_hn)
                 else:
                     row[:] = w.dtype.type(0)
-            block_product(count, 2 * H, H, state, n0 * H, H, 1, w, 0, width, width * H, sums, at * 3 * H, 3 * H, True)
-            block_product(count, H, H, state, n0 * H, H, 1, w_n, 0, width, width * H, inner, at * H, H, True)
+            block_product(count, 2 * H, H, state, n0 * H, H, 1, w, 0, width, width * H, sums, own * 3 * H, 3 * H, True)
+            block_product(count, H, H, state, n0 * H, H, 1, w_n, 0, width, width * H, inner, own * H, H, True)
         for i in range(count):
-            row, hidden = inner[(at + i) * H : (at + i + 1) * H], out[to + i * out_row : to + i * out_row + H]
-            _gru_gates(sums[(at + i) * 3 * H : (at + i + 1) * 3 * H], H, state[(n0 + i) * H : (n0 + i + 1) * H], row, hidden)
+            row, hidden = inner[(own + i) * H : (own + i + 1) * H], out[to + i * out_row : to + i * out_row + H]
+            _gru_gates(sums[(own + i) * 3 * H : (own + i + 1) * 3 * H], H, state[(n0 + i) * H : (n0 + i + 1) * H], row, hidden)
         _keep_states(out, to, out_row, state, n0, count, H, lengths, t)
 
 
 @separate
-def _rnn_rows(block, worker, sizes, rows, reverse, sums, relu, w, state, lengths, out, out0, out_row):
+def _rnn_rows(block, worker, sizes, apart, rows, reverse, x, w_ih, bias, sums, relu, w, state, lengths, out, out0, out_row):
     """sums (T, N, H); state (N, H) goes from the first to the last."""
     T, N, H, _ = sizes
     width, n0 = 2 * lanes(w), block * rows
     count = min(rows, N - n0)
     for step in range(T):
         t = T - 1 - step if reverse else step
-        at, to = t * N + n0, out0 + (t * N + n0) * out_row
+        at, own, to = t * N + n0, t * apart + n0, out0 + (t * N + n0) * out_row
+        _x_part(x, w_ih, bias, at, sums, own, count, H)
         if w.size:
-            block_product(count, H, H, state, n0 * H, H, 1, w, 0, width, width * H, sums, at * H, H, True)
+            block_product(count, H, H, state, n0 * H, H, 1, w, 0, width, width * H, sums, own * H, H, True)
         for i in range(count):
-            row, hidden = sums[(at + i) * H : (at + i + 1) * H], out[to + i * out_row : to + i * out_row + H]
+            row, hidden = sums[(own + i) * H : (own + i + 1) * H], out[to + i * out_row : to + i * out_row + H]
             if relu:
                 for j in range(H):
                     hidden[j] = w.dtype.type(0) if row[j] < 0 else row[j]
@@ -158,7 +176,7 @@ def _pack(threads, w, w0, row, col, depth, columns, packed):
 
 
 @launcher
-def _lstm(threads, sizes, rows, reverse, sums, cells, raw, w_hh, w_hr, packed, state, cell, lengths, out, out0, out_row):
+def _lstm(threads, sizes, apart, rows, reverse, x, w_ih, bias, sums, cells, raw, w_hh, w_hr, packed, state, cell, lengths, out, out0, out_row):
     T, N, H, P = sizes
     own = packed[: _panels(packed, P, 4 * H) if T > 1 else 0]
     other = packed[own.size : own.size + (_panels(packed, H, P) if w_hr.size else 0)]
@@ -166,28 +184,28 @@ def _lstm(threads, sizes, rows, reverse, sums, cells, raw, w_hh, w_hr, packed, s
         _pack(threads, w_hh, 0, 1, P, P, 4 * H, own)
     if w_hr.size:
         _pack(threads, w_hr, 0, 1, H, H, P, other)
-    arguments = (sizes, rows, reverse, sums, cells, raw, own, other, state, cell, lengths, out, out0, out_row)
+    arguments = (sizes, apart, rows, reverse, x, w_ih, bias, sums, cells, raw, own, other, state, cell, lengths, out, out0, out_row)
     parallel(_lstm_rows, (N + rows - 1) // rows, threads, arguments)
 
 
 @launcher
-def _gru(threads, sizes, rows, reverse, sums, inner, b_hn, w_hh, packed, state, lengths, out, out0, out_row):
+def _gru(threads, sizes, apart, rows, reverse, x, w_ih, bias, sums, inner, b_hn, w_hh, packed, state, lengths, out, out0, out_row):
     T, N, H, _ = sizes
     own, other = packed[: _panels(packed, H, 2 * H) if T > 1 else 0], packed[_panels(packed, H, 2 * H) :]
     if T > 1:
         _pack(threads, w_hh, 0, 1, H, H, 2 * H, own)
         _pack(threads, w_hh, 2 * H * H, 1, H, H, H, other)
-    arguments = (sizes, rows, reverse, sums, inner, b_hn, own, other, state, lengths, out, out0, out_row)
+    arguments = (sizes, apart, rows, reverse, x, w_ih, bias, sums, inner, b_hn, own, other, state, lengths, out, out0, out_row)
     parallel(_gru_rows, (N + rows - 1) // rows, threads, arguments)
 
 
 @launcher
-def _rnn(threads, sizes, rows, reverse, sums, relu, w_hh, packed, state, lengths, out, out0, out_row):
+def _rnn(threads, sizes, apart, rows, reverse, x, w_ih, bias, sums, relu, w_hh, packed, state, lengths, out, out0, out_row):
     T, N, H, _ = sizes
     if T > 1:
         _pack(threads, w_hh, 0, 1, H, H, H, packed)
     own = packed[: packed.size if T > 1 else 0]
-    parallel(_rnn_rows, (N + rows - 1) // rows, threads, (sizes, rows, reverse, sums, relu, own, state, lengths, out, out0, out_row))
+    parallel(_rnn_rows, (N + rows - 1) // rows, threads, (sizes, apart, rows, reverse, x, w_ih, bias, sums, relu, own, state, lengths, out, out0, out_row))
 
 
 # ---- backward
@@ -473,18 +491,30 @@ def _joined(kind: str, b_ih: Array, b_hh: Array) -> Array:
     return bias
 
 
-def forward(kind: str, x: Array, w: Weights, state: Array, cell: Array, lengths: Array, out: Array, direction: int) -> Kept:
-    """Writes its share of ``out`` (T, N, directions P); ``state`` and ``cell`` (N, ...) go from the first to the last."""
+def forward(kind: str, x: Array, w: Weights, state: Array, cell: Array, lengths: Array, out: Array, direction: int, keep: bool) -> Kept:
+    """Writes its share of ``out`` (T, N, directions P); ``state`` and ``cell`` (N, ...) go from the first to the last.
+
+    What is not to be kept is not written for all steps, if that would not stay in cache.
+    """
     T, N, _ = x.shape
     H, P = w.w_hh.shape[0] // GATES[kind], w.w_hh.shape[1]
     none = empty(0, x.dtype)
     b_ih, b_hh = (none if b is None else b for b in (w.b_ih, w.b_hh))
     b_hn = b_hh[2 * H :] if kind == "gru" else none
-    sums = _projected(x.reshape(T * N, x.shape[2]), w.w_ih, b_ih if T == 1 or not b_ih.size else _joined(kind, b_ih, b_hh))
-    kept = Kept(sums, empty(T * N * H if kind in ("lstm", "gru") else 0, x.dtype), empty(T * N * H if w.w_hr is not None else 0, x.dtype))
+    bias = b_ih if T == 1 or not b_ih.size else _joined(kind, b_ih, b_hh)
+    threads, rows = _launch(T, N, H, P, kind, x.dtype)
+    wide, flat_x, panels, apart = w.w_ih.shape[0], x.reshape(-1), none, N
+    if T > 1 and N >= _ROWS_OF_A_STEP and w.w_ih.size and T * N * wide * x.itemsize > _FAR_SUMS:
+        apart = N if keep else 0
+        sums = empty((T * N if keep else N, wide), x.dtype)
+        panels = np.empty(packed_size(x.shape[2], wide, NAMES[x.dtype.char]), x.dtype)
+        pack_right(w.w_ih.reshape(-1), 1, x.shape[2], x.shape[2], wide, panels)
+    else:
+        sums = _projected(x.reshape(T * N, x.shape[2]), w.w_ih, bias)
+    size = len(sums) * H
+    kept = Kept(sums, empty(size if kind in ("lstm", "gru") else 0, x.dtype), empty(size if w.w_hr is not None else 0, x.dtype))
     if N == 0:
         return kept
-    threads, rows = _launch(T, N, H, P, kind, x.dtype)
     sizes, reverse = (T, N, H, P), direction == 1
     place = out.reshape(-1), direction * P, out.shape[2]
     flat, w_hh, states, cells = sums.reshape(-1), w.w_hh.reshape(-1), state.reshape(-1), cell.reshape(-1)
@@ -497,12 +527,12 @@ def forward(kind: str, x: Array, w: Weights, state: Array, cell: Array, lengths:
             sums += second
     if kind == "lstm":
         w_hr, packed = none if w.w_hr is None else w.w_hr.reshape(-1), _packed(x.dtype, (T > 1, P, 4 * H), (w.w_hr is not None, H, P))
-        _lstm(threads, sizes, rows, reverse, flat, kept.more, kept.raw, w_hh, w_hr, packed, states, cells, lengths, *place)
+        _lstm(threads, sizes, apart, rows, reverse, flat_x, panels, bias, flat, kept.more, kept.raw, w_hh, w_hr, packed, states, cells, lengths, *place)
     elif kind == "gru":
         packed = _packed(x.dtype, (T > 1, H, 2 * H), (T > 1, H, H))
-        _gru(threads, sizes, rows, reverse, flat, kept.more, b_hn, w_hh, packed, states, lengths, *place)
+        _gru(threads, sizes, apart, rows, reverse, flat_x, panels, bias, flat, kept.more, b_hn, w_hh, packed, states, lengths, *place)
     else:
-        _rnn(threads, sizes, rows, reverse, flat, kind == "relu", w_hh, _packed(x.dtype, (T > 1, H, H)), states, lengths, *place)
+        _rnn(threads, sizes, apart, rows, reverse, flat_x, panels, bias, flat, kind == "relu", w_hh, _packed(x.dtype, (T > 1, H, H)), states, lengths, *place)
         kept = Kept(none, none, none)
     return kept
 
