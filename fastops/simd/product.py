@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastops._jit import call, formula, function, separate
-from fastops.simd.blocking import MR, NV
+from fastops.simd.blocking import LANES, MR, NV
 from fastops.simd.vector import (
     apart,
     element,
@@ -333,7 +333,9 @@ def _dots(rows: int) -> Any:
     return dots
 
 
-_four_dots, _two_dots, _one_dots = _dots(4), _dots(2), _dots(1)
+# Four rows, or as many as the shortest vectors have lanes.
+_DOT_ROWS = min(4, LANES["float64"])
+_most_dots, _two_dots, _one_dots = _dots(_DOT_ROWS), _dots(2), _dots(1)
 
 
 @function
@@ -360,15 +362,15 @@ def dot_products(rows, cols, depth, a, a0, a_row, b, b0, b_row, c, c0, c_row, ac
         end = min(cols, j + count)
         i = 0
         while i < rows:
-            left, to, some = a0 + i * a_row, c0 + i * c_row, 4 if rows - i >= 4 else 2 if rows - i >= 2 else 1
+            left, to, some = a0 + i * a_row, c0 + i * c_row, _DOT_ROWS if rows - i >= _DOT_ROWS else 2 if rows - i >= 2 else 1
             at = j
             if some == 1 and far:
                 while end - at >= 4:
                     _four_long(depth, a, left, b, b0 + at * b_row, b_row, c, to + at, accumulate)
                     at += 4
             while at < end:
-                if some == 4:
-                    _four_dots(end - at, depth, a, left, a_row, b, b0 + at * b_row, b_row, c, to + at, c_row, accumulate)
+                if some == _DOT_ROWS:
+                    _most_dots(end - at, depth, a, left, a_row, b, b0 + at * b_row, b_row, c, to + at, c_row, accumulate)
                 elif some == 2:
                     _two_dots(end - at, depth, a, left, a_row, b, b0 + at * b_row, b_row, c, to + at, c_row, accumulate)
                 else:

@@ -672,7 +672,7 @@ def _end_of(vectors: int) -> Any:
     return add
 
 
-# All that is left at once: 40000 rows of 50 float32 0.32 ms a vector at a time.
+# All that is left at once: 40000 rows of 50 float32 0.32 ms a vector at a time, so 0.24.
 _end_of_four, _end_of_two, _end_of_one = _end_of(4), _end_of(2), _end_of(1)
 # 40000 rows of 128 float32 into 2048 sums: 390 us in tiles of 8 vectors, 450 of 4
 _eight_vectors, _four_vectors = _tile_of(8), _tile_of(4)

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -531,8 +532,8 @@ def no_mask(dtype: np.dtype[Any]) -> Mask:
 @lru_cache(maxsize=256)
 def _places(mask: tuple[int, ...], shape: tuple[int, ...]) -> tuple[Any, int, int]:
     """Where the part of each head starts in a C-contiguous mask that broadcasts to the shape, and the steps along queries and keys."""
-    lead = shape[:-2]
-    steps = [step // 8 for step in np.broadcast_to(np.empty(mask, np.int64), shape).strides]
+    np.broadcast_to(np.broadcast_to(np.int8(0), mask), shape)  # refuses what does not broadcast, and takes no memory
+    lead, steps = shape[:-2], [0] * (len(shape) - len(mask)) + [0 if n == 1 else prod(mask[axis + 1 :]) for axis, n in enumerate(mask)]
     starts = np.zeros(lead, np.intp)
     for axis, (count, step) in enumerate(zip(lead, steps)):
         starts += (np.arange(count) * step).reshape(-1, *[1] * (starts.ndim - axis - 1))

@@ -6,7 +6,7 @@ ones need again are moved to its start; the depthwise rows from these; and the t
 the three layers would: the results have the same bits.
 
 Where a network begins, the first layer is no 1x1 but a convolution of a picture with channels first: its rows then come from a
-slab of the picture's, as those of ``implicit`` do.
+slab of the picture's, as those of ``implicit`` do, and are to rounding what the layer would give.
 
 Source: Sandler, Howard, Zhu, Zhmoginov, Chen, "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (2018), section 5.1, which
 splits channels instead, so that the last layer's sums go through memory.
