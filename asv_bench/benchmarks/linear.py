@@ -27,7 +27,8 @@ CASES = {
     "matmul.512x512x512": Case("matmul", {"input": (512, 512), "other": (512, 512)}, torch=lambda F, t, o: t["input"] @ t["other"]),
     "matmul.96x128x64x128": Case("matmul", {"input": (96, 128, 64), "other": (96, 64, 128)}, torch=lambda F, t, o: t["input"] @ t["other"]),
     "matmul.96x128x64x128.turned": Case(
-        "matmul", {"input": (96, 128, 64), "other": _turned(96, 128, 64)}, tiny={"other": _turned(16, 16, 16)}, torch=lambda F, t, o: t["input"] @ t["other"],
+        "matmul", {"input": (96, 128, 64), "other": _turned(96, 128, 64)}, tiny={"input": (16, 16, 16), "other": _turned(16, 16, 16)},
+        torch=lambda F, t, o: t["input"] @ t["other"],
     ),
     "matmul.1000x4x4x4": Case("matmul", {"input": (1000, 4, 4), "other": (1000, 4, 4)}, torch=lambda F, t, o: t["input"] @ t["other"]),
     "matmul.512x512.vector": Case("matmul", {"input": (512, 512), "other": (512,)}, torch=lambda F, t, o: t["input"] @ t["other"]),
