@@ -230,8 +230,9 @@ def _blocked(
 _SMALL_BY_ROWS = 1 << 21
 _FEW_ROWS = 8
 _FEW_STEPS = 8
-# Cycles of a product with a transposed B, beside multiply-adds: for an element of C that is a sum over lanes, or the end of a register tile.
-_SUM_CYCLES, _STORE_CYCLES = 5.5 if LANES["float32"] == 16 else 11.0, 0.6
+# Cycles of a product with a transposed B, beside multiply-adds: for an element of C that is a sum over 16 lanes or fewer, or the end of a
+# register tile.
+_SUM_OF_16, _SUM_OF_FEWER, _STORE_CYCLES = 5.5, 11.0, 0.6
 # Of B, from L2 or L3, for one row or two.
 _BYTES_A_CYCLE = 14
 _IN_PLACE, _BY_PANELS, _BY_BLOCKS = range(3)
@@ -240,7 +241,7 @@ _FEWEST_ROWS = 3
 # Columns that one thread takes then; of few rows as many as leave work for all, since rows of B are read faster the longer they
 # are: 64 to 2 channels at 224x224, batch of 8, take 6.4 ms by 4096 columns, 9.1 by 256.
 _STRIP, _LONG_STRIP, _LONG_ROWS = 256, 4096, 4
-# So that all threads have some, as few: 100 x 100 x 100 with two 25 to 15 us.
+# So that all threads have some, as few: 100 x 100 x 100 with two 24 to 16 us.
 _LEAST_STRIP = 32
 # Rows that one thread takes.
 _HIGH = 1 << 10
@@ -299,9 +300,9 @@ def _way(rows: int, cols: int, depth: int, b_col: int, dtype: str) -> tuple[int,
 def _strip(threads, batch, rows, cols):
     if rows > _LONG_ROWS:
         strip = _STRIP
-        while strip > _LEAST_STRIP and batch * ((cols + strip - 1) // strip) * ((rows + _HIGH - 1) // _HIGH) < 2 * threads:
+        while threads > 1 and strip > _LEAST_STRIP and batch * ((cols + strip - 1) // strip) * ((rows + _HIGH - 1) // _HIGH) < 2 * threads:
             strip //= 2
-        return strip if threads > 1 else _STRIP
+        return strip
     if threads == 1:
         return _LONG_STRIP
     return min(_LONG_STRIP, max(1, batch * cols // (_SHARES * threads * _STRIP)) * _STRIP)
@@ -403,7 +404,7 @@ _TURNED_COLUMNS = 64
 _TURNED_STEPS = 4096
 # Cycles until it begins, and what its results take to be turned.
 _TURNED_CYCLES = 12_000
-# Rows up to which each panel of a transposed B is packed for all of them, or half of them for two threads, in one launch.
+# Rows up to which each panel of a transposed B is packed by the block that multiplies them with it, in one launch.
 _PANEL_ROWS = 256
 
 
@@ -477,14 +478,14 @@ def _is_narrow(rows: int, cols: int, depth: int) -> bool:
 def _transposed_way(rows: int, cols: int, depth: int, dtype: str, alone: bool) -> tuple[int, float]:
     """The fastest of the ways to multiply with a transposed B, for a product that is ``alone`` or one of a batch, and its predicted cycles.
 
-    1280 x 1000 is read in place by up to 24 rows, and 64 x 64 by up to 8.
+    On a Zen 4 1280 x 1000 is read in place by up to 28 rows, and 64 x 64 by up to 10.
     """
     lanes_, width, size = LANES[dtype], panel_width(dtype), VECTOR_BYTES // LANES[dtype]
     vectors, packing = depth / lanes_ / FMAS_PER_CYCLE, 0.2 + 4 / lanes_
     # A tile of four rows reads 4 + lanes / 4 vectors for as many products as lanes, 32 bytes of L2 a cycle; a last step that fills no
     # vector is masked. One row or two wait for B.
     a_step = max(1.08 / FMAS_PER_CYCLE, (4 / lanes_ + 0.25) * VECTOR_BYTES / 32)
-    sums = (_SUM_CYCLES if size == 4 else 11.0) + -(-depth // lanes_) * a_step + (2 if depth % lanes_ else 0)
+    sums = (_SUM_OF_16 if lanes_ == 16 else _SUM_OF_FEWER) + -(-depth // lanes_) * a_step + (2 if depth % lanes_ else 0)
     in_place = max(rows * cols * sums, cols * depth * size / _BYTES_A_CYCLE)
     by_panels = -(-rows // MR) * MR * cols * (_STORE_CYCLES + vectors) + packing * cols * depth
     turned = math.inf
@@ -714,6 +715,15 @@ def rows_by_rows(a, b, bias, activation, c):
             1, rows, cols, depth, a.reshape(-1), (0, depth, 1), b.reshape(-1), (0, 1, depth), c.reshape(-1), (0, cols),
             bias=bias if bias.size else None, activation=activation,
         )  # fmt: skip
+
+
+def projected(rows, weight, bias, out=None):
+    """rows (M, K) weight (N, K)^T + bias (N,) or None, as a dense layer has it; new, or in ``out``. Nothing is checked here."""
+    if rows.size == 0 or weight.size == 0:
+        return gemm(rows, weight.T, bias=bias, out=out)
+    y = empty((rows.shape[0], weight.shape[0]), rows.dtype) if out is None else out
+    rows_by_rows(rows, weight, y[0, :0] if bias is None else bias, 0, y)
+    return y
 
 
 def gemm(a, b, *, out=None, alpha=1.0, accumulate=False, bias=None, activation=None):

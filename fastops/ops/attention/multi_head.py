@@ -21,11 +21,11 @@ from numpy.typing import ArrayLike
 
 from fastops import _check
 from fastops._check import FLOAT16, FLOAT32, Array
-from fastops._memory import empty, empty_like
+from fastops._memory import empty_like
 from fastops._op import operation, register
 from fastops.ops.attention.flash import Attention, make_mask, no_mask
 from fastops.ops.attention.sdpa import as_mask, summed
-from fastops.simd.gemm import gemm, rows_by_rows
+from fastops.simd.gemm import gemm, projected
 from fastops.simd.random import check_seed, seed_of
 from fastops.simd.reduce import sum_axis
 
@@ -205,12 +205,7 @@ def _rows(x: Array) -> Array:
 
 def _linear(x: Array, weight: Array, bias: Array | None, out: Array | None = None) -> Array:
     """The rows of x times weight^T, plus bias; checked arrays."""
-    rows = _rows(x) if x.ndim > 2 else x
-    if rows.size == 0 or weight.size == 0:
-        return gemm(rows, weight.T, bias=bias, out=out)
-    y = empty((rows.shape[0], weight.shape[0]), x.dtype) if out is None else out
-    rows_by_rows(rows, weight, y[0, :0] if bias is None else bias, 0, y)
-    return y
+    return projected(_rows(x) if x.ndim > 2 else x, weight, bias, out)
 
 
 def _keys_or_values(call: _Call, which: int) -> Array:

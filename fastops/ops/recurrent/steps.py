@@ -29,7 +29,7 @@ from fastops._memory import empty
 from fastops._threads import threads_for
 from fastops.simd.blocking import NAMES, panel_width
 from fastops.simd.finish import NO_ACTIVATION
-from fastops.simd.gemm import gemm, rows_by_rows
+from fastops.simd.gemm import gemm, projected
 from fastops.simd.pack import pack_panels
 from fastops.simd.prepacked import pack_right, packed_rows, packed_size
 from fastops.simd.product import block_product
@@ -473,15 +473,6 @@ def _packed(dtype: np.dtype[Any], *matrices: tuple[bool, int, int]) -> Array:
     return scratch(sum(-(-columns // width) * width * depth for there, depth, columns in matrices if there), name)
 
 
-def _projected(rows: Array, weight: Array, bias: Array) -> Array:
-    """rows weight^T + bias, which may be empty."""
-    if rows.size == 0 or weight.size == 0:
-        return gemm(rows, weight.T, bias=bias if bias.size else None)
-    y = empty((rows.shape[0], weight.shape[0]), rows.dtype)
-    rows_by_rows(rows, weight, bias, 0, y)
-    return y
-
-
 def _joined(kind: str, b_ih: Array, b_hh: Array) -> Array:
     """The biases that the x part can have; in a GRU r multiplies that of the state's part of n."""
     if kind != "gru":
@@ -510,7 +501,7 @@ def forward(kind: str, x: Array, w: Weights, state: Array, cell: Array, lengths:
         panels = np.empty(packed_size(x.shape[2], wide, NAMES[x.dtype.char]), x.dtype)
         pack_right(w.w_ih.reshape(-1), 1, x.shape[2], x.shape[2], wide, panels)
     else:
-        sums = _projected(x.reshape(T * N, x.shape[2]), w.w_ih, bias)
+        sums = projected(x.reshape(T * N, x.shape[2]), w.w_ih, bias if bias.size else None)
     size = len(sums) * H
     kept = Kept(sums, empty(size if kind in ("lstm", "gru") else 0, x.dtype), empty(size if w.w_hr is not None else 0, x.dtype))
     if N == 0:
@@ -519,7 +510,7 @@ def forward(kind: str, x: Array, w: Weights, state: Array, cell: Array, lengths:
     place = out.reshape(-1), direction * P, out.shape[2]
     flat, w_hh, states, cells = sums.reshape(-1), w.w_hh.reshape(-1), state.reshape(-1), cell.reshape(-1)
     if T == 1 and w.w_hh.size:
-        second = _projected(state, w.w_hh, b_hh)
+        second = projected(state, w.w_hh, w.b_hh)
         if kind == "gru":
             sums[:, : 2 * H] += second[:, : 2 * H]
             kept.more.reshape(N, H)[...] = second[:, 2 * H :]
