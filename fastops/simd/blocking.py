@@ -41,9 +41,11 @@ VECTOR_BYTES: Final = _vector_bytes(_FEATURES)
 _REGISTERS: Final = 32 if VECTOR_BYTES == 64 or binding.get_process_triple().startswith(("aarch64", "arm64")) else 16
 
 # Multiply-adds of whole vectors that a core begins in a cycle, for cost models. Zen 4 and the smaller Intel cores take two
-# halves of an AVX-512 vector one after the other.
+# halves of an AVX-512 vector one after the other. A virtual machine may hide its model, so that LLVM takes a Granite Rapids for
+# a Rocket Lake; tiles (AMX) are in large cores alone.
 _CPU: Final = binding.get_host_cpu_name()
-FMAS_PER_CYCLE: Final = 1 if VECTOR_BYTES == 64 and _CPU in ("znver4", "icelake-client", "tigerlake", "rocketlake") else 2
+_HALVES: Final = ("znver4", "icelake-client", "tigerlake", "rocketlake")
+FMAS_PER_CYCLE: Final = 1 if VECTOR_BYTES == 64 and _CPU in _HALVES and not _FEATURES.get("amx-tile") else 2
 
 # How wide loops are that do little but read and write (``separate(bits=...)``). Arrays of NumPy's own begin 16 bytes past a cache
 # line, and what lies across two lines costs more by whole vectors than by halves where a core halves them anyway: on a Zen 4
