@@ -20,7 +20,7 @@ from numba import types
 from fastops import _threads
 from fastops._jit import address_of, call, call_at, function, launcher, parallel, separate
 from fastops._memory import empty, empty_like
-from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, KC, LANES, MR, NAMES, NV, VECTOR_BYTES, panel_width
+from fastops.simd.blocking import ASKS_AHEAD, CYCLES_PER_NS, FMAS_PER_CYCLE, KC, LANES, MR, NAMES, NV, VECTOR_BYTES, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activation_entry, confinement, finish_rows
 from fastops.simd.pack import copy_run, pack_panels, pack_tiles, scale_run
@@ -28,6 +28,7 @@ from fastops.simd.prepacked import packed_rows
 from fastops.simd.product import (
     BIAS,
     PACK,
+    PACK_ONCE,
     PACKED,
     READ,
     SUM,
@@ -79,6 +80,11 @@ _TAIL = 4
 # read a copy faster, and a larger A takes the first-level cache from B. GFLOP/s, read against packed: 16 x 3136 x 96 109 and 66,
 # 64 x 3136 x 64 155 and 127, 128 x 25088 x 64 90 and 109.
 _READING_ROWS, _READING_SIZE = 3 * MR, 4096
+# Rows of A that go along all panels, and then the next: C is written by few long streams. GFLOP/s on a Granite Rapids by one tile and
+# by two: 256 x 3136 x 64 184 and 192, 144 x 3136 x 24 162 and 169.
+_HIGH_TILE = 2 * MR if ASKS_AHEAD else MR
+# Up to so many bytes from row to row of C, all rows go along each panel there, as they do where they are fewer than the steps.
+_PAGE = 4096
 # Bytes of C from which only the fewest rows read B in place: every tile goes far for its part of B, while C goes to memory. 16 to 96
 # channels at 112x112, batch of 8, 4.8 ms read and 3.6 packed.
 _FAR_BYTES = 1 << 23
@@ -131,6 +137,7 @@ def _block(
     top, j0, item = block % parts * high, block // parts % strips * nc, block // (parts * strips)
     m_all, n = min(high, rows - top), min(nc, cols - j0)
     joined = run < cols
+    along = ASKS_AHEAD and (depth >= m_all or (nc if joined else c_row) * c.itemsize <= _PAGE)
     # The last columns where they are few, and rows of A and columns of B can be read in vectors.
     tail = n % lanes(panels)
     if tail > lanes(panels) // _TAIL or a_col != 1 or sums > 1 or joined:
@@ -153,8 +160,8 @@ def _block(
             k = min(kc, depth - k0)
             steps = items * k
             # Whole panels that lie in rows are read there, or packed by the first rows while they multiply.
-            whole = n_whole // width * width if b_col == 1 and items == 1 and not joined and MR <= m_all <= _PACKING_ROWS else 0
-            reads = m_all <= _READING_ROWS or (m_all * k <= _READING_SIZE and c.size * c.itemsize < _FAR_BYTES)
+            whole = n_whole // width * width if b_col == 1 and items == 1 and not joined and MR <= m_all and (m_all <= _PACKING_ROWS or along) else 0
+            reads = not ASKS_AHEAD and (m_all <= _READING_ROWS or (m_all * k <= _READING_SIZE and c.size * c.itemsize < _FAR_BYTES))
             for z in range(items):
                 source = (item + s + z) * b_batch + k0 * b_row
                 for j in range(whole, n_whole, width):
@@ -181,22 +188,21 @@ def _block(
                         else:
                             pack_tiles(a, at, a_col, m, k, alpha, copies, to, tile)
                     left, a0 = copies, copy0
-                # A tile's rows along all the panels, and then the next: C is written by few long streams. Two tiles where B is far away:
-                # four took 24 to 144 channels at 56x56, batch of 8, from 1.7 to 2.8 ms. Where streams would be short, many rows along each
-                # panel: 2048 x 49 x 512 1.02 to 0.90 ms.
-                high_tile = 2 * MR if reads else _MC if n <= 2 * width else MR
+                # Two tiles where B is far away and read there: four took 24 to 144 channels at 56x56, batch of 8, from 1.7 to 2.8 ms. Where
+                # streams would be short, many rows along each panel: 2048 x 49 x 512 1.02 to 0.90 ms.
+                high_tile = 2 * MR if reads else _MC if along or n <= 2 * width else _HIGH_TILE
                 i = 0
                 while i < m:
                     at = copied + i
                     packs = at == 0 and whole > 0 and not reads
-                    some = min(MR if packs else high_tile, m - i)
+                    some = min(MR if packs and not along else high_tile, m - i)
                     to, bias0 = y0 + at * y_row, (top + at) * bias_row + j0 * bias_col
                     # The next rows, of which nothing may be in a cache: weights are read once a call. 960 x 64 x 160 0.24 to 0.22 ms then.
                     if col == 1 and not reads:
                         for r in range(i + some, min(i + some + MR, m)):
                             for z in range(0, k, lanes(left)):
                                 prefetch_near(left, a0 + r * row + z)
-                    way = READ if reads else PACK if packs else PACKED
+                    way = READ if reads else (PACK_ONCE if along and m == m_all else PACK) if packs else PACKED
                     call(rows_product, (
                         some, n_whole, steps, left, a0 + i // MR * tile, row, col, tile, way, 0 if way == PACKED else whole, b, source + j0, b_row,
                         panels, panel0, width * steps, tail, tail0, y, to, y_row, begin, bias, bias0, last and confined, zero, high_limit,
