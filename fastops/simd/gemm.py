@@ -20,7 +20,7 @@ from numba import types
 from fastops import _threads
 from fastops._jit import address_of, call, call_at, function, launcher, parallel, separate
 from fastops._memory import empty, empty_like
-from fastops.simd.blocking import ASKS_AHEAD, CYCLES_PER_NS, FMAS_PER_CYCLE, KC, LANES, MR, NAMES, NV, VECTOR_BYTES, panel_width
+from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, KC, LANES, LARGE_CORE, MR, NAMES, NV, VECTOR_BYTES, panel_width
 from fastops.simd.epilogue import ACTIVATIONS
 from fastops.simd.finish import activation_entry, confinement, finish_rows
 from fastops.simd.pack import copy_run, pack_panels, pack_tiles, scale_run
@@ -82,7 +82,7 @@ _TAIL = 4
 _READING_ROWS, _READING_SIZE = 3 * MR, 4096
 # Rows of A that go along all panels, and then the next: C is written by few long streams. GFLOP/s on a Granite Rapids by one tile and
 # by two: 256 x 3136 x 64 184 and 192, 144 x 3136 x 24 162 and 169.
-_HIGH_TILE = 2 * MR if ASKS_AHEAD else MR
+_HIGH_TILE = 2 * MR if LARGE_CORE else MR
 # Up to so many bytes from row to row of C, all rows go along each panel there, as they do where they are fewer than the steps.
 _PAGE = 4096
 # Bytes of C from which only the fewest rows read B in place: every tile goes far for its part of B, while C goes to memory. 16 to 96
@@ -137,7 +137,7 @@ def _block(
     top, j0, item = block % parts * high, block // parts % strips * nc, block // (parts * strips)
     m_all, n = min(high, rows - top), min(nc, cols - j0)
     joined = run < cols
-    along = ASKS_AHEAD and (depth >= m_all or (nc if joined else c_row) * c.itemsize <= _PAGE)
+    along = LARGE_CORE and (depth >= m_all or (nc if joined else c_row) * c.itemsize <= _PAGE)
     # The last columns where they are few, and rows of A and columns of B can be read in vectors.
     tail = n % lanes(panels)
     if tail > lanes(panels) // _TAIL or a_col != 1 or sums > 1 or joined:
@@ -161,7 +161,7 @@ def _block(
             steps = items * k
             # Whole panels that lie in rows are read there, or packed by the first rows while they multiply.
             whole = n_whole // width * width if b_col == 1 and items == 1 and not joined and MR <= m_all and (m_all <= _PACKING_ROWS or along) else 0
-            reads = not ASKS_AHEAD and (m_all <= _READING_ROWS or (m_all * k <= _READING_SIZE and c.size * c.itemsize < _FAR_BYTES))
+            reads = not LARGE_CORE and (m_all <= _READING_ROWS or (m_all * k <= _READING_SIZE and c.size * c.itemsize < _FAR_BYTES))
             for z in range(items):
                 source = (item + s + z) * b_batch + k0 * b_row
                 for j in range(whole, n_whole, width):

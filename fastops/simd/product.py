@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastops._jit import call, formula, function, separate
-from fastops.simd.blocking import ASKS_AHEAD, LANES, MR, NV
+from fastops.simd.blocking import LANES, LARGE_CORE, MR, NV
 from fastops.simd.vector import (
     apart,
     element,
@@ -415,9 +415,9 @@ def rows_product(
                 done = MR
                 at = p0 if way == PACK_ONCE else at
                 alone = rows < 2 * MR
-                ahead = 0 if ASKS_AHEAD and not alone else _AHEAD * width
+                ahead = 0 if LARGE_CORE and not alone else _AHEAD * width
                 _packing(depth, a, a0, a_row, a_col, b, b0 + j, b_row, panels, at, c, c0 + j, c_row, start, bias, bias0, confined, low, high, ahead)
-                if ASKS_AHEAD and not alone:
+                if LARGE_CORE and not alone:
                     done = _rest_asking(
                         rows, depth, a, a0, a_row, a_col, a_tile, panels, at, b, b0 + j + _PANELS_AHEAD * width, b_row,
                         c, c0 + j, c_row, start, bias, bias0, confined, low, high,

@@ -54,7 +54,7 @@ from fastops._memory import empty
 from fastops.ops.conv import implicit
 from fastops.ops.conv.layout import Side, side, up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
-from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, KC, LANES, MR, NV, panel_width
+from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, KC, LANES, LARGE_CORE, MR, NV, panel_width
 from fastops.simd.finish import activate, activation_entry
 from fastops.simd.pack import pack_tiles
 from fastops.simd.product import block_product, tiled_product
@@ -866,13 +866,24 @@ def way_of(spec: ConvSpec, direction: str) -> Way | None:
     return min(ways[: 1 if direction == "grad_weight" else None], key=lambda way: _nanoseconds(spec, direction, way), default=None)
 
 
-# Scratch: with all of it in L2 the fused order runs best; transformed weights beyond _SHARED go panel by panel.
+# Scratch: with all of it in L2 the fused order runs best; transformed weights beyond _SHARED go panel by panel. Large Intel cores get few
+# bytes a cycle from L3: there the fused order reads weights of up to 12 MB once for as many tiles as 16 MB leave room for, and the
+# order by panels, which reads all tiles again for each panel, is for fewer tiles and for more weights. 256 channels at 56x56, batch of 8, on
+# a Granite Rapids: by panels 73 ms, fused by 56 tiles 56, by 84 tiles 53; at 14x14 7.2 and 5.9, but one image 0.85 and 1.3.
 _FUSED_BYTES = 1 << 20
-_SHARED_WEIGHTS_BYTES = 4 << 20
+_SHARED_WEIGHTS_BYTES = (12 if LARGE_CORE else 4) << 20
+_NEAR_WEIGHTS_BYTES = 2 << 20
+_FUSED_FAR_BYTES, _FUSED_FAR_TILES = 6 << 20, 112
+_FAR_TILES = 64
 _TILES_BYTES = 8 << 20
 _ROW_BYTES = 8 << 20
 # Input channels (of all pieces) of a panel that are transformed at a time, 0.6 MB of weights: 512 channels at 7x7 take 2.15 ms, 2.25 by 64 or 192.
 _C_CHUNK = 128
+# Where many tiles share them, more: their rows come from L3, in order. 512 channels at 28x28, batch of 8, on a Granite Rapids by 128 channels at
+# a time 76 ms, by 512 66; but 14x14 pixels of one image, 16 tiles, 1.8 and 2.4.
+_LONG_C_CHUNK, _LONG_TILES = 512, 64
+# Tiles of a chunk from which the weight gradient's tasks are larger.
+_LARGE_TASK_TILES = 48
 
 
 def _skewed(n: int, count: int) -> int:
@@ -927,7 +938,9 @@ class _Geometry:
     def fused_rows(self, threads: int) -> int:
         """Rows of tiles a block: about 56 tiles, less where L2 or the number of threads asks for it."""
         per_tile = self.points * (up(self.depth, self.lanes) + up(self.outs, self.lanes)) * self.itemsize
-        tiles = max(8, min(56, _FUSED_BYTES // per_tile))
+        far = LARGE_CORE and self.weights_count * self.itemsize > _NEAR_WEIGHTS_BYTES
+        most, room = (_FUSED_FAR_TILES, _FUSED_FAR_BYTES) if far else (56, _FUSED_BYTES)
+        tiles = max(8, min(most, room // per_tile))
         rows = max(1, tiles // self.tiles)
         return self._whole(min(rows, -(-self.total // (2 * threads)) if threads > 1 else rows))
 
@@ -945,8 +958,13 @@ class _Geometry:
         """Elements of so many rows of transformed tiles."""
         return self.points * _skewed(chunk * self.tiles * channels, self.lanes)
 
+    def panel_channels(self, chunk: int) -> int:
+        """Channels whose weights are transformed at a time in the order by panels."""
+        long = LARGE_CORE and self.way.pieces == 1 and chunk * self.tiles >= _LONG_TILES
+        return min(_LONG_C_CHUNK, up(self.ins, self.lanes)) if long else self.together
+
     def panel_space(self, chunk: int) -> int:
-        weights = _skewed(self.together * self.way.pieces * self.width, self.lanes)
+        weights = _skewed(self.panel_channels(chunk) * self.way.pieces * self.width, self.lanes)
         panel = self.points * (_skewed(chunk * self.tiles * self.width, self.lanes) + weights)
         return up(panel + max(self.stage_space(chunk), self.weights_space()), 16)
 
@@ -985,7 +1003,8 @@ class Convolution:
     def fused(self, threads: int) -> bool:
         """Which order of work; both give the same bits."""
         g = self.geometry
-        if g.weights_count * g.itemsize > _SHARED_WEIGHTS_BYTES or up(g.outs, g.width) // g.width >= 4 * g.total:
+        far = LARGE_CORE and g.weights_count * g.itemsize > 2 * _NEAR_WEIGHTS_BYTES and g.total * g.tiles < _FAR_TILES
+        if far or g.weights_count * g.itemsize > _SHARED_WEIGHTS_BYTES or up(g.outs, g.width) // g.width >= 4 * g.total:
             return False
         return g.total >= 2 * threads or g.total * g.width >= g.outs
 
@@ -1039,7 +1058,7 @@ class Convolution:
             else:
                 self.launch.panels(
                     threads, rows, chunk, g.total, g.th, g.tiles, *self.pads, g.grid, g.pieces, self.source.dims, self.target.dims, x, x0, v, w,
-                    group * self.w_group, self.k_stride, self.c_stride, self.turn, g.cut, g.together, ready,
+                    group * self.w_group, self.k_stride, self.c_stride, self.turn, g.cut, g.panel_channels(chunk), ready,
                     y, y0, bias, group * g.outs, self.activation, flags, space, each,
                 )  # fmt: skip
         return not flags[0]
@@ -1065,9 +1084,14 @@ class KernelGradient:
         self.chunk = max(1, min(g.total, _TILES_BYTES // per_row))
 
     def _tasks(self, threads: int) -> tuple[int, int]:
-        """Output and input channels of a task: its products (points x k_rows x c_cols) should stay in L2."""
+        """Output and input channels of a task: its products (points x k_rows x c_cols) should stay in L2.
+
+        Large Intel cores get few bytes a cycle from L3, whence tasks have their tiles: with many of them, tasks are larger (256 channels at
+        56x56, batch of 8, on a Granite Rapids 79 to 64 ms).
+        """
         g = self.geometry
-        k_rows, c_cols = min(g.outs, 32 // MR * MR), min(self.ins_up, 4 * g.width)
+        most, panels = (64, 8) if LARGE_CORE and self.chunk * g.tiles >= _LARGE_TASK_TILES else (32, 4)
+        k_rows, c_cols = min(g.outs, most // MR * MR), min(self.ins_up, panels * g.width)
         while threads > 1 and -(-g.outs // k_rows) * -(-g.depth // c_cols) < 2 * threads:
             if c_cols > g.width:
                 c_cols = up(c_cols // 2, g.width)
@@ -1150,6 +1174,9 @@ def _accepts(spec: ConvSpec, direction: str) -> str | None:
     return None
 
 
+_FAR_PIECES = 1.3
+
+
 def _nanoseconds(spec: ConvSpec, direction: str, way: Way) -> float:
     """Time of one group and one thread, fitted to one core: the products, the transforms of tiles, those of kernels."""
     count = LANES[spec.dtype]
@@ -1169,7 +1196,13 @@ def _nanoseconds(spec: ConvSpec, direction: str, way: Way) -> float:
     # Fewer tiles than a register tile has rows leave it half used.
     multiplications = points * way.pieces if direction == "grad_weight" else way.multiplications
     product = 1.3 * multiplications * max(tiles, 5) * ins * up(outs, count) / count / FMAS_PER_CYCLE
-    return float((product + points * (transforms + kernels)) / CYCLES_PER_NS)
+    cycles = product + points * (transforms + kernels)
+    # Kernels in pieces, tiles of several phases and gradients of large kernels have more to fetch from L3, which is slower there: of
+    # eighteen on a Granite Rapids fourteen take 1.1 to 1.65 times as long as predicted, while ``implicit`` takes what it should.
+    large = direction == "grad_weight" and way.variant.taps_h * way.variant.taps_w > 9
+    if LARGE_CORE and (way.pieces > 1 or way.h.phases * way.w.phases > 1 or large):
+        cycles *= _FAR_PIECES
+    return float(cycles / CYCLES_PER_NS)
 
 
 # Transformed tiles that another thread wrote: with two threads the weight gradient of 7x7 kernels of 3 channels at stride 2 takes 1.7 ms where
