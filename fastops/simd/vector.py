@@ -248,7 +248,7 @@ def store_part(typingctx: Any, array: Any, offset: Any, vector: Any, count: Any)
     return types.void(array, types.intp, vector, types.intp), codegen
 
 
-def _prefetch(locality: int) -> Any:
+def _prefetch(locality: int, write: int = 0) -> Any:
     @intrinsic
     def prefetch(typingctx: Any, array: Any, offset: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -256,7 +256,7 @@ def _prefetch(locality: int) -> Any:
             pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
             fnty = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
             fn = cgutils.get_or_insert_function(builder.module, fnty, "llvm.prefetch.p0")
-            builder.call(fn, [pointer, ir.Constant(_I32, 0), ir.Constant(_I32, locality), ir.Constant(_I32, 1)])
+            builder.call(fn, [pointer, ir.Constant(_I32, write), ir.Constant(_I32, locality), ir.Constant(_I32, 1)])
             return context.get_dummy_value()
 
         return types.void(array, types.intp), codegen
@@ -269,6 +269,9 @@ prefetch = _prefetch(3)
 
 prefetch_near = _prefetch(2)
 """As ``prefetch``, into the second-level cache alone: no more of the first is taken than what is read."""
+
+prefetch_to_write = _prefetch(3, 1)
+"""As ``prefetch``, of an element that will be written."""
 
 
 @intrinsic
