@@ -869,12 +869,14 @@ def way_of(spec: ConvSpec, direction: str) -> Way | None:
 # Scratch: with all of it in L2 the fused order runs best; transformed weights beyond _SHARED go panel by panel. Large Intel cores get few
 # bytes a cycle from L3: there the fused order reads weights of up to 12 MB once for as many tiles as 16 MB leave room for, and the
 # order by panels, which reads all tiles again for each panel, is for fewer tiles and for more weights. 256 channels at 56x56, batch of 8, on
-# a Granite Rapids: by panels 73 ms, fused by 56 tiles 56, by 84 tiles 53; at 14x14 7.2 and 5.9, but one image 0.85 and 1.3.
+# a Granite Rapids: by panels 73 ms, fused by 56 tiles 56, by 84 tiles 53; at 14x14 7.2 and 5.9. Few tiles are passed on between stages, and
+# between threads, in place of more weights: one image of 256 channels at 14x14 0.85 ms by panels, 1.3 fused, of 128 at 28x28 on two threads
+# 0.45 and 0.63.
 _FUSED_BYTES = 1 << 20
 _SHARED_WEIGHTS_BYTES = (12 if LARGE_CORE else 4) << 20
 _NEAR_WEIGHTS_BYTES = 2 << 20
 _FUSED_FAR_BYTES, _FUSED_FAR_TILES = 6 << 20, 112
-_FAR_TILES = 64
+_FEW_TILES = 64
 _TILES_BYTES = 8 << 20
 _ROW_BYTES = 8 << 20
 # Input channels (of all pieces) of a panel that are transformed at a time, 0.6 MB of weights: 512 channels at 7x7 take 2.15 ms, 2.25 by 64 or 192.
@@ -1003,8 +1005,9 @@ class Convolution:
     def fused(self, threads: int) -> bool:
         """Which order of work; both give the same bits."""
         g = self.geometry
-        far = LARGE_CORE and g.weights_count * g.itemsize > 2 * _NEAR_WEIGHTS_BYTES and g.total * g.tiles < _FAR_TILES
-        if far or g.weights_count * g.itemsize > _SHARED_WEIGHTS_BYTES or up(g.outs, g.width) // g.width >= 4 * g.total:
+        tiles = g.total * g.tiles
+        few = LARGE_CORE and tiles < _FEW_TILES and 5 * tiles < 4 * g.outs
+        if few or g.weights_count * g.itemsize > _SHARED_WEIGHTS_BYTES or up(g.outs, g.width) // g.width >= 4 * g.total:
             return False
         return g.total >= 2 * threads or g.total * g.width >= g.outs
 
