@@ -66,8 +66,9 @@ _JOINED_ROWS = 256
 # How few of them copy all columns for themselves.
 _SHARED_ROWS = 64
 # Panels of B that a thread packs at a time, and their bytes (64 rows with chunks of 256 steps take 0.77 ms by 512 KB, 0.85 by
-# 1 MB); how few panels, and rows, it takes for others to have work too.
-_PANELS, _FEW_PANELS = 32, 8
+# 1 MB); how few panels, and rows, it takes for others to have work too. A strip of C by fewer stays in L2: 512 x 3072 x 768 168 and 183
+# GFLOP/s on a Granite Rapids.
+_PANELS, _FEW_PANELS = 16 if LARGE_CORE else 32, 8
 _PANEL_BYTES = 1 << 19
 _ROWS, _FEW_ROWS_EACH = 64, 32
 _SHARES = 4
@@ -241,6 +242,8 @@ _FEW_STEPS = 8
 _SUM_OF_16, _SUM_OF_FEWER, _STORE_CYCLES = 5.5, 11.0, 0.6
 # Of B, from L2 or L3, for one row or two.
 _BYTES_A_CYCLE = 14
+# Of B, that stay in L1, and in L2.
+_NEAR_B_BYTES, _FAR_B_BYTES = 1 << 15, 1 << 20
 _IN_PLACE, _BY_PANELS, _BY_BLOCKS = range(3)
 # So few rows leave a panel's register tiles mostly empty.
 _FEWEST_ROWS = 3
@@ -411,7 +414,8 @@ _TURNED_STEPS = 4096
 # Cycles until it begins, and what its results take to be turned.
 _TURNED_CYCLES = 12_000
 # Rows up to which each panel of a transposed B is packed by the block that multiplies them with it, in one launch.
-_PANEL_ROWS = 256
+# Of more steps than a panel of L2 has, each row tile fetches them again: 256 x 2048 x 512 3.2 to 2.8 ms on a Granite Rapids.
+_PANEL_ROWS, _FEW_PANEL_ROWS, _LONG_PANEL = 256, 128, 1024
 
 
 @separate
@@ -488,18 +492,22 @@ def _transposed_way(rows: int, cols: int, depth: int, dtype: str, alone: bool) -
     """
     lanes_, width, size = LANES[dtype], panel_width(dtype), VECTOR_BYTES // LANES[dtype]
     vectors, packing = depth / lanes_ / FMAS_PER_CYCLE, 0.2 + 4 / lanes_
-    # A tile of four rows reads 4 + lanes / 4 vectors for as many products as lanes, 32 bytes of L2 a cycle; a last step that fills no
-    # vector is masked. One row or two wait for B.
-    a_step = max(1.08 / FMAS_PER_CYCLE, (4 / lanes_ + 0.25) * VECTOR_BYTES / 32)
+    # A tile of four rows reads 4 + lanes / 4 vectors for as many products as lanes, 32 bytes of L2 a cycle (40 of large cores, and 64 of L1);
+    # a last step that fills no vector is masked. One row or two wait for B.
+    b_bytes = cols * depth * size
+    read = 32 if not LARGE_CORE or b_bytes > _FAR_B_BYTES else 64 if b_bytes <= _NEAR_B_BYTES else 40
+    a_step = max(1.08 / FMAS_PER_CYCLE, (4 / lanes_ + 0.25) * VECTOR_BYTES / read)
     sums = (_SUM_OF_16 if lanes_ == 16 else _SUM_OF_FEWER) + -(-depth // lanes_) * a_step + (2 if depth % lanes_ else 0)
-    in_place = max(rows * cols * sums, cols * depth * size / _BYTES_A_CYCLE)
-    by_panels = -(-rows // MR) * MR * cols * (_STORE_CYCLES + vectors) + packing * cols * depth
+    in_place = max(rows * cols * sums, b_bytes / _BYTES_A_CYCLE)
+    whole = -(-cols // lanes_) * lanes_
+    by_panels = -(-rows // MR) * MR * whole * (_STORE_CYCLES + vectors) + packing * whole * depth
     turned = math.inf
     if alone and _is_turned(1, rows, cols, width):
         turned = rows * cols * (_STORE_CYCLES + vectors) + packing * rows * depth + _TURNED_CYCLES
     if in_place < min(by_panels, turned) or rows <= _FEWEST_ROWS:
         return _IN_PLACE, in_place
-    return (_BY_PANELS if alone and by_panels <= turned and rows <= _PANEL_ROWS else _BY_BLOCKS), by_panels
+    panel = by_panels <= turned and rows <= (_FEW_PANEL_ROWS if depth > _LONG_PANEL else _PANEL_ROWS)
+    return (_BY_PANELS if alone and panel else _BY_BLOCKS), by_panels
 
 
 def _reads_in_place(batch: int, rows: int, cols: int, depth: int, a_col: int, b_row: int, b_col: int, dtype: str) -> bool:

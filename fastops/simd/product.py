@@ -309,47 +309,6 @@ _most_dots, _two_dots, _one_dots = _dots(_DOT_ROWS), _dots(2), _dots(1)
 
 
 @function
-def _four_long(depth, a, a0, b, b0, b_row, c, c0, accumulate):
-    """A row of a with four of b."""
-    p, q, r, s = _four_long_dots(depth, a, a0, b, b0, b_row)
-    if accumulate:
-        p, q, r, s = c[c0] + p, c[c0 + 1] + q, c[c0 + 2] + r, c[c0 + 3] + s
-    c[c0], c[c0 + 1], c[c0 + 2], c[c0 + 3] = p, q, r, s
-
-
-@separate
-def dot_products(rows, cols, depth, a, a0, a_row, b, b0, b_row, c, c0, c_row, accumulate):
-    """c[i, j] (+)= the sum over k of a[i, k] b[j, k]: a product with a transposed matrix, read as it lies.
-
-    Both are read in vectors along k, four rows of each at a time with 16 lanes, whose running sums are turned into one vector at the
-    end. That needs no packing: the way for few rows of a. By one row of a and 16 of b there is a load for each multiply-add, and 8 rows
-    with 1000 columns in 1280 steps took 0.40 ms, so 0.21.
-    """
-    a, b, c = uncounted(a), uncounted(b), uncounted(c)
-    count = lanes(b)
-    far = depth >= _LONG or (depth >= _LONG_FAR and b.size > _FAR)
-    for j in range(0, cols, count):
-        end = min(cols, j + count)
-        i = 0
-        while i < rows:
-            left, to, some = a0 + i * a_row, c0 + i * c_row, _DOT_ROWS if rows - i >= _DOT_ROWS else 2 if rows - i >= 2 else 1
-            at = j
-            if some == 1 and far:
-                while end - at >= 4:
-                    _four_long(depth, a, left, b, b0 + at * b_row, b_row, c, to + at, accumulate)
-                    at += 4
-            while at < end:
-                if some == _DOT_ROWS:
-                    _most_dots(end - at, depth, a, left, a_row, b, b0 + at * b_row, b_row, c, to + at, c_row, accumulate)
-                elif some == 2:
-                    _two_dots(end - at, depth, a, left, a_row, b, b0 + at * b_row, b_row, c, to + at, c_row, accumulate)
-                else:
-                    _one_dots(end - at, depth, a, left, a_row, b, b0 + at * b_row, b_row, c, to + at, c_row, accumulate)
-                at += count // some
-            i += some
-
-
-@function
 def _columns(rows, cols, depth, a, a0, a_row, b, b0, c, c0, c_row, start, bias, bias0, confined, low, high):
     """A few columns of b, where rows of a and columns of b are runs of memory: both are read in vectors.
 
@@ -357,8 +316,15 @@ def _columns(rows, cols, depth, a, a0, a_row, b, b0, c, c0, c_row, start, bias, 
     """
     if cols == 0:
         return
-    # A part of b, whose size does not depend on how many threads share it.
-    call(dot_products, (rows, cols, depth, a, a0, a_row, b[b0 : b0 + cols * depth], 0, depth, c, c0, c_row, start == SUM))
+    whole = rows // _DOT_ROWS * _DOT_ROWS
+    for i in range(0, whole, _DOT_ROWS):
+        for j in range(0, cols, lanes(c) // _DOT_ROWS):
+            _most_dots(cols - j, depth, a, a0 + i * a_row, a_row, b, b0 + j * depth, depth, c, c0 + i * c_row + j, c_row, start == SUM)
+    for i in range(whole, rows):
+        for j in range(cols):
+            (one,) = _one_long_dot(depth, b, b0 + j * depth, a, a0 + i * a_row, a_row)
+            at = c0 + i * c_row + j
+            c[at] = c[at] + one if start == SUM else one
     if start == BIAS or confined:
         for i in range(rows):
             at = c0 + i * c_row
@@ -443,6 +409,47 @@ def rows_product(
             ))  # fmt: skip
         j += some
     _columns(rows, tail, depth, a, a0, a_row, panels, tail0, c, c0 + cols, c_row, start, bias, bias0, confined, low, high)
+
+
+@function
+def _four_long(depth, a, a0, b, b0, b_row, c, c0, accumulate):
+    """A row of a with four of b."""
+    p, q, r, s = _four_long_dots(depth, a, a0, b, b0, b_row)
+    if accumulate:
+        p, q, r, s = c[c0] + p, c[c0 + 1] + q, c[c0 + 2] + r, c[c0 + 3] + s
+    c[c0], c[c0 + 1], c[c0 + 2], c[c0 + 3] = p, q, r, s
+
+
+@separate
+def dot_products(rows, cols, depth, a, a0, a_row, b, b0, b_row, c, c0, c_row, accumulate):
+    """c[i, j] (+)= the sum over k of a[i, k] b[j, k]: a product with a transposed matrix, read as it lies.
+
+    Both are read in vectors along k, four rows of each at a time with 16 lanes, whose running sums are turned into one vector at the
+    end. That needs no packing: the way for few rows of a. By one row of a and 16 of b there is a load for each multiply-add, and 8 rows
+    with 1000 columns in 1280 steps took 0.40 ms, so 0.21.
+    """
+    a, b, c = uncounted(a), uncounted(b), uncounted(c)
+    count = lanes(b)
+    far = depth >= _LONG or (depth >= _LONG_FAR and b.size > _FAR)
+    for j in range(0, cols, count):
+        end = min(cols, j + count)
+        i = 0
+        while i < rows:
+            left, to, some = a0 + i * a_row, c0 + i * c_row, _DOT_ROWS if rows - i >= _DOT_ROWS else 2 if rows - i >= 2 else 1
+            at = j
+            if some == 1 and far:
+                while end - at >= 4:
+                    _four_long(depth, a, left, b, b0 + at * b_row, b_row, c, to + at, accumulate)
+                    at += 4
+            while at < end:
+                if some == _DOT_ROWS:
+                    _most_dots(end - at, depth, a, left, a_row, b, b0 + at * b_row, b_row, c, to + at, c_row, accumulate)
+                elif some == 2:
+                    _two_dots(end - at, depth, a, left, a_row, b, b0 + at * b_row, b_row, c, to + at, c_row, accumulate)
+                else:
+                    _one_dots(end - at, depth, a, left, a_row, b, b0 + at * b_row, b_row, c, to + at, c_row, accumulate)
+                at += count // some
+            i += some
 
 
 def _combination(rows: int, steps: int) -> Any:
