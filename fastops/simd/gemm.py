@@ -48,6 +48,7 @@ from fastops.simd.vector import (
     load_part,
     load_square,
     load_square_part,
+    offsets,
     prefetch_near,
     splat,
     store,
@@ -120,28 +121,26 @@ def _pack_runs(b, b0, b_row, run, b_run, j, depth, cols, packed, to):
         at += some
 
 
+# What ``_block`` reads from its numbers: one array of them takes half a second less of a first call than tuples and scalars.
+_NUMBERS = 29
+
+
 @separate
-def _block(
-    block, worker, grid, sums, size, chunk, runs, a, a_at, b, b_at, c, c_at, alpha, accumulate, bias, bias_at, activation,
-    panels, copies, blocks,
-):  # fmt: skip
+def _block(block, worker, numbers, a, b, c, alpha, bias, space):
     """A block of one product of the batch: packs what it needs of B, a chunk of the reduction at a time."""
-    parts, high, strips, nc = grid
-    rows, cols, depth = size
-    together, kc, room = chunk
-    run, b_run, c_run = runs
-    a_batch, a_row, a_col = a_at
-    b_batch, b_row, b_col = b_at
-    c_batch, c_row = c_at
-    bias_row, bias_col = bias_at
-    width = NV * lanes(panels)
+    (
+        parts, high, strips, nc, sums, rows, cols, depth, together, kc, room, run, b_run, c_run, a_batch, a_row, a_col, b_batch, b_row, b_col,
+        c_batch, c_row, accumulated, bias_row, bias_col, address, code, copies, blocks,
+    ) = offsets(numbers, 0, 0, _NUMBERS)  # fmt: skip
+    accumulate, activation = accumulated != 0, (address, code)
+    width = NV * lanes(space)
     top, j0, item = block % parts * high, block // parts % strips * nc, block // (parts * strips)
     m_all, n = min(high, rows - top), min(nc, cols - j0)
     joined = run < cols
     along = LARGE_CORE and (depth >= m_all or (nc if joined else c_row) * c.itemsize <= _PAGE)
     # The last columns where they are few, and rows of A and columns of B can be read in vectors.
-    tail = n % lanes(panels)
-    if tail > lanes(panels) // _TAIL or a_col != 1 or sums > 1 or joined:
+    tail = n % lanes(space)
+    if tail > lanes(space) // _TAIL or a_col != 1 or sums > 1 or joined:
         tail = 0
     n_whole = n - tail
     # What sums can begin with, and be confined to, needs no pass of its own.
@@ -151,10 +150,10 @@ def _block(
     confined = limited and not added
     rest = added or (activation[1] != 0 and not confined)
     # Workers are in chunks of different depths at one time, so the room of each must not depend on the depth of its chunk.
-    panel0, copy0 = worker * room, worker * kc * _MC
+    panel0, copy0 = worker * room, copies + worker * kc * _MC
     tail0 = panel0 + kc * nc
-    y = blocks if joined else c
-    y0, y_row = (worker * high * nc, nc) if joined else (item * c_batch + top * c_row + j0, c_row)
+    y = space if joined else c
+    y0, y_row = (blocks + worker * high * nc, nc) if joined else (item * c_batch + top * c_row + j0, c_row)
     for s in range(0, sums, together):
         items = min(together, sums - s)
         for k0 in range(0, depth, kc):
@@ -168,12 +167,12 @@ def _block(
                 for j in range(whole, n_whole, width):
                     to = panel0 + j * steps + z * k * width
                     if joined:
-                        _pack_runs(b, source, b_row, run, b_run, j0 + j, k, n - j, panels, to)
+                        _pack_runs(b, source, b_row, run, b_run, j0 + j, k, n - j, space, to)
                     else:
-                        call(pack_panels, (0, worker, b, source + (j0 + j) * b_col, b_row, b_col, k, n_whole - j, panels[to : to + k * width]))
+                        call(pack_panels, (0, worker, b, source + (j0 + j) * b_col, b_row, b_col, k, n_whole - j, space[to : to + k * width]))
             for j in range(tail):
                 for z in range(k):
-                    panels[tail0 + j * k + z] = element(b, source + (j0 + n_whole + j) * b_col + z * b_row)
+                    space[tail0 + j * k + z] = element(b, source + (j0 + n_whole + j) * b_col + z * b_row)
             first, last = s == 0 and k0 == 0, s + items == sums and k0 + k == depth
             begin = SUM if accumulate or not first else BIAS if by_rows else ZERO
             as_it_lies = a_col == 1 and alpha == 1 and items == 1
@@ -185,10 +184,10 @@ def _block(
                     for z in range(items):
                         at, to = a0 + z * a_batch, copy0 + z * k * col
                         if a_col == 1:
-                            _pack_a(a, at, a_row, a_col, m, k, alpha, copies, to, row, col)
+                            _pack_a(a, at, a_row, a_col, m, k, alpha, space, to, row, col)
                         else:
-                            pack_tiles(a, at, a_col, m, k, alpha, copies, to, tile)
-                    left, a0 = copies, copy0
+                            pack_tiles(a, at, a_col, m, k, alpha, space, to, tile)
+                    left, a0 = space, copy0
                 # Two tiles where B is far away and read there: four took 24 to 144 channels at 56x56, batch of 8, from 1.7 to 2.8 ms. Where
                 # streams would be short, many rows along each panel: 2048 x 49 x 512 1.02 to 0.90 ms.
                 high_tile = 2 * MR if reads else _MC if along or n <= 2 * width else _HIGH_TILE
@@ -206,7 +205,7 @@ def _block(
                     way = READ if reads else (PACK_ONCE if along and m == m_all else PACK) if packs else PACKED
                     call(rows_product, (
                         some, n_whole, steps, left, a0 + i // MR * tile, row, col, tile, way, 0 if way == PACKED else whole, b, source + j0, b_row,
-                        panels, panel0, width * steps, tail, tail0, y, to, y_row, begin, bias, bias0, last and confined, zero, high_limit,
+                        space, panel0, width * steps, tail, tail0, y, to, y_row, begin, bias, bias0, last and confined, zero, high_limit,
                     ))  # fmt: skip
                     if last and rest:
                         call(finish_rows, (y, to, y_row, some, n, bias if added else bias[:0], bias0, bias_row, bias_col, activation))
@@ -222,14 +221,8 @@ def _block(
 
 
 @launcher
-def _blocked(
-    threads, count, grid, sums, size, chunk, runs, a, a_at, b, b_at, c, c_at, alpha, accumulate, bias, bias_at, activation,
-    panels, copies, blocks,
-):  # fmt: skip
-    parallel(_block, count, threads, (
-        grid, sums, size, chunk, runs, a, a_at, b, b_at, c, c_at, alpha, accumulate, bias, bias_at, activation,
-        panels, copies, blocks,
-    ))  # fmt: skip
+def _blocked(threads, count, numbers, a, b, c, alpha, bias, space):
+    parallel(_block, count, threads, (numbers, a, b, c, alpha, bias, space))
 
 
 # Up to so many multiply-adds, rows, or steps of the reduction a B that lies in rows is read there. Measured on AVX2: 39 us instead
@@ -548,7 +541,6 @@ def _chunk(depth: int, sums: int) -> tuple[int, int]:
     return 1, max(1, -(-depth // max(1, -(-depth // KC))))
 
 
-@lru_cache(maxsize=1024)
 def _blocks(count: int, sums: int, rows: int, cols: int, depth: int, joined: bool, threads: int, width: int) -> tuple[Any, ...]:
     """How ``_blocked`` goes about a product: its blocks, grid and chunk, and where the panels, the copies and the blocks end in its memory."""
     together, kc = _chunk(depth, sums)
@@ -559,6 +551,20 @@ def _blocks(count: int, sums: int, rows: int, cols: int, depth: int, joined: boo
     copies = panels + threads * kc * _MC
     blocks = copies + (threads * high * nc if joined else 0)
     return count * grid[0] * grid[2], grid, (together, kc, room), panels, copies, blocks
+
+
+@lru_cache(maxsize=1024)
+def _planned(
+    count: int, sums: int, rows: int, cols: int, depth: int, runs: Any, threads: int, dtype: str, a_strides: Any, b_strides: Any, c_strides: Any,
+    accumulate: bool, bias_axis: int, activation: int,
+) -> tuple[int, np.ndarray, int]:  # fmt: skip
+    """The blocks of a product, what ``_block`` reads, and the elements of its memory."""
+    blocks, grid, chunk, panels, copies, room = _blocks(count, sums, rows, cols, depth, runs is not None, threads, panel_width(dtype))
+    numbers = (
+        *grid, sums, rows, cols, depth, *chunk, *(runs or (cols, 0, 0)), *a_strides, *b_strides, *c_strides, accumulate, bias_axis == 0, bias_axis == 1,
+        *activation_entry(activation, dtype), panels, copies,
+    )  # fmt: skip
+    return blocks, np.array(numbers, np.intp), room
 
 
 def gemm_workspace(rows: int, cols: int, depth: int, dtype: str, threads: int, batch: int = 1, *, joined: bool = False, summed: bool = False) -> int:
@@ -662,13 +668,10 @@ def gemm_strided(
         )  # fmt: skip
         return
     sums, count = (batch, 1) if summed else (1, batch)
-    blocks, grid, chunk, panels, copies, room = _blocks(count, sums, rows, cols, depth, runs is not None, threads, width)
-    space = scratch(room, dtype)
-    _blocked(
-        threads, blocks, grid, sums, (rows, cols, depth), chunk, runs or (cols, 0, 0), a, a_strides, b, b_strides,
-        c, c_strides, c.dtype.type(alpha), accumulate, bias, (int(bias_axis == 0), int(bias_axis == 1)),
-        activation_entry(activation, dtype), space[:panels], space[panels:copies], space[copies:],
-    )  # fmt: skip
+    blocks, numbers, room = _planned(
+        count, sums, rows, cols, depth, runs, threads, dtype, a_strides, b_strides, c_strides, accumulate, bias_axis, activation
+    )
+    _blocked(threads, blocks, numbers, a, b, c, c.dtype.type(alpha), bias, scratch(room, dtype))
 
 
 @separate
