@@ -877,6 +877,9 @@ _SHARED_WEIGHTS_BYTES = (12 if LARGE_CORE else 4) << 20
 _NEAR_WEIGHTS_BYTES = 2 << 20
 _FUSED_FAR_BYTES, _FUSED_FAR_TILES = 6 << 20, 112
 _FEW_TILES = 64
+# Transformed weights, four times as many as there were, beyond which they are not worth having ahead: in a network they come from memory,
+# 9 GB/s there. 256 channels at 14x14, one image, 1.45 ms with them and 0.95 without, 512 at 7x7 2.1 and 1.7, 64 at 56x56 0.59 and 0.62.
+_AHEAD_BYTES = 1 << 20
 _TILES_BYTES = 8 << 20
 _ROW_BYTES = 8 << 20
 # Input channels (of all pieces) of a panel that are transformed at a time, 0.6 MB of weights: 512 channels at 7x7 take 2.15 ms, 2.25 by 64 or 192.
@@ -1000,6 +1003,8 @@ class Convolution:
         self.format = ("winograd", way.variant.name, spec.dtype, direction, spec.groups, spec.weight_shape, self.geometry.cut)
 
     def plan(self) -> Plan:
+        if LARGE_CORE and self.geometry.weights_count * self.geometry.itemsize > _AHEAD_BYTES:
+            return Plan(self.run)
         return Plan(self.run, self.transform, self.format)
 
     def fused(self, threads: int) -> bool:
