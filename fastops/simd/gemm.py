@@ -668,9 +668,7 @@ def gemm_strided(
         )  # fmt: skip
         return
     sums, count = (batch, 1) if summed else (1, batch)
-    blocks, numbers, room = _planned(
-        count, sums, rows, cols, depth, runs, threads, dtype, a_strides, b_strides, c_strides, accumulate, bias_axis, activation
-    )
+    blocks, numbers, room = _planned(count, sums, rows, cols, depth, runs, threads, dtype, a_strides, b_strides, c_strides, accumulate, bias_axis, activation)
     _blocked(threads, blocks, numbers, a, b, c, c.dtype.type(alpha), bias, scratch(room, dtype))
 
 

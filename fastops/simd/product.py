@@ -507,14 +507,18 @@ def row_combinations(rows, cols, depth, a, a0, a_row, a_col, b, b0, b_row, c, c0
                 k += 1
 
 
-def _table_product(rows: int) -> Any:
+def _table_product(rows: int, asks: bool = False) -> Any:
     @function
-    def product(depth, a, a0, row_table, r0, steps, s0, b, b0, b_row, c, c0, c_row, accumulate):
+    def product(depth, a, a0, row_table, r0, steps, s0, b, b0, b_row, c, c0, c_row, accumulate, ask, ask_step):
+        """Asks in each step for b[ask], b[ask + ask_step] and so on, or does not."""
         t = zero_tile(b, rows, NV)
         if accumulate:
             t = tile_load_rows(t, c, c0, c_row)
         at = offsets(row_table, r0, a0, rows)
         for k in range(depth):
+            if asks:
+                prefetch_near(b, ask)
+                ask += ask_step
             t = outer_at(t, a, at, element(steps, s0 + k), b, b0)
             b0 += b_row
         store_tile(c, c0, c_row, t)
@@ -523,28 +527,37 @@ def _table_product(rows: int) -> Any:
 
 
 _table_whole, _table_four, _table_two, _table_one = _table_product(MR), _table_product(4), _table_product(2), _table_product(1)
+_table_asking = _table_product(MR, asks=True)
 
 
 @separate
-def table_product(rows, depth, a, a0, row_table, r0, steps, s0, b, b0, b_row, c, c0, c_row, accumulate):
+def table_product(rows, depth, a, a0, row_table, r0, steps, s0, b, b0, b_row, c, c0, c_row, accumulate, far):
     """c[i, :NR] (+)= sum over k of a[a0 + row_table[r0 + i] + steps[s0 + k]] * b[b0 + k * b_row ...].
 
     The matrix on the left is given by where its elements lie: the sum of a row's and a step's offset. That is what a
     convolution's matrix looks like inside the image (rows: output pixels; steps: kernel taps) and, turned, inside the
     gradient's (rows: taps; steps: pixels), so that it need not be made.
+
+    Where b is ``far``, its tiles among them ask for as many rows as come next.
     """
     i = 0
+    tiles = max(1, rows // MR)
+    ask, ask_step = b0 + depth * b_row, (b_row + tiles - 1) // tiles
     while rows - i >= MR:
-        _table_whole(depth, a, a0, row_table, r0 + i, steps, s0, b, b0, b_row, c, c0 + i * c_row, c_row, accumulate)
+        if LARGE_CORE and far:
+            _table_asking(depth, a, a0, row_table, r0 + i, steps, s0, b, b0, b_row, c, c0 + i * c_row, c_row, accumulate, ask, ask_step)
+            ask += depth * ask_step
+        else:
+            _table_whole(depth, a, a0, row_table, r0 + i, steps, s0, b, b0, b_row, c, c0 + i * c_row, c_row, accumulate, 0, 0)
         i += MR
     if rows - i >= 4:
-        _table_four(depth, a, a0, row_table, r0 + i, steps, s0, b, b0, b_row, c, c0 + i * c_row, c_row, accumulate)
+        _table_four(depth, a, a0, row_table, r0 + i, steps, s0, b, b0, b_row, c, c0 + i * c_row, c_row, accumulate, 0, 0)
         i += 4
     if rows - i >= 2:
-        _table_two(depth, a, a0, row_table, r0 + i, steps, s0, b, b0, b_row, c, c0 + i * c_row, c_row, accumulate)
+        _table_two(depth, a, a0, row_table, r0 + i, steps, s0, b, b0, b_row, c, c0 + i * c_row, c_row, accumulate, 0, 0)
         i += 2
     if rows - i >= 1:
-        _table_one(depth, a, a0, row_table, r0 + i, steps, s0, b, b0, b_row, c, c0 + i * c_row, c_row, accumulate)
+        _table_one(depth, a, a0, row_table, r0 + i, steps, s0, b, b0, b_row, c, c0 + i * c_row, c_row, accumulate, 0, 0)
 
 
 def _stencil_tile(rows: int, vectors: int) -> Any:

@@ -65,6 +65,9 @@ from fastops.simd.workspace import scratch
 # The most steps of a chunk of the product: what is read of the image comes and goes beside a panel, which should stay in L1. On a Granite
 # Rapids (48 KB) 64 to 128 channels, 3x3 of stride 2 at 56x56, run at 178 GFLOP/s by 256 steps and at 190 by 192.
 STEPS = 192 if LARGE_CORE else KC
+# Packed weights beyond this come from L3 or memory, and are asked for ahead: 512 channels at 7x7 with weights prepared ahead and from memory
+# 2.0 ms on a Granite Rapids, so 1.24.
+_FAR_BYTES = 2 << 20
 # The mark of a phase that its partner writes.
 PAIRED = -2
 
@@ -311,7 +314,7 @@ def product_inside(
                         table_product,
                         (
                             pixels, min(STEPS, depth - k), space, s0, tables, t0 + i, steps, step0 + k0 + k, u, b0 + (k0 + k) * nr, nr,
-                            space, at + i * nr, nr, more,
+                            space, at + i * nr, nr, more, False,
                         ),
                     )  # fmt: skip
             i += pixels
@@ -359,6 +362,7 @@ def forward_block(
     channels_last = source[3] == 1 and source[4] != 1
     unit = c_chunk if channels_last else 1
     skips, left, image_w = inside_at != 0, window[8], source[6]
+    far = u.size * u.itemsize > _FAR_BYTES
     col0, tap_cols = phases[0, 12], phases[0, 13]
     q, zone = q0, t0
     while q < q1:
@@ -394,7 +398,7 @@ def forward_block(
                     n = min(chunk, depth - k)
                     step0 = phases[phase, 1] + k
                     if u.size > 0:
-                        call(table_product, (pixels, n, space, s0, tables, t0, steps, step0, u, b0 + k * width, width, space, at, width, c0 > 0 or k > 0))
+                        call(table_product, (pixels, n, space, s0, tables, t0, steps, step0, u, b0 + k * width, width, space, at, width, c0 > 0 or k > 0, far))
                     else:
                         call(
                             pack_panels,
@@ -410,7 +414,7 @@ def forward_block(
                                 space[packed0 : packed0 + n * width],
                             ),
                         )
-                        call(table_product, (pixels, n, space, s0, tables, t0, steps, step0, space, packed0, width, space, at, width, c0 > 0 or k > 0))
+                        call(table_product, (pixels, n, space, s0, tables, t0, steps, step0, space, packed0, width, space, at, width, c0 > 0 or k > 0, False))
     zero = splat(y, y.dtype.type(0))
     for panel in range(first_panel, last_panel):
         k0 = panel * width
@@ -577,10 +581,10 @@ def weight_block(
             at = m0 + (panel - p0) * (n + count) * width
             # KC pixels at a time: their dy stays in L1 while the taps pass.
             for i in range(0, pixels, 256):
-                call(
-                    table_product,
-                    (n, min(256, pixels - i), space, s0, tables, t0, tables, pixel0 + i, turned, b0 + i * width, width, space, at, width, g0 > first or i > 0),
-                )
+                call(table_product, (
+                    n, min(256, pixels - i), space, s0, tables, t0, tables, pixel0 + i, turned, b0 + i * width, width,
+                    space, at, width, g0 > first or i > 0, False,
+                ))  # fmt: skip
     for panel in range(p0, p1):
         at = m0 + (panel - p0) * (n + count) * width
         for v in range(0, min(width, outs - panel * width), count):
@@ -998,6 +1002,11 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     return (product + output + packing) / CYCLES_PER_NS / threads + 5_000 + 2_500 * (spec.groups - 1)
 
 
+def _ahead(spec: ConvSpec) -> float:
+    """Packing, which is beside what else decides the choice but where weights are many."""
+    return 5 * prod(spec.weight_shape) / LANES[spec.dtype] / CYCLES_PER_NS if LARGE_CORE else 0.0
+
+
 def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
     if direction == "grad_weight":
         return _WeightGradient(spec).workspace(threads)
@@ -1012,4 +1021,5 @@ STRATEGY = Strategy(
     forward=lambda spec, activation: _Convolution(spec, "forward", activation).plan(),
     grad_input=lambda spec, activation: _Convolution(spec, "grad_input", activation).plan(),
     grad_weight=lambda spec: _WeightGradient(spec).run,
+    ahead=_ahead,
 )

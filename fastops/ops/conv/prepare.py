@@ -88,7 +88,7 @@ class PreparedConv2d:
         def make() -> tuple[Forward, Any]:
             bias_shape = None if b is None else b.shape
             problem = check_problem("conv2d", KINDS["conv2d"], x.shape, w.shape, bias_shape, str(x.dtype), self._options)
-            ready = make_forward("conv2d", problem, self.attributes["strategy"], activation)
+            ready = make_forward("conv2d", problem, self.attributes["strategy"], activation, prepared=True)
             return ready, self.transformed(ready.plan)
 
         key = x.shape, x.dtype, b is None or (b.shape, b.dtype), activation

@@ -125,12 +125,12 @@ def _nothing(*args: Any) -> None:
     pass
 
 
-def make_forward(op: str, problem: Problem, strategy: Any, activation: Any) -> Forward:
-    """Choose the strategy and build its plan."""
+def make_forward(op: str, problem: Problem, strategy: Any, activation: Any, *, prepared: bool = False) -> Forward:
+    """Choose the strategy, for weights that are prepared ahead or not, and build its plan."""
     spec = problem.spec
     direction = problem.direction("forward")
     code = activation_code(op, activation)
-    plan = strategies.plan(strategies.select(op, strategy, spec, direction), spec, direction, code)
+    plan = strategies.plan(strategies.select(op, strategy, spec, direction, prepared=prepared), spec, direction, code)
     run = _nothing if 0 in problem.result_shape else plan.run
     return Forward(
         run, problem.input_shape, spec.weight_shape, problem.result_shape, problem.shape,

@@ -123,6 +123,8 @@ class Strategy:
         grad_input: ``grad_input(spec, activation)``; bias and activation apply to dx, for transposed convolutions.
         grad_weight: ``grad_weight(spec)`` is ``run(x, dy, dw)``.
         exact: whether the result is that of the definition up to the order of additions.
+        ahead: ``ahead(spec)`` predicts nanoseconds of one thread that the forward direction saves, or loses, with weights that are prepared
+            ahead and come from memory, as those of a network do.
     """
 
     name: str
@@ -133,6 +135,7 @@ class Strategy:
     grad_input: Callable[[ConvSpec, int], Plan]
     grad_weight: Callable[[ConvSpec], Callable[[Array, Array, Array], None]]
     exact: bool = True
+    ahead: Callable[[ConvSpec], float] = lambda spec: 0.0
 
 
 @dataclass(frozen=True)

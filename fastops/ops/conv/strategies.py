@@ -26,23 +26,23 @@ STRATEGIES: tuple[Strategy, ...] = (
 CORES = os.cpu_count() or 1
 
 
-def choose(spec: ConvSpec, direction: str, threads: int) -> Strategy:
-    """The strategy that accepts and has the lowest predicted cost."""
+def choose(spec: ConvSpec, direction: str, threads: int, *, prepared: bool = False) -> Strategy:
+    """The strategy that accepts and has the lowest predicted cost, with weights that are prepared ahead or not."""
     # With nothing to multiply there is only a result to fill, and no fast kernel should have to think of it.
     if spec.empty:
         return STRATEGIES[-1]
     accepting = [s for s in STRATEGIES if s.accepts(spec, direction) is None]
-    return min(accepting, key=lambda s: s.cost(spec, direction, threads))
+    return min(accepting, key=lambda s: s.cost(spec, direction, threads) - (s.ahead(spec) / threads if prepared else 0.0))
 
 
-def select(op: str, name: str, spec: ConvSpec, direction: str) -> Strategy:
+def select(op: str, name: str, spec: ConvSpec, direction: str, *, prepared: bool = False) -> Strategy:
     """The strategy that the user asked for: by name, or "auto"."""
     named = next((s for s in STRATEGIES if s.name == name), None)
     if named is None and name != "auto":
         names = ", ".join(repr(s.name) for s in STRATEGIES)
         raise ValueError(f"{op}: strategy must be one of 'auto', {names}, got {name!r}")
     if named is None or spec.empty:
-        return choose(spec, direction, CORES)
+        return choose(spec, direction, CORES, prepared=prepared)
     reason = named.accepts(spec, direction)
     if reason is not None:
         raise ValueError(f"{op}: strategy must accept this convolution ({direction}), got {name!r}: {reason}")
