@@ -316,15 +316,19 @@ def _columns(rows, cols, depth, a, a0, a_row, b, b0, c, c0, c_row, start, bias, 
     """
     if cols == 0:
         return
-    whole = rows // _DOT_ROWS * _DOT_ROWS
-    for i in range(0, whole, _DOT_ROWS):
-        for j in range(0, cols, lanes(c) // _DOT_ROWS):
-            _most_dots(cols - j, depth, a, a0 + i * a_row, a_row, b, b0 + j * depth, depth, c, c0 + i * c_row + j, c_row, start == SUM)
-    for i in range(whole, rows):
-        for j in range(cols):
-            (one,) = _one_long_dot(depth, b, b0 + j * depth, a, a0 + i * a_row, a_row)
-            at = c0 + i * c_row + j
-            c[at] = c[at] + one if start == SUM else one
+    i = 0
+    while i < rows:
+        # The order of additions differs: which rows go together must not depend on where rows are cut, between tiles.
+        if min(MR - i % MR, rows - i) >= _DOT_ROWS:
+            for j in range(0, cols, lanes(c) // _DOT_ROWS):
+                _most_dots(cols - j, depth, a, a0 + i * a_row, a_row, b, b0 + j * depth, depth, c, c0 + i * c_row + j, c_row, start == SUM)
+            i += _DOT_ROWS
+        else:
+            for j in range(cols):
+                (one,) = _one_long_dot(depth, b, b0 + j * depth, a, a0 + i * a_row, a_row)
+                at = c0 + i * c_row + j
+                c[at] = c[at] + one if start == SUM else one
+            i += 1
     if start == BIAS or confined:
         for i in range(rows):
             at = c0 + i * c_row
