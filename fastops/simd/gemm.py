@@ -67,9 +67,8 @@ _JOINED_ROWS = 256
 # How few of them copy all columns for themselves.
 _SHARED_ROWS = 64
 # Panels of B that a thread packs at a time, and their bytes (64 rows with chunks of 256 steps take 0.77 ms by 512 KB, 0.85 by
-# 1 MB); how few panels, and rows, it takes for others to have work too. A strip of C by fewer stays in L2: 512 x 3072 x 768 168 and 183
-# GFLOP/s on a Granite Rapids.
-_PANELS, _FEW_PANELS = 16 if LARGE_CORE else 32, 8
+# 1 MB); how few panels, and rows, it takes for others to have work too.
+_PANELS, _FEW_PANELS = 32, 8
 _PANEL_BYTES = 1 << 19
 _ROWS, _FEW_ROWS_EACH = 64, 32
 _SHARES = 4
@@ -85,7 +84,8 @@ _READING_ROWS, _READING_SIZE = 3 * MR, 4096
 # Rows of A that go along all panels, and then the next: C is written by few long streams. GFLOP/s on a Granite Rapids by one tile and
 # by two: 256 x 3136 x 64 184 and 192, 144 x 3136 x 24 162 and 169.
 _HIGH_TILE = 2 * MR if LARGE_CORE else MR
-# Up to so many bytes from row to row of C, all rows go along each panel there, as they do where they are fewer than the steps.
+# With fewer bytes from row to row of C all rows go along each panel there, as do up to _PACKING_ROWS where the steps are as many. More
+# rows of a wide C do not: 2048 x 2048 x 2048 184 and, so, 140.
 _PAGE = 4096
 # Bytes of C from which only the fewest rows read B in place: every tile goes far for its part of B, while C goes to memory. 16 to 96
 # channels at 112x112, batch of 8, 4.8 ms read and 3.6 packed.
@@ -137,7 +137,7 @@ def _block(block, worker, numbers, a, b, c, alpha, bias, space):
     top, j0, item = block % parts * high, block // parts % strips * nc, block // (parts * strips)
     m_all, n = min(high, rows - top), min(nc, cols - j0)
     joined = run < cols
-    along = LARGE_CORE and (depth >= m_all or (nc if joined else c_row) * c.itemsize <= _PAGE)
+    along = LARGE_CORE and ((depth >= m_all and m_all <= _PACKING_ROWS) or (nc if joined else c_row) * c.itemsize < _PAGE)
     # The last columns where they are few, and rows of A and columns of B can be read in vectors.
     tail = n % lanes(space)
     if tail > lanes(space) // _TAIL or a_col != 1 or sums > 1 or joined:
