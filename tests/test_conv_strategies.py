@@ -378,6 +378,20 @@ def test_large_weights_give_the_same_bits_prepared(shape, monkeypatch):
     strategies.plan.cache_clear()
 
 
+@pytest.mark.parametrize("strategy", ["implicit", "winograd"])
+@pytest.mark.parametrize("shape", [(1, 288, 7, 6), (3, 288, 14, 13)])
+def test_weights_larger_than_a_cache(shape, strategy):
+    """2.7 MB: some machines ask for them ahead, do not transform them ahead, or transform more of them at a time; two threads do the same."""
+    rng = np.random.default_rng(1)
+    x, w = rng.standard_normal(shape).astype(np.float32), rng.standard_normal((264, shape[1], 3, 3)).astype(np.float32)
+    y = fastops.conv2d(x, w, padding=1, strategy=strategy)
+    assert fastops.prepare_conv2d(w, padding=1, strategy=strategy)(x).tobytes() == y.tobytes()
+    fastops.set_num_threads(1)
+    assert fastops.conv2d(x, w, padding=1, strategy=strategy).tobytes() == y.tobytes()
+    expected = fastops.conv2d(x.astype(np.float64), w.astype(np.float64), padding=1, strategy="im2col")
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 def test_highest_precision_is_exact_to_rounding():
     """Without F(4x4, 3x3), a 3x3 convolution is as close to float64 as the naive one, up to a small factor."""
     rng = np.random.default_rng(5)
