@@ -47,9 +47,9 @@ _CPU: Final = binding.get_host_cpu_name()
 _HALVES: Final = ("znver4", "icelake-client", "tigerlake", "rocketlake")
 FMAS_PER_CYCLE: Final = 1 if VECTOR_BYTES == 64 and _CPU in _HALVES and not _FEATURES.get("amx-tile") else 2
 
-# A large Intel core: two multiply-adds of whole AVX-512 vectors a cycle and 2 MB of L2, so that products wait for memory first. They ask
-# ahead (docs/decisions/008-products.md) and work by larger blocks. A Zen 4 is faster otherwise, a Zen 5 was not measured.
-LARGE_CORE: Final = VECTOR_BYTES == 64 and FMAS_PER_CYCLE == 2 and not _CPU.startswith("znver")
+# A large Intel core, Sapphire Rapids or later: two multiply-adds of whole AVX-512 vectors a cycle and 2 MB of L2, so that products wait for
+# memory first. They ask ahead (docs/decisions/008-products.md) and work by larger blocks. A Zen 4 is faster otherwise, others were not measured.
+LARGE_CORE: Final = VECTOR_BYTES == 64 and _FEATURES.get("amx-tile", False)
 
 # How wide loops are that do little but read and write (``separate(bits=...)``). Arrays of NumPy's own begin 16 bytes past a cache
 # line, and what lies across two lines costs more by whole vectors than by halves where a core halves them anyway: on a Zen 4

@@ -75,7 +75,7 @@ _SHARES = 4
 # Rows that share the work of packing, up to which it is done by the first of them while they multiply: among more it is little
 # work, and faster on its own where rows of B are a power of two apart (2048 x 2048 x 2048 in float64 229 ms, so 266).
 _PACKING_ROWS = 256
-# A vector's part that the last columns may fill and be summed up one by one.
+# A vector's part that the last columns may fill and be sums of products of vectors.
 _TAIL = 4
 # Rows, and elements of A, up to which a B that lies in rows is read there by every tile, and else packed by the first: more rows
 # read a copy faster, and a larger A takes the first-level cache from B. GFLOP/s, read against packed: 16 x 3136 x 96 109 and 66,
@@ -121,7 +121,7 @@ def _pack_runs(b, b0, b_row, run, b_run, j, depth, cols, packed, to):
         at += some
 
 
-# What ``_block`` reads from its numbers: one array of them takes half a second less of a first call than tuples and scalars.
+# What ``_block`` reads from its numbers. As one array of them a call takes 2.6 us, as tuples and scalars 3.9.
 _NUMBERS = 29
 
 
