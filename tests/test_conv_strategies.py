@@ -392,6 +392,15 @@ def test_weights_larger_than_a_cache(shape, strategy):
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+def test_explain_names_what_prepared_weights_run():
+    """By winograd unprepared and by implicit prepared on a large core, elsewhere by one strategy."""
+    rng = np.random.default_rng(2)
+    x, w = rng.standard_normal((1, 512, 7, 7), dtype=np.float32), rng.standard_normal((512, 512, 3, 3), dtype=np.float32)
+    for weight in (w, fastops.prepare_conv2d(w, padding=1)):
+        (chosen,) = (row.name for row in fastops.explain(fastops.conv2d, x, weight, padding=1).rows if row.chosen)
+        assert fastops.conv2d(x, weight, padding=1).tobytes() == fastops.conv2d(x, w, padding=1, strategy=chosen).tobytes()
+
+
 def test_highest_precision_is_exact_to_rounding():
     """Without F(4x4, 3x3), a 3x3 convolution is as close to float64 as the naive one, up to a small factor."""
     rng = np.random.default_rng(5)

@@ -373,10 +373,10 @@ def rows_product(
     rows, cols, depth, a, a0, a_row, a_col, a_tile, way, whole, b, b0, b_row, panels, p0, panel, tail, tail0,
     c, c0, c_row, start, bias, bias0, confined, low, high,
 ):  # fmt: skip
-    """``finished_product`` of rows with columns of a block: the first ``whole`` in one of three ways, ``cols`` in all, and ``tail`` more.
+    """``finished_product`` of rows with columns of a block: the first ``whole`` in one of four ways, ``cols`` in all, and ``tail`` more.
 
-    Panels are at p0 + p * panel, whether packed or to be. Where panels are read in b, which may be far away, the first tiles of each ask
-    for one that is read later, a vector a step.
+    Panels are at p0 + p * panel, whether packed or to be; of PACK_ONCE at p0. Where panels are read in b, which may be far away, tiles
+    ask for one that is read later: the first of each panel, or on large cores all but the first.
     """
     a, b, panels, c, bias = uncounted(a), uncounted(b), uncounted(panels), uncounted(c), uncounted(bias)
     width, far = NV * lanes(b), c.size * c.itemsize >= _FAR_BYTES

@@ -109,15 +109,15 @@ def explain(op: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
     name = op.__name__
     mask = check_mask(name, arguments["output_mask"], 3) if "output_mask" in arguments else None
     parts = ["forward"] if mask is None else [p for p, wanted in zip(("grad_input", "grad_weight"), mask) if wanted]
-    named = arguments["strategy"]
+    named, prepared = arguments["strategy"], arguments["prepared"]
     _check.choice(name, "strategy", named, ["auto", *(s.name for s in strategies.STRATEGIES)])
-    rows = [row for part in parts for row in _rows(problem, part, named)]
+    rows = [row for part in parts for row in _rows(problem, part, named, prepared)]
     return Explanation(name, problem.spec, len(parts) * problem.spec.flops, tuple(rows))
 
 
-def _rows(problem: Problem, part: str, named: str) -> list[Row]:
+def _rows(problem: Problem, part: str, named: str, prepared: bool) -> list[Row]:
     spec, direction = problem.spec, problem.direction(part)
-    automatic = strategies.choose(spec, direction, strategies.CORES)
+    automatic = strategies.choose(spec, direction, strategies.CORES, prepared=prepared)
     rows = []
     for strategy in strategies.STRATEGIES:
         if spec.empty and strategy is not automatic:
@@ -125,7 +125,7 @@ def _rows(problem: Problem, part: str, named: str) -> list[Row]:
         else:
             reason = strategy.accepts(spec, direction)
         accepted = reason is None
-        cost = strategy.cost(spec, direction, strategies.CORES) if accepted else None
+        cost = strategies.predict(strategy, spec, direction, strategies.CORES, prepared=prepared) if accepted else None
         workspace = strategy.workspace(spec, direction, strategies.CORES) if accepted else None
         chosen = accepted and (strategy is automatic if named == "auto" or spec.empty else strategy.name == named)
         rows.append(Row(part, strategy.name, accepted, reason, cost, workspace, chosen))
@@ -145,7 +145,8 @@ def _problem(op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     bound = inspect.signature(op).bind(*args, **kwargs)
     bound.apply_defaults()
     arguments: dict[str, Any] = bound.arguments
-    if isinstance(arguments["weight"], PreparedConv2d):
+    arguments["prepared"] = isinstance(arguments["weight"], PreparedConv2d)
+    if arguments["prepared"]:
         arguments.update(arguments["weight"].attributes, weight=arguments["weight"].weight)
     (x, w, b), _ = _check.as_arrays(name, **{key: arguments[key] for key in ("input", "weight", "bias")}, optional="bias")
     options = Options(

@@ -975,6 +975,12 @@ def _outside(spec: ConvSpec) -> tuple[float, float]:
     return shares[0], shares[1]
 
 
+def _packing(spec: ConvSpec, turned: bool) -> float:
+    """Cycles. Weights turned for the gradient are gathered kernel by kernel; beyond L2 each one waits for memory."""
+    weights = prod(spec.weight_shape)
+    return (5 if not turned or spec.pointwise else 16 if weights < 1 << 20 else 28) * weights / LANES[spec.dtype]
+
+
 def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     """Cycles, fitted to one core: the product, a pixel's way to the output, packing the weights."""
     lanes_, width = LANES[spec.dtype], panel_width(spec.dtype)
@@ -989,22 +995,20 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     if direction != "grad_weight" and rows + columns >= _OUTSIDE and spec.out_size[2] >= _LEAST_COLUMNS:
         product *= (1 - rows) * (1 - columns)
     output = 36 * pixels * panels
-    # Weights turned for the gradient are gathered kernel by kernel; beyond L2 each one waits for memory.
-    weights = prod(spec.weight_shape)
-    packing = (5 if not turned or spec.pointwise else 16 if weights < 1 << 20 else 28) * weights / lanes_
+    packing = _packing(spec, turned)
     if direction == "grad_weight":
         # The image on its way into the slab, dy and the sums turned: of 88 convolutions of 1 to 512 channels all but three are within a
         # tenth, up to a sixth that all predictions here are too high.
         output = (24 if pixels * spec.out_channels * spec.itemsize < 4 << 20 else 40) * pixels * panels
-        packing = (10 * spec.batch * spec.channels * prod(spec.size) + 19 * weights) / lanes_
+        packing = (10 * spec.batch * spec.channels * prod(spec.size) + 19 * prod(spec.weight_shape)) / lanes_
     if spec.pointwise and not spec.channels_last and spec.stride == (1, 1, 1):
         product *= 1.3  # pixels are gathered one by one where a plain product streams: 0.85 ms beside 0.66 for 512 to 2048 channels, 7x7
     return (product + output + packing) / CYCLES_PER_NS / threads + 5_000 + 2_500 * (spec.groups - 1)
 
 
 def _ahead(spec: ConvSpec) -> float:
-    """Packing, which is beside what else decides the choice but where weights are many."""
-    return 5 * prod(spec.weight_shape) / LANES[spec.dtype] / CYCLES_PER_NS if LARGE_CORE else 0.0
+    """Packing. Elsewhere the choice with prepared weights was measured without it, and stays as it was."""
+    return _packing(spec, False) / CYCLES_PER_NS if LARGE_CORE else 0.0
 
 
 def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:

@@ -26,13 +26,18 @@ STRATEGIES: tuple[Strategy, ...] = (
 CORES = os.cpu_count() or 1
 
 
+def predict(strategy: Strategy, spec: ConvSpec, direction: str, threads: int, *, prepared: bool) -> float:
+    """Nanoseconds that an accepting strategy should take, with weights that are prepared ahead or not."""
+    return strategy.cost(spec, direction, threads) - (strategy.ahead(spec) / threads if prepared else 0.0)
+
+
 def choose(spec: ConvSpec, direction: str, threads: int, *, prepared: bool = False) -> Strategy:
     """The strategy that accepts and has the lowest predicted cost, with weights that are prepared ahead or not."""
     # With nothing to multiply there is only a result to fill, and no fast kernel should have to think of it.
     if spec.empty:
         return STRATEGIES[-1]
     accepting = [s for s in STRATEGIES if s.accepts(spec, direction) is None]
-    return min(accepting, key=lambda s: s.cost(spec, direction, threads) - (s.ahead(spec) / threads if prepared else 0.0))
+    return min(accepting, key=lambda s: predict(s, spec, direction, threads, prepared=prepared))
 
 
 def select(op: str, name: str, spec: ConvSpec, direction: str, *, prepared: bool = False) -> Strategy:

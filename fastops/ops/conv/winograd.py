@@ -869,7 +869,7 @@ def way_of(spec: ConvSpec, direction: str) -> Way | None:
 # Scratch: with all of it in L2 the fused order runs best; transformed weights beyond _SHARED go panel by panel. Large Intel cores get few
 # bytes a cycle from L3: there the fused order reads weights of up to 12 MB once for as many tiles as 16 MB leave room for, and the
 # order by panels, which reads all tiles again for each panel, is for fewer tiles and for more weights. 256 channels at 56x56, batch of 8, on
-# a Granite Rapids: by panels 73 ms, fused by 56 tiles 56, by 84 tiles 53; at 14x14 7.2 and 5.9. Few tiles are passed on between stages, and
+# a Granite Rapids: by panels 73 ms, fused by 56 tiles 56, by 84 tiles 53; at 14x14 5.8 and 4.8. Few tiles are passed on between stages, and
 # between threads, in place of more weights: one image of 256 channels at 14x14 0.85 ms by panels, 1.3 fused, of 128 at 28x28 on two threads
 # 0.45 and 0.63.
 _FUSED_BYTES = 1 << 20
@@ -885,7 +885,7 @@ _ROW_BYTES = 8 << 20
 # Input channels (of all pieces) of a panel that are transformed at a time, 0.6 MB of weights: 512 channels at 7x7 take 2.15 ms, 2.25 by 64 or 192.
 _C_CHUNK = 128
 # Where many tiles share them, more: their rows come from L3, in order. 512 channels at 28x28, batch of 8, on a Granite Rapids by 128 channels at
-# a time 76 ms, by 512 66; but 14x14 pixels of one image, 16 tiles, 1.8 and 2.4.
+# a time 76 ms, by 512 66; but 14x14 pixels of one image, 16 tiles, 3.6 and 4.9.
 _LONG_C_CHUNK, _LONG_TILES = 512, 64
 # Tiles of a chunk from which the weight gradient's tasks are larger.
 _LARGE_TASK_TILES = 48
@@ -1208,8 +1208,8 @@ def _nanoseconds(spec: ConvSpec, direction: str, way: Way) -> float:
     multiplications = points * way.pieces if direction == "grad_weight" else way.multiplications
     product = 1.3 * multiplications * max(tiles, 5) * ins * up(outs, count) / count / FMAS_PER_CYCLE
     cycles = product + points * (transforms + kernels)
-    # Kernels in pieces, tiles of several phases and gradients of large kernels have more to fetch from L3, which is slower there: of
-    # eighteen on a Granite Rapids fourteen take 1.1 to 1.65 times as long as predicted, while ``implicit`` takes what it should.
+    # Kernels in pieces, tiles of several phases and gradients of large kernels have more to fetch from L3, which is slower there: on a
+    # Granite Rapids most take 1.1 to 1.65 times as long as predicted, while ``implicit`` takes what it should.
     large = direction == "grad_weight" and way.variant.taps_h * way.variant.taps_w > 9
     if LARGE_CORE and (way.pieces > 1 or way.h.phases * way.w.phases > 1 or large):
         cycles *= _FAR_PIECES
