@@ -63,9 +63,10 @@ def _second_half(rows, a0, a_row):
     return apart(a0 + rows // 2 * a_row)
 
 
-def _tile_product(rows: int, vectors: int) -> Any:
+def _tile_product(rows: int, vectors: int, asks: bool = False) -> Any:
     @formula
-    def product(cols, depth, a, a0, a_row, a_col, b, b0, b_row, c, c0, c_row, start, old, old0, old_row, confined, low, high):
+    def product(cols, depth, a, a0, a_row, a_col, b, b0, b_row, c, c0, c_row, start, old, old0, old_row, confined, low, high, ask=0, ask_step=0):
+        """With ``asks``, asks in each step for b[ask], b[ask + ask_step] and so on."""
         whole = cols >= vectors * lanes(b)
         t = zero_tile(b, rows, vectors)
         if start == BIAS:
@@ -78,6 +79,9 @@ def _tile_product(rows: int, vectors: int) -> Any:
         if rows > 1:
             a1 = _second_half(rows, a0, a_row)
             for _ in range(depth):
+                if asks:
+                    prefetch_near(b, ask)
+                    ask += ask_step
                 t = outer(t, a, (a0, a1), a_row, b, b0)
                 a0 += a_col
                 a1 += a_col
@@ -100,6 +104,7 @@ def _tile_product(rows: int, vectors: int) -> Any:
 _whole, _four, _two, _one = (_tile_product(rows, NV) for rows in (MR, 4, 2, 1))
 # For the last columns where one vector holds them: 16 of 32, as of a gradient of 16 x 96 weights, take half the time.
 _whole_narrow = _tile_product(MR, 1)
+_whole_asking = _tile_product(MR, NV, asks=True)
 
 
 @separate
@@ -142,6 +147,36 @@ def finished_product(
         if rows - i >= 1:
             y = to + i * c_row
             _one(left, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, old, begun + i * old_row, old_row, confined, low, high)
+
+
+@separate
+def _asking_product(
+    rows, cols, depth, a, a0, a_row, a_col, a_tile, b, b0, b_row, b_panel, c, c0, c_row, start, old, old0, old_row, confined, low, high,
+):  # fmt: skip
+    """As ``finished_product``; the tiles of each panel ask, evenly, for the one ``b_panel`` behind it."""
+    a, b, c, old = uncounted(a), uncounted(b), uncounted(c), uncounted(old)
+    width, tiles = NV * lanes(b), rows // MR
+    for j in range(0, cols, width):
+        panel, done = b0 + j // width * b_panel, 0
+        begun = old0 + (0 if start == BIAS else j)
+        if tiles > 0 and cols - j >= width:
+            ask_step = (width + tiles - 1) // tiles
+            for z in range(tiles):
+                at, y = a0 + z * a_tile, c0 + done * c_row + j
+                _whole_asking(
+                    width, depth, a, at, a_row, a_col, b, panel, b_row, c, y, c_row, start, old, begun + done * old_row, old_row, confined, low, high,
+                    panel + b_panel + z * depth * ask_step, ask_step,
+                )  # fmt: skip
+                done += MR
+        if done < rows:
+            call(finished_product, (
+                rows - done, min(width, cols - j), depth, a, a0 + done // MR * a_tile, a_row, a_col, a_tile, b, panel, b_row, b_panel,
+                c, c0 + done * c_row + j, c_row, start, old, begun + done * old_row, old_row, confined, low, high,
+            ))  # fmt: skip
+
+
+# For panels that come from L3 or memory.
+far_product = _asking_product if LARGE_CORE else finished_product
 
 
 # How many panels ahead a row-major matrix is asked for, into L2. 24 rows by 144 steps, with b in L3, on a core of Emerald Rapids:

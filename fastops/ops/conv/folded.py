@@ -258,11 +258,13 @@ def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
     return _folded_workspace(spec, direction, threads) if _folds(spec, direction) else winograd.STRATEGY.workspace(spec, direction, threads)
 
 
-def _of(direction: str) -> Any:
+def _of(kind: str) -> Any:
+    direction = "forward" if kind == "prepared" else kind
+
     def plan(spec: ConvSpec, activation: int) -> Plan:
         if _folds(spec, direction):
             return _Convolution(spec, direction, activation).plan()
-        found: Plan = getattr(winograd.STRATEGY, direction)(spec, activation)
+        found: Plan = getattr(winograd.STRATEGY, kind)(spec, activation)
         return found
 
     return plan
@@ -277,4 +279,6 @@ STRATEGY = Strategy(
     grad_input=_of("grad_input"),
     grad_weight=lambda spec: _KernelGradient(spec).run if _folds(spec, "grad_weight") else winograd.STRATEGY.grad_weight(spec),
     exact=False,
+    ahead=lambda spec: 0.0 if _folds(spec, "forward") else winograd.STRATEGY.ahead(spec),
+    prepared=_of("prepared"),
 )

@@ -33,7 +33,7 @@ from fastops.ops.conv.spec import ConvSpec
 from fastops.simd.blocking import KC, LANES, NV, panel_width
 from fastops.simd.finish import activation_entry, finish_rows
 from fastops.simd.pack import copy_run
-from fastops.simd.prepacked import pack_right, packed_rows, packed_size
+from fastops.simd.prepacked import pack_right, packed_size, rows_with_packed
 from fastops.simd.product import table_product
 from fastops.simd.vector import lanes, load_part, store_part
 from fastops.simd.workspace import aligned, scratch
@@ -64,9 +64,7 @@ def _add(y, y0, x, x0, count):
 def _from_pixels(image, first, rows, source, window, grid, slab, table, x, weights, bias, activation, y, y0, wide, s0):
     """Rows of the wide image by a 1x1 convolution of x with channels last."""
     width, ins = source[6], source[7]
-    call(packed_rows, (
-        rows * width, wide, ins, x, image * source[1] + first * width * ins, ins, weights, 0, bias, 0, y, y0, wide, activation,
-    ))  # fmt: skip
+    rows_with_packed(rows * width, wide, ins, x, image * source[1] + first * width * ins, ins, weights, 0, bias, 0, y, y0, wide, activation)
 
 
 @separate
@@ -125,7 +123,7 @@ def _kernel(taps: int, stride: int, windows: bool) -> Any:
                     0, last - r, wide, (c, end), space, e0, h1 - h0, width, space, d0, cols, kernel, top + h0 - r * stride_h, pitch, w, weight, bias, act,
                 ))  # fmt: skip
             to, pixels = y_image + r * cols * outs, (last - r) * cols
-            call(packed_rows, (pixels, outs, wide, space, d0, wide, thinner, 0, thin_bias, 0, y, to, outs, thin_act))
+            rows_with_packed(pixels, outs, wide, space, d0, wide, thinner, 0, thin_bias, 0, y, to, outs, thin_act)
             if added:
                 _add(y, to, x, to, pixels * outs)
 

@@ -130,7 +130,8 @@ def make_forward(op: str, problem: Problem, strategy: Any, activation: Any, *, p
     spec = problem.spec
     direction = problem.direction("forward")
     code = activation_code(op, activation)
-    plan = strategies.plan(strategies.select(op, strategy, spec, direction, prepared=prepared), spec, direction, code)
+    chosen = strategies.select(op, strategy, spec, direction, prepared=prepared)
+    plan = strategies.plan(chosen, spec, direction, code, prepared=prepared)
     run = _nothing if 0 in problem.result_shape else plan.run
     return Forward(
         run, problem.input_shape, spec.weight_shape, problem.result_shape, problem.shape,

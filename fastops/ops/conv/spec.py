@@ -125,6 +125,7 @@ class Strategy:
         exact: whether the result is that of the definition up to the order of additions.
         ahead: ``ahead(spec)`` predicts nanoseconds of one thread that the forward direction saves, or loses, with weights that are prepared
             ahead and come from memory, as those of a network do.
+        prepared: as ``forward``, with such weights, where that is another plan.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Strategy:
     grad_weight: Callable[[ConvSpec], Callable[[Array, Array, Array], None]]
     exact: bool = True
     ahead: Callable[[ConvSpec], float] = lambda spec: 0.0
+    prepared: Callable[[ConvSpec, int], Plan] | None = None
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,10 @@ def select(op: str, name: str, spec: ConvSpec, direction: str, *, prepared: bool
 
 
 @lru_cache(maxsize=1024)
-def plan(strategy: Strategy, spec: ConvSpec, direction: str, activation: int = 0) -> Any:
+def plan(strategy: Strategy, spec: ConvSpec, direction: str, activation: int = 0, *, prepared: bool = False) -> Any:
     """The plan of a strategy for a direction (for "grad_weight" the function that runs it), built once."""
+    if prepared and direction == "forward" and strategy.prepared is not None:
+        return strategy.prepared(spec, activation)
     if direction == "grad_weight":
         return strategy.grad_weight(spec)
     return getattr(strategy, direction)(spec, activation)
