@@ -392,6 +392,45 @@ def test_weights_larger_than_a_cache(shape, strategy):
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize(("channels", "size"), [(112, 28), (224, 14)])
+def test_far_weights_prepared_ahead(channels, size):
+    """Large cores have weights of so many tiles transformed ahead, and by another variant; any number of threads gives the same bits."""
+    rng = np.random.default_rng(5)
+    x, w = rng.standard_normal((1, channels, size, size)), rng.standard_normal((channels, channels, 3, 3))
+    expected = fastops.conv2d(x, w, padding=1, strategy="im2col")
+    prepared = fastops.prepare_conv2d(w.astype(np.float32), padding=1)
+    y = prepared(x.astype(np.float32))
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    fastops.set_num_threads(1)
+    assert prepared(x.astype(np.float32)).tobytes() == y.tobytes()
+
+
+@pytest.mark.parametrize("layout", ["first", "last"])
+@pytest.mark.parametrize("stride", [(2, 2), (1, 3), (4, 2)])
+def test_pixels_that_a_strided_pixel_does_not_see(stride, layout, monkeypatch):
+    """Images in parts; a transposed convolution gives the rest of its result the bias, and the activation of that."""
+    monkeypatch.setattr(pointwise, "_SEEN_BYTES", 1 << 12)
+    strategies.plan.cache_clear()
+    rng = np.random.default_rng(6)
+    x, w, bias = (rng.integers(-3, 4, shape).astype(np.float32) for shape in ((5, 12, 9, 14), (12, 10, 1, 1), (20,)))
+    options = {"stride": stride, "groups": 2, "data_format": "NHWC" if layout == "last" else "NCHW"}
+    more = {"output_padding": tuple(s - 1 for s in stride), "activation": "sigmoid"}
+    if layout == "last":
+        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    found, expected = (fastops.conv_transpose2d(x, w, bias, strategy=name, **options, **more) for name in ("pointwise", "naive"))
+    np.testing.assert_array_equal(found, expected)
+    image = (20 * expected).round()
+    w = np.ascontiguousarray(w.reshape(12, 10, 1, 1))
+    for mask in ((True, False, False), (False, True, False)):
+        found, expected = (
+            fastops.conv2d_backward(x, image, w, output_mask=mask, strategy=name, **options)[mask.index(True)] for name in ("pointwise", "naive")
+        )
+        np.testing.assert_array_equal(found, expected)
+    found, expected = (fastops.conv2d(image, w, strategy=name, **options) for name in ("pointwise", "naive"))
+    np.testing.assert_array_equal(found, expected)
+    strategies.plan.cache_clear()
+
+
 def test_explain_names_what_prepared_weights_run():
     """By winograd unprepared and by implicit prepared on a large core, elsewhere by one strategy."""
     rng = np.random.default_rng(2)

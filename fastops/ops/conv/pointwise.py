@@ -9,18 +9,23 @@ Images of few pixels, as 7x7, fill register tiles badly (49 columns take the tim
 the weights. They are taken side by side, (C, images, pixels), and become one product: it packs what it needs of x anyway.
 
 A kernel as large as the image is a 1x1 one, too: of an image of one pixel, whose channels are all the elements, as in a dense layer.
+
+With a stride, the pixels that are seen are first put side by side, some images at a time, and the gradient is spread from there.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 import numpy as np
 
+from fastops.ops.conv import subsample
 from fastops.ops.conv.layout import up
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, LANES, MR, panel_width
+from fastops.simd.finish import add_activated
 from fastops.simd.gemm import gemm_strided, gemm_workspace
 from fastops.simd.prepacked import pack_right, packed_size, product_with_packed
 from fastops.simd.workspace import aligned, scratch
@@ -35,6 +40,12 @@ _SHARING_PIXELS = 4 * MR
 # More weights of a kernel as large as the image are read where they lie: a dense layer's can be many, for few images.
 _PACKED_BYTES = 16 << 20
 
+# Bytes of pixels that a stride leaves, at least those of one image.
+_SEEN_BYTES = 4 << 20
+
+# What Python does for each part of them.
+_NS_PER_PART = 8_000.0
+
 # The weights of each group, packed.
 Packed = list[np.ndarray]
 
@@ -45,6 +56,11 @@ def _one_pixel(spec: ConvSpec) -> ConvSpec:
     if spec.out_size != ones or spec.kernel != spec.size or spec.padding != ((0, 0),) * 3 or (spec.channels_last and spec.size != ones):
         return spec
     return replace(spec, channels=spec.channels * prod(spec.size), size=ones, kernel=ones, stride=ones, dilation=ones, channels_last=True)
+
+
+def _unstrided(spec: ConvSpec, images: int) -> ConvSpec:
+    """The convolution, of so many images, of the pixels that are seen."""
+    return replace(spec, batch=images, size=spec.out_size, stride=(1, 1, 1))
 
 
 class _Products:
@@ -106,16 +122,16 @@ class _Products:
             pack_right(w[group * self.c * self.k :], row, col, ins, outs, panels)
         return packed
 
-    def grad_weight(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:
+    def grad_weight(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray, accumulate: bool = False) -> None:
         x, dy, dw = x.reshape(-1), dy.reshape(-1), dw.reshape(-1)
         for group in range(self.groups):
             a, b = self.start(dy, group, self.k), self.start(x, group, self.c)
             c = dw[group * self.c * self.k :]
             if self.channels_last:
-                gemm_strided(1, self.k, self.c, self.pixels, a, (0, 1, self.y_all), b, (0, self.x_all, 1), c, (0, self.c))
+                gemm_strided(1, self.k, self.c, self.pixels, a, (0, 1, self.y_all), b, (0, self.x_all, 1), c, (0, self.c), accumulate=accumulate)
                 continue
             strides = (self.y_all * self.pixels, self.pixels, 1), (self.x_all * self.pixels, 1, self.pixels)
-            gemm_strided(self.batch, self.k, self.c, self.pixels, a, strides[0], b, strides[1], c, (0, self.c), summed=self.batch > 1)
+            gemm_strided(self.batch, self.k, self.c, self.pixels, a, strides[0], b, strides[1], c, (0, self.c), summed=self.batch > 1, accumulate=accumulate)
 
 
 def _packs(spec: ConvSpec, products: _Products, turned: bool) -> bool:
@@ -141,17 +157,75 @@ def _plan(spec: ConvSpec, activation: int, turned: bool) -> Plan:
     return Plan(run)
 
 
+def _parts(spec: ConvSpec) -> list[tuple[int, int]]:
+    """The first image and the number of each part whose pixels are put side by side at once."""
+    at_once = min(spec.batch, max(1, _SEEN_BYTES // (subsample.elements(spec) * spec.itemsize)))
+    return [(first, min(at_once, spec.batch - first)) for first in range(0, spec.batch, at_once)]
+
+
+class _Strided:
+    """The three directions with a stride."""
+
+    def __init__(self, spec: ConvSpec, activation: int = 0) -> None:
+        self.spec, self.code, self.parts = spec, activation, _parts(spec)
+        self.image, self.pixels = subsample.elements(spec), subsample.Seen(spec)
+
+    def seen(self, images: int) -> np.ndarray:
+        """Memory for so many images."""
+        return scratch(self.parts[0][1] * self.image, self.spec.dtype, "seen")[: images * self.image]
+
+    def plan(self, turned: bool) -> Plan:
+        spec = self.spec
+        inner = {n: _plan(_unstrided(spec, n), self.code, turned) for _, n in self.parts}
+        most = inner[self.parts[0][1]]
+
+        def run(x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: Packed | None = None) -> None:
+            if prepared is None and len(self.parts) > 1 and most.transform is not None:
+                prepared = most.transform(w)
+            if turned:
+                nothing = np.zeros(spec.channels, spec.dtype)
+                fill = np.empty_like(nothing)
+                add_activated(bias if bias.size else nothing, nothing, self.code, fill)
+            for first, n in self.parts:
+                seen, given, wanted = self.seen(n), x[first : first + n], y[first : first + n]
+                if turned:
+                    inner[n].run(given, w, bias, seen, prepared)
+                    self.pixels.put(seen, fill, wanted.reshape(-1))
+                else:
+                    self.pixels.take(given.reshape(-1), seen)
+                    inner[n].run(seen, w, bias, wanted, prepared)
+
+        return Plan(run, most.transform, most.weight_format)
+
+    def grad_weight(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:
+        for first, n in self.parts:
+            seen = self.seen(n)
+            self.pixels.take(x[first : first + n].reshape(-1), seen)
+            _Products(_unstrided(self.spec, n)).grad_weight(seen, dy[first : first + n], dw, first > 0)
+
+
+def _directed(spec: ConvSpec, activation: int, turned: bool) -> Plan:
+    strided = _one_pixel(spec).stride != (1, 1, 1)
+    return _Strided(spec, activation).plan(turned) if strided else _plan(spec, activation, turned)
+
+
+def _grad_weight(spec: ConvSpec) -> Any:
+    strided = _one_pixel(spec).stride != (1, 1, 1)
+    return _Strided(spec).grad_weight if strided else _Products(spec).grad_weight
+
+
 def _accepts(spec: ConvSpec, direction: str) -> str | None:
     spec = _one_pixel(spec)
     if not spec.pointwise:
         return "the kernel must be 1x1, or as large as the image, without padding"
-    if spec.stride != (1, 1, 1):
-        return "the stride must be 1"
     return None
 
 
 def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     spec = _one_pixel(spec)
+    if spec.stride != (1, 1, 1):
+        moves = subsample.NS_PUT * prod(spec.x_shape) if direction == "grad_input" else subsample.NS_TAKEN * spec.batch * subsample.elements(spec)
+        return _cost(_unstrided(spec, spec.batch), direction, threads) + moves / threads + _NS_PER_PART * len(_parts(spec))
     p = _Products(spec)
     lanes_, width = LANES[spec.dtype], panel_width(spec.dtype)
     turned = direction == "grad_input"
@@ -175,6 +249,9 @@ def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
 
 def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
     given, spec = spec, _one_pixel(spec)
+    if spec.stride != (1, 1, 1):
+        images = _parts(spec)[0][1]
+        return _workspace(_unstrided(spec, images), direction, threads) + images * subsample.elements(spec) * spec.itemsize
     p, turned = _Products(spec), direction == "grad_input"
     rows, cols, depth = (p.k, p.pixels, p.c) if direction == "forward" else (p.c, p.pixels, p.k) if turned else (p.k, p.c, p.pixels)
     if spec.channels_last and direction != "grad_weight":
@@ -191,7 +268,7 @@ STRATEGY = Strategy(
     accepts=_accepts,
     cost=_cost,
     workspace=_workspace,
-    forward=lambda spec, activation: _plan(spec, activation, False),
-    grad_input=lambda spec, activation: _plan(spec, activation, True),
-    grad_weight=lambda spec: _Products(spec).grad_weight,
+    forward=lambda spec, activation: _directed(spec, activation, False),
+    grad_input=lambda spec, activation: _directed(spec, activation, True),
+    grad_weight=_grad_weight,
 )

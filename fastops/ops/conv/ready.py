@@ -131,7 +131,8 @@ def make_forward(op: str, problem: Problem, strategy: Any, activation: Any, *, p
     direction = problem.direction("forward")
     code = activation_code(op, activation)
     chosen = strategies.select(op, strategy, spec, direction, prepared=prepared)
-    plan = strategies.plan(chosen, spec, direction, code, prepared=prepared)
+    # Who names a strategy gets what it gives without weights made ahead, to the bit.
+    plan = strategies.plan(chosen, spec, direction, code, prepared=prepared and strategy == "auto")
     run = _nothing if 0 in problem.result_shape else plan.run
     return Forward(
         run, problem.input_shape, spec.weight_shape, problem.result_shape, problem.shape,
