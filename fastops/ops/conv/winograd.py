@@ -537,7 +537,10 @@ def _work(name: str, count_e: int, to_tiles: Any, product: Any, to_image: Any, t
         panel = depth * width
         u_stride = skew((outs + width - 1) // width * panel, count)
         for e in range(count_e):
-            product(e, t, outs, ins, chunk, pieces, space, v0 + e * v_stride, ins_up, u, e * u_stride, width, panel, space, m0 + e * m_stride, outs_up, False, False)
+            product(
+                e, t, outs, ins, chunk, pieces, space, v0 + e * v_stride, ins_up, u, e * u_stride, width, panel, space, m0 + e * m_stride, outs_up,
+                False, False,
+            )  # fmt: skip
         for k0 in range(0, outs, count):
             image_of(g0, g1, th, tiles, grid[0], grid[1], space, m0 + k0, m_stride, outs_up, target, y, y0, k0, bias, bias0, activation, flags, space, s0)
 
@@ -571,7 +574,10 @@ def _work(name: str, count_e: int, to_tiles: Any, product: Any, to_image: Any, t
             u0 = k0 // panel * panel * ins * number + k0 % panel
             for e in range(count_e):
                 then = u_stride if e + 1 < count_e else ins * panel - e * u_stride  # where weights are read next: of the next point, or panel
-                product(e, t, cols, ins, c_chunk, pieces, v, v0 + e * v_stride, ins_up, u, u0 + e * u_stride, panel, then, space, m0 + e * m_stride, width, False, True)
+                product(
+                    e, t, cols, ins, c_chunk, pieces, v, v0 + e * v_stride, ins_up, u, u0 + e * u_stride, panel, then, space, m0 + e * m_stride, width,
+                    False, True,
+                )  # fmt: skip
         else:
             for c0 in range(0, ins, c_chunk):
                 n = min(c_chunk, ins - c0)
@@ -1291,7 +1297,8 @@ def _prepared_nanoseconds(spec: ConvSpec, way: Way) -> float:
 def _ahead(spec: ConvSpec) -> float:
     """Elsewhere the choice with prepared weights was measured without it, and stays as it was."""
     way, prepared = way_of(spec, "forward"), prepared_way_of(spec)
-    assert way is not None and prepared is not None
+    assert way is not None
+    assert prepared is not None
     return spec.groups * (_nanoseconds(spec, "forward", way) - _prepared_nanoseconds(spec, prepared)) if LARGE_CORE else 0.0
 
 
