@@ -14,9 +14,8 @@ arXiv:1609.05158, section 3.2, whose sub-pixel shuffling is this map backwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any
 
@@ -25,16 +24,14 @@ import numpy as np
 from fastops._check import Array
 from fastops.ops.conv import implicit, winograd
 from fastops.ops.conv.layout import up
+from fastops.ops.conv.moves import NS_TAKEN, Moves
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 from fastops.simd.workspace import scratch
 
 # Images that are folded at a time, at least one: 0.65 MB are one of 224x224, and all of them share the transforms of the weights.
 _AT_ONCE_BYTES = 4 << 20
 _MOST_BYTES = 16 << 20  # for one thread, of everything
-# Time of an element of an image and of a kernel that is folded, or folded back; of each phase, and of each launch with what Python does for it.
-_NS_PER_ELEMENT = 0.5
-_NS_PER_WEIGHT = 1.5
-_NS_PER_PHASE = 2_000.0
+# Time of each launch with what Python does for it.
 _NS_PER_PART = 15_000.0
 
 
@@ -53,11 +50,7 @@ def folded(spec: ConvSpec, direction: str) -> ConvSpec | None:
 
 
 class _Folding:
-    """The two forms of the images and kernels of a convolution.
-
-    NumPy moves the elements between them, which takes a tenth of the time of AlexNet's first layer. A loop in parallel would take half of
-    that, and nearly a second to compile.
-    """
+    """The two forms of the images and kernels of a convolution."""
 
     def __init__(self, spec: ConvSpec, direction: str) -> None:
         inner = folded(spec, direction)
@@ -69,80 +62,62 @@ class _Folding:
         self.parts = [(first, min(at_once, spec.batch - first)) for first in range(0, spec.batch, at_once)]
         self._start = up(self.kernels, 16)
         self.elements = self._start + at_once * self.image
-        self._rows, self._columns = (_phases(spec, inner, axis) for axis in (1, 2))
 
     def memory(self) -> tuple[Array, Array]:
         """For the folded images of a part, and for folded kernels."""
         held = scratch(self.elements, self.spec.dtype, "folded")
         return held[self._start :], held[: self.kernels]
 
-    def _views(self, images: Array, pixels: Array) -> Iterator[tuple[Array, Array]]:
-        """The pixels of each phase, (N, C, ...), in the images and where they are folded."""
-        folds = self._folds(pixels[: images.shape[0] * self.image])
-        images = np.moveaxis(images[:, 0], 3, 1) if self.spec.channels_last else images[:, :, 0]
-        for a, (rows, i) in enumerate(self._rows):
-            for b, (columns, j) in enumerate(self._columns):
-                yield images[:, :, rows, columns], folds[:, :, a, b, i, j]
+    @cached_property
+    def _pixels(self) -> tuple[Moves, Moves]:
+        """Into folded images, with zeros around them, and back."""
+        spec, (_, s_h, s_w), (_, height, width), (_, rows, columns) = self.spec, self.spec.stride, self.spec.size, self.inner.size
+        top, left = (pad[0] for pad in spec.padding[1:])
+        i, a, j, b = np.ogrid[:rows, :s_h, :columns, :s_w]
+        h, w = i * s_h + a - top, j * s_w + b - left
+        to = np.where((h >= 0) & (h < height) & (w >= 0) & (w < width), h * width + w, -1)
+        h, w = np.ogrid[top : top + height, left : left + width]
+        (i, a), (j, b) = np.divmod(h, s_h), np.divmod(w, s_w)
+        if spec.channels_last:
+            to, back = to.transpose(0, 2, 1, 3), ((i * columns + j) * s_h + a) * s_w + b
+        else:
+            to, back = to.transpose(1, 3, 0, 2), ((a * s_w + b) * rows + i) * columns + j
+        run = spec.channels if spec.channels_last else 1
+        return Moves(to, height * width, run), Moves(back, to.size, run)
 
-    def _folds(self, pixels: Array) -> Array:
-        """Folded images as (N, C, s_h, s_w, H, W), however they lie."""
-        channels, (_, s_h, s_w), (_, height, width) = self.spec.channels, self.spec.stride, self.inner.size
-        if self.spec.channels_last:
-            return pixels.reshape(-1, height, width, s_h, s_w, channels).transpose(0, 5, 3, 4, 1, 2)
-        return pixels.reshape(-1, channels, s_h, s_w, height, width)
+    @cached_property
+    def _taps(self) -> tuple[Moves, Moves]:
+        """Into folded kernels, with zeros behind them, and back."""
+        spec, (_, s_h, s_w), (_, taps_h, taps_w), (_, rows, columns) = self.spec, self.spec.stride, self.spec.kernel, self.inner.kernel
+        c, a, b, i, j = np.ogrid[: spec.channels, :s_h, :s_w, :rows, :columns]
+        r, s = i * s_h + a, j * s_w + b
+        to = np.where((r < taps_h) & (s < taps_w), (c * taps_h + r) * taps_w + s, -1)
+        c, r, s = np.ogrid[: spec.channels, :taps_h, :taps_w]
+        (i, a), (j, b) = np.divmod(r, s_h), np.divmod(s, s_w)
+        if spec.channels_last:
+            to, channel = to.transpose(1, 2, 0, 3, 4), (a * s_w + b) * spec.channels + c
+        else:
+            channel = (c * s_h + a) * s_w + b
+        back = (channel * rows + i) * columns + j
+        return Moves(to, back.size), Moves(back, to.size)
 
     def fold(self, images: Array, pixels: Array) -> None:
-        """Some images, with zeros around them."""
-        folds = self._folds(pixels[: images.shape[0] * self.image])
-        for axis, phases in ((4, self._rows), (5, self._columns)):
-            across = np.moveaxis(folds, axis, 0)
-            across[: max(at.start for _, at in phases)] = 0
-            across[min(at.stop for _, at in phases) :] = 0
-        for plain, folds in self._views(images, pixels):
-            folds[...] = plain
+        self._pixels[0].take(images.reshape(-1), pixels[: images.shape[0] * self.image])
 
     def unfold(self, images: Array, pixels: Array) -> None:
         """The opposite; the zeros are left out."""
-        for plain, folds in self._views(images, pixels):
-            plain[...] = folds
-
-    def _taps(self, weight: Array, kernels: Array) -> Iterator[tuple[Array, Array]]:
-        """The taps of each phase, (K, C, ...), in the kernels and where they are folded."""
-        spec, (_, s_h, s_w), (_, rows, columns) = self.spec, self.spec.stride, self.inner.kernel
-        if spec.channels_last:
-            folds = kernels.reshape(-1, s_h, s_w, spec.channels, rows, columns).transpose(0, 3, 1, 2, 4, 5)
-        else:
-            folds = kernels.reshape(-1, spec.channels, s_h, s_w, rows, columns)
-        for a in range(s_h):
-            for b in range(s_w):
-                taps = weight[:, :, 0, a::s_h, b::s_w]
-                yield taps, folds[:, :, a, b, : taps.shape[2], : taps.shape[3]]
+        self._pixels[1].take(pixels, images.reshape(-1))
 
     def fold_kernels(self, weight: Array, kernels: Array) -> None:
-        if weight.size < kernels.size:
-            kernels[...] = 0
-        for plain, folds in self._taps(weight, kernels):
-            folds[...] = plain
+        self._taps[0].take(weight.reshape(-1), kernels)
 
     def unfold_kernels(self, weight: Array, kernels: Array) -> None:
-        for plain, folds in self._taps(weight, kernels):
-            plain[...] = folds
+        self._taps[1].take(kernels, weight.reshape(-1))
 
     def bias(self, bias: Array) -> Array:
         """A bias of the image's channels, for the folded one's."""
         times = prod(self.spec.stride)
         return np.tile(bias, times) if self.spec.channels_last else np.repeat(bias, times)
-
-
-def _phases(spec: ConvSpec, inner: ConvSpec, axis: int) -> list[tuple[slice, slice]]:
-    """For each phase of an axis its pixels in the image, and where they are folded."""
-    step, size, found = spec.stride[axis], spec.size[axis], []
-    for phase in range(step):
-        offset = phase - spec.padding[axis][0]
-        first = max(0, -(offset // step))
-        end = max(first, min(inner.size[axis], (size - 1 - offset) // step + 1))
-        found.append((slice(first * step + offset, end * step + offset, step), slice(first, end)))
-    return found
 
 
 class _Convolution:
@@ -227,8 +202,8 @@ def _folded_cost(spec: ConvSpec, direction: str, threads: int) -> float:
     assert inner is not None
     elements = inner.batch * inner.channels * prod(inner.size)
     parts = -(-elements * inner.itemsize // _AT_ONCE_BYTES)
-    moves = elements * _NS_PER_ELEMENT + prod(inner.weight_shape) * _NS_PER_WEIGHT + (parts + 1) * prod(spec.stride) * _NS_PER_PHASE
-    return winograd.STRATEGY.cost(inner, direction, threads) + moves + parts * _NS_PER_PART
+    moves = NS_TAKEN * (elements + prod(inner.weight_shape))
+    return winograd.STRATEGY.cost(inner, direction, threads) + moves / threads + parts * _NS_PER_PART
 
 
 @lru_cache(maxsize=1024)

@@ -77,7 +77,7 @@ def _from_windows(image, first, rows, source, window, grid, slab, table, x, weig
     panel, depth = NV * lanes(y), table.size - cols
     for r in range(first, first + rows):
         g, to = image * grid[1] + r, y0 + (r - first) * cols * wide
-        call(implicit.fill_slab, (x, 0, 0, ins, ins, g, g + 1, 0, cols, source, window, grid, slab[0], slab[1], y, s0))
+        call(implicit.fill_slab, (x, 0, 0, ins, ins, g, g + 1, 0, cols, source, window, grid, slab[0], slab[1], y, s0, False, False))
         for k in range(0, wide, panel):
             call(table_product, (cols, depth, y, s0, table, 0, table, cols, weights, k * depth, panel, y, to + k, wide, False, False))
         call(finish_rows, (y, to, wide, cols, wide, bias, 0, 0, 1, activation))

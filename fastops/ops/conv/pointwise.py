@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from fastops.ops.conv import subsample
 from fastops.ops.conv.layout import up
+from fastops.ops.conv.moves import NS_PUT, NS_TAKEN, Moves
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, LANES, MR, panel_width
 from fastops.simd.finish import add_activated
@@ -157,9 +157,21 @@ def _plan(spec: ConvSpec, activation: int, turned: bool) -> Plan:
     return Plan(run)
 
 
+def _seen(spec: ConvSpec) -> int:
+    """Elements of an image that are seen."""
+    return spec.channels * prod(spec.out_size)
+
+
+def _moves(spec: ConvSpec) -> Moves:
+    """Between images and their pixels that are seen."""
+    (_, height, width), (o, p, q) = spec.size, np.ogrid[tuple(map(slice, spec.out_size))]
+    places = (o * spec.stride[0] * height + p * spec.stride[1]) * width + q * spec.stride[2]
+    return Moves(places, prod(spec.size), spec.channels if spec.channels_last else 1)
+
+
 def _parts(spec: ConvSpec) -> list[tuple[int, int]]:
     """The first image and the number of each part whose pixels are put side by side at once."""
-    at_once = min(spec.batch, max(1, _SEEN_BYTES // (subsample.elements(spec) * spec.itemsize)))
+    at_once = min(spec.batch, max(1, _SEEN_BYTES // (_seen(spec) * spec.itemsize)))
     return [(first, min(at_once, spec.batch - first)) for first in range(0, spec.batch, at_once)]
 
 
@@ -168,7 +180,7 @@ class _Strided:
 
     def __init__(self, spec: ConvSpec, activation: int = 0) -> None:
         self.spec, self.code, self.parts = spec, activation, _parts(spec)
-        self.image, self.pixels = subsample.elements(spec), subsample.Seen(spec)
+        self.image, self.pixels = _seen(spec), _moves(spec)
 
     def seen(self, images: int) -> np.ndarray:
         """Memory for so many images."""
@@ -224,7 +236,7 @@ def _accepts(spec: ConvSpec, direction: str) -> str | None:
 def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     spec = _one_pixel(spec)
     if spec.stride != (1, 1, 1):
-        moves = subsample.NS_PUT * prod(spec.x_shape) if direction == "grad_input" else subsample.NS_TAKEN * spec.batch * subsample.elements(spec)
+        moves = NS_PUT * prod(spec.x_shape) if direction == "grad_input" else NS_TAKEN * spec.batch * _seen(spec)
         return _cost(_unstrided(spec, spec.batch), direction, threads) + moves / threads + _NS_PER_PART * len(_parts(spec))
     p = _Products(spec)
     lanes_, width = LANES[spec.dtype], panel_width(spec.dtype)
@@ -251,7 +263,7 @@ def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
     given, spec = spec, _one_pixel(spec)
     if spec.stride != (1, 1, 1):
         images = _parts(spec)[0][1]
-        return _workspace(_unstrided(spec, images), direction, threads) + images * subsample.elements(spec) * spec.itemsize
+        return _workspace(_unstrided(spec, images), direction, threads) + images * _seen(spec) * spec.itemsize
     p, turned = _Products(spec), direction == "grad_input"
     rows, cols, depth = (p.k, p.pixels, p.c) if direction == "forward" else (p.c, p.pixels, p.k) if turned else (p.k, p.c, p.pixels)
     if spec.channels_last and direction != "grad_weight":
