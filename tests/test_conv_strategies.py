@@ -431,6 +431,32 @@ def test_pixels_that_a_strided_pixel_does_not_see(stride, layout, monkeypatch):
     strategies.plan.cache_clear()
 
 
+@pytest.mark.parametrize("parts", [1 << 12, 1 << 22])
+def test_patches(parts, monkeypatch):
+    """Windows that do not overlap are the pixels of a smaller image, with more channels."""
+    monkeypatch.setattr(pointwise, "_SEEN_BYTES", parts)
+    strategies.plan.cache_clear()
+    rng = np.random.default_rng(7)
+    for kernel, stride, size in (((2, 2), (2, 2), (8, 14)), ((3, 1), (3, 2), (9, 7)), ((4, 4), (4, 4), (17, 12)), ((2, 3), (3, 4), (10, 16))):
+        x, w, bias = (rng.integers(-3, 4, shape).astype(np.float32) for shape in ((5, 12, *size), (10, 6, *kernel), (12,)))
+        y, expected = (fastops.conv2d(x, w, stride=stride, groups=2, strategy=name) for name in ("pointwise", "naive"))
+        np.testing.assert_array_equal(y, expected)
+        found, expected = (
+            fastops.conv2d_backward(y, x, w, stride=stride, groups=2, output_mask=(False, True, False), strategy=name)[1] for name in ("pointwise", "naive")
+        )
+        np.testing.assert_array_equal(found, expected)
+        covered = kernel == stride and all(n % k == 0 for n, k in zip(size, kernel))
+        if covered:
+            found, expected = (
+                fastops.conv_transpose2d(y, w, bias, stride=stride, groups=2, activation="relu", strategy=name) for name in ("pointwise", "naive")
+            )
+            np.testing.assert_array_equal(found, expected)
+        else:
+            with pytest.raises(ValueError, match="patches must cover the image"):
+                fastops.conv2d_backward(y, x, w, stride=stride, groups=2, output_mask=(True, False, False), strategy="pointwise")
+    strategies.plan.cache_clear()
+
+
 def test_explain_names_what_prepared_weights_run():
     """By winograd unprepared and by implicit prepared on a large core, elsewhere by one strategy."""
     rng = np.random.default_rng(2)

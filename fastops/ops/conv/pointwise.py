@@ -10,7 +10,8 @@ the weights. They are taken side by side, (C, images, pixels), and become one pr
 
 A kernel as large as the image is a 1x1 one, too: of an image of one pixel, whose channels are all the elements, as in a dense layer.
 
-With a stride, the pixels that are seen are first put side by side, some images at a time, and the gradient is spread from there.
+So is a kernel that no pixel meets twice, its stride as large as itself or larger: a convolution of images of its patches, whose channels are
+a patch's elements. These are first put side by side, some images at a time, and the gradient is spread from there.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _SHARING_PIXELS = 4 * MR
 # More weights of a kernel as large as the image are read where they lie: a dense layer's can be many, for few images.
 _PACKED_BYTES = 16 << 20
 
-# Bytes of pixels that a stride leaves, at least those of one image.
+# Bytes of patches, at least those of one image.
 _SEEN_BYTES = 4 << 20
 
 # What Python does for each part of them.
@@ -58,9 +59,10 @@ def _one_pixel(spec: ConvSpec) -> ConvSpec:
     return replace(spec, channels=spec.channels * prod(spec.size), size=ones, kernel=ones, stride=ones, dilation=ones, channels_last=True)
 
 
-def _unstrided(spec: ConvSpec, images: int) -> ConvSpec:
-    """The convolution, of so many images, of the pixels that are seen."""
-    return replace(spec, batch=images, size=spec.out_size, stride=(1, 1, 1))
+def _of_patches(spec: ConvSpec, images: int) -> ConvSpec:
+    """The convolution of so many images of patches."""
+    ones = (1, 1, 1)
+    return replace(spec, batch=images, channels=spec.channels * prod(spec.kernel), size=spec.out_size, kernel=ones, stride=ones)
 
 
 class _Products:
@@ -159,14 +161,22 @@ def _plan(spec: ConvSpec, activation: int, turned: bool) -> Plan:
 
 def _seen(spec: ConvSpec) -> int:
     """Elements of an image that are seen."""
-    return spec.channels * prod(spec.out_size)
+    return spec.channels * prod(spec.kernel) * prod(spec.out_size)
 
 
-def _moves(spec: ConvSpec) -> Moves:
-    """Between images and their pixels that are seen."""
-    (_, height, width), (o, p, q) = spec.size, np.ogrid[tuple(map(slice, spec.out_size))]
-    places = (o * spec.stride[0] * height + p * spec.stride[1]) * width + q * spec.stride[2]
-    return Moves(places, prod(spec.size), spec.channels if spec.channels_last else 1)
+def _to_patches(spec: ConvSpec) -> Moves:
+    """From images to their patches."""
+    t, r, s, o, p, q = np.ogrid[tuple(map(slice, (*spec.kernel, *spec.out_size)))]
+    d, h, w = (i * stride + k for i, stride, k in zip((o, p, q), spec.stride, (t, r, s)))
+    return Moves((d * spec.size[1] + h) * spec.size[2] + w, prod(spec.size), spec.channels if spec.channels_last else 1)
+
+
+def _from_patches(spec: ConvSpec) -> Moves:
+    """From patches that cover images back to these."""
+    (o, t), (p, r), (q, s) = (np.divmod(at, k) for at, k in zip(np.ogrid[tuple(map(slice, spec.size))], spec.kernel))
+    (_, r_count, s_count), (o_count, p_count, q_count) = spec.kernel, spec.out_size
+    places = ((((t * r_count + r) * s_count + s) * o_count + o) * p_count + p) * q_count + q
+    return Moves(places, prod(spec.kernel) * prod(spec.out_size))
 
 
 def _parts(spec: ConvSpec) -> list[tuple[int, int]]:
@@ -175,69 +185,84 @@ def _parts(spec: ConvSpec) -> list[tuple[int, int]]:
     return [(first, min(at_once, spec.batch - first)) for first in range(0, spec.batch, at_once)]
 
 
-class _Strided:
+class _Patches:
     """The three directions with a stride."""
 
     def __init__(self, spec: ConvSpec, activation: int = 0) -> None:
         self.spec, self.code, self.parts = spec, activation, _parts(spec)
-        self.image, self.pixels = _seen(spec), _moves(spec)
+        self.image, self.moves = _seen(spec), _to_patches(spec)
 
     def seen(self, images: int) -> np.ndarray:
         """Memory for so many images."""
         return scratch(self.parts[0][1] * self.image, self.spec.dtype, "seen")[: images * self.image]
 
     def plan(self, turned: bool) -> Plan:
-        spec = self.spec
-        inner = {n: _plan(_unstrided(spec, n), self.code, turned) for _, n in self.parts}
+        spec, taps = self.spec, prod(self.spec.kernel)
+        inner = {n: _plan(_of_patches(spec, n), self.code, turned) for _, n in self.parts}
         most = inner[self.parts[0][1]]
+        back = _from_patches(spec) if turned and taps > 1 else None
 
         def run(x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: Packed | None = None) -> None:
             if prepared is None and len(self.parts) > 1 and most.transform is not None:
                 prepared = most.transform(w)
-            if turned:
+            shift = np.repeat(bias, taps) if turned else bias
+            if turned and back is None:
                 nothing = np.zeros(spec.channels, spec.dtype)
                 fill = np.empty_like(nothing)
                 add_activated(bias if bias.size else nothing, nothing, self.code, fill)
             for first, n in self.parts:
                 seen, given, wanted = self.seen(n), x[first : first + n], y[first : first + n]
-                if turned:
-                    inner[n].run(given, w, bias, seen, prepared)
-                    self.pixels.put(seen, fill, wanted.reshape(-1))
+                if not turned:
+                    self.moves.take(given.reshape(-1), seen)
+                    inner[n].run(seen, w, shift, wanted, prepared)
+                    continue
+                inner[n].run(given, w, shift, seen, prepared)
+                if back is None:
+                    self.moves.put(seen, fill, wanted.reshape(-1))
                 else:
-                    self.pixels.take(given.reshape(-1), seen)
-                    inner[n].run(seen, w, bias, wanted, prepared)
+                    back.take(seen, wanted.reshape(-1))
 
         return Plan(run, most.transform, most.weight_format)
 
     def grad_weight(self, x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:
         for first, n in self.parts:
             seen = self.seen(n)
-            self.pixels.take(x[first : first + n].reshape(-1), seen)
-            _Products(_unstrided(self.spec, n)).grad_weight(seen, dy[first : first + n], dw, first > 0)
+            self.moves.take(x[first : first + n].reshape(-1), seen)
+            _Products(_of_patches(self.spec, n)).grad_weight(seen, dy[first : first + n], dw, first > 0)
+
+
+def _strided(spec: ConvSpec) -> bool:
+    return _one_pixel(spec).stride != (1, 1, 1)
 
 
 def _directed(spec: ConvSpec, activation: int, turned: bool) -> Plan:
-    strided = _one_pixel(spec).stride != (1, 1, 1)
-    return _Strided(spec, activation).plan(turned) if strided else _plan(spec, activation, turned)
+    return _Patches(spec, activation).plan(turned) if _strided(spec) else _plan(spec, activation, turned)
 
 
 def _grad_weight(spec: ConvSpec) -> Any:
-    strided = _one_pixel(spec).stride != (1, 1, 1)
-    return _Strided(spec).grad_weight if strided else _Products(spec).grad_weight
+    return _Patches(spec).grad_weight if _strided(spec) else _Products(spec).grad_weight
 
 
 def _accepts(spec: ConvSpec, direction: str) -> str | None:
     spec = _one_pixel(spec)
-    if not spec.pointwise:
-        return "the kernel must be 1x1, or as large as the image, without padding"
+    if spec.pointwise:
+        return None
+    if spec.padding != ((0, 0),) * 3 or any(k > s for k, s in zip(spec.kernel, spec.stride)) or spec.dilation != (1, 1, 1):
+        return "the kernel must be 1x1, as large as the image, or no larger than the stride, without padding"
+    if spec.channels_last:
+        return "the kernel must be 1x1, or as large as the image, with channels last"
+    covered = tuple(o * s for o, s in zip(spec.out_size, spec.stride)) == spec.size and spec.kernel == spec.stride
+    if direction == "grad_input" and not covered:
+        return "patches must cover the image for the gradient with respect to the input"
     return None
 
 
 def _cost(spec: ConvSpec, direction: str, threads: int) -> float:
     spec = _one_pixel(spec)
     if spec.stride != (1, 1, 1):
-        moves = NS_PUT * prod(spec.x_shape) if direction == "grad_input" else NS_TAKEN * spec.batch * _seen(spec)
-        return _cost(_unstrided(spec, spec.batch), direction, threads) + moves / threads + _NS_PER_PART * len(_parts(spec))
+        puts = direction == "grad_input" and spec.pointwise
+        moves = NS_PUT * prod(spec.x_shape) if puts else NS_TAKEN * spec.batch * _seen(spec)
+        return _cost(_of_patches(spec, spec.batch), direction, threads) + moves / threads + _NS_PER_PART * len(_parts(spec))
     p = _Products(spec)
     lanes_, width = LANES[spec.dtype], panel_width(spec.dtype)
     turned = direction == "grad_input"
@@ -263,7 +288,7 @@ def _workspace(spec: ConvSpec, direction: str, threads: int) -> int:
     given, spec = spec, _one_pixel(spec)
     if spec.stride != (1, 1, 1):
         images = _parts(spec)[0][1]
-        return _workspace(_unstrided(spec, images), direction, threads) + images * _seen(spec) * spec.itemsize
+        return _workspace(_of_patches(spec, images), direction, threads) + images * _seen(spec) * spec.itemsize
     p, turned = _Products(spec), direction == "grad_input"
     rows, cols, depth = (p.k, p.pixels, p.c) if direction == "forward" else (p.c, p.pixels, p.k) if turned else (p.k, p.c, p.pixels)
     if spec.channels_last and direction != "grad_weight":
