@@ -1039,6 +1039,7 @@ class Convolution:
         height, width = self.target.dims[5], self.target.dims[6]
         self.geometry = _Geometry(spec, way, spec.batch * self.source.dims[0], self.source, self.target, height, width)
         self.work_ns = spec.flops / 400 * (spec.itemsize / 4)
+        self._layouts: dict[int, tuple[bool, int, int, int, int, int]] = {}  # by the number of threads: 6 us of each call
         self.format = ("winograd", way.variant.name, spec.dtype, direction, spec.groups, spec.weight_shape, self.geometry.cut)
 
     def plan(self) -> Plan:
@@ -1090,18 +1091,24 @@ class Convolution:
         if not self.attempt(x, w, bias, y, prepared):
             getattr(implicit.STRATEGY, self.direction)(self.spec, self.code).run(x, w, bias, y)
 
+    def _layout(self, threads: int) -> tuple[bool, int, int, int, int, int]:
+        """The order of work, rows of a block, rows of a chunk, elements of the tiles and of those that each thread has for itself, scratch of a thread."""
+        g, fused = self.geometry, self.fused(threads)
+        rows, chunk = g.fused_rows(threads), g.tiles_chunk()
+        tiles_count = 0 if fused else g.tiles_space(chunk, up(g.depth, g.lanes))
+        own = tiles_count if threads > 1 and self.few else 0
+        each = max(g.weights_space(), g.fused_space(rows) if fused else max(g.panel_space(chunk), g.stage_space(rows)))
+        return fused, rows, chunk, tiles_count * (threads if own else 1), own, each
+
     def attempt(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: np.ndarray | None) -> bool:
         """Whether it worked: if something is infinite or not a number, the transforms have spread it over whole tiles."""
         g = self.geometry
         x, w, y = x.reshape(-1), w.reshape(-1), y.reshape(-1)
         threads = _threads.threads_for(self.work_ns)
         flags = np.zeros(1 + threads, np.intp)
-        fused = self.fused(threads)
-        rows, chunk = g.fused_rows(threads), g.tiles_chunk()
-        tiles_count = 0 if fused else g.tiles_space(chunk, up(g.depth, g.lanes))
-        own = tiles_count if threads > 1 and self.few else 0
-        tiles_count *= threads if own else 1
-        each = max(g.weights_space(), g.fused_space(rows) if fused else max(g.panel_space(chunk), g.stage_space(rows)))
+        if threads not in self._layouts:
+            self._layouts[threads] = self._layout(threads)
+        fused, rows, chunk, tiles_count, own, each = self._layouts[threads]
         weights_count = g.weights_count if fused and prepared is None else 0
         memory = scratch(weights_count + tiles_count + threads * each, self.dtype)
         u, v, space = memory[:weights_count], memory[weights_count : weights_count + tiles_count], memory[weights_count + tiles_count :]
