@@ -14,7 +14,7 @@ import pytest
 
 import fastops
 from fastops import _threads
-from fastops.ops.conv import folded, implicit, pointwise, ready, strategies
+from fastops.ops.conv import folded, implicit, moves, pointwise, ready, strategies
 from fastops.ops.conv.ready import KINDS, check_problem
 from fastops.ops.conv.spec import Options
 from fastops.ops.conv.strategies import STRATEGIES
@@ -455,6 +455,18 @@ def test_patches(parts, monkeypatch):
             with pytest.raises(ValueError, match="patches must cover the image"):
                 fastops.conv2d_backward(y, x, w, stride=stride, groups=2, output_mask=(True, False, False), strategy="pointwise")
     strategies.plan.cache_clear()
+
+
+def test_tables_of_moves_are_not_kept_for_ever(monkeypatch):
+    monkeypatch.setattr(moves, "_KEEP_BYTES", 2000)
+    monkeypatch.setattr(moves, "_held", {})
+    rng = np.random.default_rng(8)
+    w = rng.integers(-3, 4, (5, 4, 1, 1)).astype(np.float32)
+    for size in (20, 24, 28, 20):
+        x = rng.integers(-3, 4, (1, 4, size, size)).astype(np.float32)
+        y, expected = (fastops.conv2d(x, w, stride=2, strategy=name) for name in ("pointwise", "naive"))
+        np.testing.assert_array_equal(y, expected)
+        assert sum(held.nbytes for held in moves._held.values()) <= 2000
 
 
 def test_explain_names_what_prepared_weights_run():

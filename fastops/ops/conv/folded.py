@@ -14,8 +14,9 @@ arXiv:1609.05158, section 3.2, whose sub-pixel shuffling is this map backwards.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -24,7 +25,7 @@ import numpy as np
 from fastops._check import Array
 from fastops.ops.conv import implicit, winograd
 from fastops.ops.conv.layout import up
-from fastops.ops.conv.moves import NS_TAKEN, Moves
+from fastops.ops.conv.moves import NS_TAKEN, Moves, kept
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 from fastops.simd.blocking import LARGE_CORE
 from fastops.simd.workspace import scratch
@@ -66,57 +67,61 @@ class _Folding:
         self.parts = [(first, min(at_once, spec.batch - first)) for first in range(0, spec.batch, at_once)]
         self._start = up(self.kernels, 16)
         self.elements = self._start + at_once * self.image
+        self._key = spec.size, spec.kernel, spec.stride, spec.padding, inner.size, spec.channels, spec.channels_last
 
     def memory(self) -> tuple[Array, Array]:
         """For the folded images of a part, and for folded kernels."""
         held = scratch(self.elements, self.spec.dtype, "folded")
         return held[self._start :], held[: self.kernels]
 
-    @cached_property
-    def _pixels(self) -> tuple[Moves, Moves]:
-        """Into folded images, with zeros around them, and back."""
+    def _into_pixels(self) -> Moves:
+        """Into folded images, with zeros around them."""
         spec, (_, s_h, s_w), (_, height, width), (_, rows, columns) = self.spec, self.spec.stride, self.spec.size, self.inner.size
         top, left = (pad[0] for pad in spec.padding[1:])
         i, a, j, b = np.ogrid[:rows, :s_h, :columns, :s_w]
         h, w = i * s_h + a - top, j * s_w + b - left
-        to = np.where((h >= 0) & (h < height) & (w >= 0) & (w < width), h * width + w, -1)
+        places = np.where((h >= 0) & (h < height) & (w >= 0) & (w < width), h * width + w, -1)
+        return Moves(places.transpose((0, 2, 1, 3) if spec.channels_last else (1, 3, 0, 2)), height * width, spec.channels if spec.channels_last else 1)
+
+    def _from_pixels(self) -> Moves:
+        """Back; the zeros are left out."""
+        spec, (_, s_h, s_w), (_, height, width), (_, rows, columns) = self.spec, self.spec.stride, self.spec.size, self.inner.size
+        top, left = (pad[0] for pad in spec.padding[1:])
         h, w = np.ogrid[top : top + height, left : left + width]
         (i, a), (j, b) = np.divmod(h, s_h), np.divmod(w, s_w)
-        if spec.channels_last:
-            to, back = to.transpose(0, 2, 1, 3), ((i * columns + j) * s_h + a) * s_w + b
-        else:
-            to, back = to.transpose(1, 3, 0, 2), ((a * s_w + b) * rows + i) * columns + j
-        run = spec.channels if spec.channels_last else 1
-        return Moves(to, height * width, run), Moves(back, to.size, run)
+        places = ((i * columns + j) * s_h + a) * s_w + b if spec.channels_last else ((a * s_w + b) * rows + i) * columns + j
+        return Moves(places, s_h * s_w * rows * columns, spec.channels if spec.channels_last else 1)
 
-    @cached_property
-    def _taps(self) -> tuple[Moves, Moves]:
-        """Into folded kernels, with zeros behind them, and back."""
+    def _into_taps(self) -> Moves:
+        """Into folded kernels, with zeros behind them."""
         spec, (_, s_h, s_w), (_, taps_h, taps_w), (_, rows, columns) = self.spec, self.spec.stride, self.spec.kernel, self.inner.kernel
         c, a, b, i, j = np.ogrid[: spec.channels, :s_h, :s_w, :rows, :columns]
         r, s = i * s_h + a, j * s_w + b
-        to = np.where((r < taps_h) & (s < taps_w), (c * taps_h + r) * taps_w + s, -1)
+        places = np.where((r < taps_h) & (s < taps_w), (c * taps_h + r) * taps_w + s, -1)
+        return Moves(places.transpose(1, 2, 0, 3, 4) if spec.channels_last else places, spec.channels * taps_h * taps_w)
+
+    def _from_taps(self) -> Moves:
+        spec, (_, s_h, s_w), (_, taps_h, taps_w), (_, rows, columns) = self.spec, self.spec.stride, self.spec.kernel, self.inner.kernel
         c, r, s = np.ogrid[: spec.channels, :taps_h, :taps_w]
         (i, a), (j, b) = np.divmod(r, s_h), np.divmod(s, s_w)
-        if spec.channels_last:
-            to, channel = to.transpose(1, 2, 0, 3, 4), (a * s_w + b) * spec.channels + c
-        else:
-            channel = (c * s_h + a) * s_w + b
-        back = (channel * rows + i) * columns + j
-        return Moves(to, back.size), Moves(back, to.size)
+        channel = (a * s_w + b) * spec.channels + c if spec.channels_last else (c * s_h + a) * s_w + b
+        return Moves((channel * rows + i) * columns + j, spec.channels * s_h * s_w * rows * columns)
+
+    def _kept(self, make: Callable[[], Moves]) -> Moves:
+        return kept((make.__name__, *self._key), make)
 
     def fold(self, images: Array, pixels: Array) -> None:
-        self._pixels[0].take(images.reshape(-1), pixels[: images.shape[0] * self.image])
+        self._kept(self._into_pixels).take(images.reshape(-1), pixels[: images.shape[0] * self.image])
 
     def unfold(self, images: Array, pixels: Array) -> None:
         """The opposite; the zeros are left out."""
-        self._pixels[1].take(pixels, images.reshape(-1))
+        self._kept(self._from_pixels).take(pixels, images.reshape(-1))
 
     def fold_kernels(self, weight: Array, kernels: Array) -> None:
-        self._taps[0].take(weight.reshape(-1), kernels)
+        self._kept(self._into_taps).take(weight.reshape(-1), kernels)
 
     def unfold_kernels(self, weight: Array, kernels: Array) -> None:
-        self._taps[1].take(kernels, weight.reshape(-1))
+        self._kept(self._from_taps).take(kernels, weight.reshape(-1))
 
     def bias(self, bias: Array) -> Array:
         """A bias of the image's channels, for the folded one's."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+
 import numpy as np
 
 from fastops import _threads
@@ -11,6 +13,8 @@ from fastops.simd.vector import lanes, splat, store_part
 
 # Elements of a block.
 _BLOCK = 1 << 14
+# Bytes of tables that are kept: plans, of which there may be a thousand, do not hold them.
+_KEEP_BYTES = 64 << 20
 # Time of an element that is taken, and of one between which they are put.
 NS_TAKEN, NS_PUT = 0.5, 0.2
 
@@ -96,7 +100,7 @@ class Moves:
 
     def __init__(self, places: np.ndarray, plane: int, run: int = 1) -> None:
         self._table = np.append(places.reshape(-1), plane).astype(np.int32 if plane < 1 << 31 else np.int64)
-        self._run = run
+        self._run, self.nbytes = run, self._table.nbytes
 
     def take(self, x: np.ndarray, taken: np.ndarray) -> None:
         """``taken`` from x."""
@@ -111,3 +115,21 @@ class Moves:
         """Threads, blocks, and the pixels of one."""
         some = max(1, _BLOCK // self._run)
         return _threads.threads_for(nanoseconds), -(-taken.size // (self._run * some)), some
+
+
+_held: dict[Hashable, Moves] = {}
+
+
+def kept(key: Hashable, make: Callable[[], Moves]) -> Moves:
+    """What ``make`` returns, which depends on the key alone: from an earlier call, unless later ones have filled the memory."""
+    found = _held.get(key)
+    if found is None:
+        found = _held[key] = make()
+        sizes = [(other, moves.nbytes) for other, moves in list(_held.items())]
+        excess = sum(size for _, size in sizes) - _KEEP_BYTES
+        for other, size in sizes[:-1]:  # the oldest first
+            if excess <= 0:
+                break
+            _held.pop(other, None)
+            excess -= size
+    return found

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from fastops.ops.conv.layout import up
-from fastops.ops.conv.moves import NS_PUT, NS_TAKEN, Moves
+from fastops.ops.conv.moves import NS_PUT, NS_TAKEN, Moves, kept
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, LANES, MR, panel_width
 from fastops.simd.finish import add_activated
@@ -190,7 +190,12 @@ class _Patches:
 
     def __init__(self, spec: ConvSpec, activation: int = 0) -> None:
         self.spec, self.code, self.parts = spec, activation, _parts(spec)
-        self.image, self.moves = _seen(spec), _to_patches(spec)
+        self.image = _seen(spec)
+        self._key = "patches", spec.size, spec.kernel, spec.stride, spec.out_size, spec.channels_last and spec.channels
+
+    @property
+    def moves(self) -> Moves:
+        return kept(self._key, lambda: _to_patches(self.spec))
 
     def seen(self, images: int) -> np.ndarray:
         """Memory for so many images."""
@@ -200,13 +205,13 @@ class _Patches:
         spec, taps = self.spec, prod(self.spec.kernel)
         inner = {n: _plan(_of_patches(spec, n), self.code, turned) for _, n in self.parts}
         most = inner[self.parts[0][1]]
-        back = _from_patches(spec) if turned and taps > 1 else None
+        puts = turned and taps == 1
 
         def run(x: np.ndarray, w: np.ndarray, bias: np.ndarray, y: np.ndarray, prepared: Packed | None = None) -> None:
             if prepared is None and len(self.parts) > 1 and most.transform is not None:
                 prepared = most.transform(w)
             shift = np.repeat(bias, taps) if turned else bias
-            if turned and back is None:
+            if puts:
                 nothing = np.zeros(spec.channels, spec.dtype)
                 fill = np.empty_like(nothing)
                 add_activated(bias if bias.size else nothing, nothing, self.code, fill)
@@ -217,10 +222,10 @@ class _Patches:
                     inner[n].run(seen, w, shift, wanted, prepared)
                     continue
                 inner[n].run(given, w, shift, seen, prepared)
-                if back is None:
+                if puts:
                     self.moves.put(seen, fill, wanted.reshape(-1))
                 else:
-                    back.take(seen, wanted.reshape(-1))
+                    kept((*self._key, "back"), lambda: _from_patches(spec)).take(seen, wanted.reshape(-1))
 
         return Plan(run, most.transform, most.weight_format)
 
