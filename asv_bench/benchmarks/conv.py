@@ -86,6 +86,7 @@ CASES = {
     "kinds.groups8.2x256x28x28": case("conv2d", (2, 256, 28, 28), (256, 32, 3, 3), padding=1, groups=8),
     "kinds.depthwise5x5.4x240x28x28": case("conv2d", (4, 240, 28, 28), (240, 1, 5, 5), padding=2, groups=240),
     "kinds.depthwise7x7.1x96x56x56": case("conv2d", (1, 96, 56, 56), (96, 1, 7, 7), padding=3, groups=96),
+    "kinds.patches16x16.8x3x224x224": case("conv2d", (8, 3, 224, 224), (192, 3, 16, 16), stride=16),
     "kinds.dense4x4.16x512x4x4": case("conv2d", (16, 512, 4, 4), (100, 512, 4, 4)),
     "kinds.dense_transposed4x4.16x100x1x1": case("conv_transpose2d", (16, 100, 1, 1), (100, 512, 4, 4)),
     "kinds.dilation12.1x256x28x28": case("conv2d", (1, 256, 28, 28), (64, 256, 3, 3), padding=12, dilation=12),
