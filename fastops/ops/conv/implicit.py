@@ -90,7 +90,7 @@ def fill_slab(x, x0, c0, channels, c_pitch, g0, g1, q0, q1, source, window, grid
 
     Slabs are (channels, T, slab_h, slab_w), or (T, slab_h, slab_w, c_pitch) where x has channels last. Rows of several
     images follow one another. Whole rows, or columns, above and beside the image are left as they are where nobody reads them:
-    of a dilation of 12 at 28x28 they are two thirds, and took a fifth of the time.
+    of a dilation of 12 at 28x28 they are most of it, and took 0.06 of 0.99 ms.
     """
     depth, n_stride, d_stride, c_stride, p_stride, height, width, _ = source
     taps_d, taps_h, taps_w, stride_d, stride_h, stride_w, front, top, left, dilation_d, dilation_h, dilation_w = window
