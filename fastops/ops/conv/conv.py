@@ -208,7 +208,8 @@ def prepare_conv2d(
 ) -> PreparedConv2d:  # fmt: skip
     """Weights made ready for many calls: what a strategy computes from them alone is computed once.
 
-    The weights are copied, so changing the array afterwards changes nothing. Arguments are those of :func:`conv2d`.
+    The weights are copied, so changing the array afterwards changes nothing. Arguments are those of :func:`conv2d`. A strategy that is named
+    gives the same bits as there; ``"auto"`` may take another way to the same result where weights that are ready make that faster.
 
     Returns:
         An object to call as ``prepared(input, bias=None, *, activation=None, out=None)``, or to pass to

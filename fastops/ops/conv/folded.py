@@ -24,7 +24,7 @@ import numpy as np
 
 from fastops._check import Array
 from fastops.ops.conv import implicit, winograd
-from fastops.ops.conv.layout import up
+from fastops.ops.conv.layout import parts, up
 from fastops.ops.conv.moves import NS_TAKEN, Moves, kept
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 from fastops.simd.blocking import LARGE_CORE
@@ -62,11 +62,9 @@ class _Folding:
         assert inner is not None
         self.spec, self.inner = spec, inner
         self.image, self.kernels = inner.channels * prod(inner.size), prod(inner.weight_shape)
-        at_once = min(spec.batch, max(1, _AT_ONCE_BYTES // (self.image * spec.itemsize)))
-        # Images of each part, the last of which may have less.
-        self.parts = [(first, min(at_once, spec.batch - first)) for first in range(0, spec.batch, at_once)]
+        self.parts = parts(spec.batch, self.image * spec.itemsize, _AT_ONCE_BYTES)
         self._start = up(self.kernels, 16)
-        self.elements = self._start + at_once * self.image
+        self.elements = self._start + self.parts[0][1] * self.image
         self._key = spec.size, spec.kernel, spec.stride, spec.padding, inner.size, spec.channels, spec.channels_last
 
     def memory(self) -> tuple[Array, Array]:
@@ -210,10 +208,10 @@ def _folded_cost(spec: ConvSpec, direction: str, threads: int) -> float:
     inner = folded(spec, direction)
     assert inner is not None
     elements = inner.batch * inner.channels * prod(inner.size)
-    parts = -(-elements * inner.itemsize // _AT_ONCE_BYTES)
+    launches = -(-elements * inner.itemsize // _AT_ONCE_BYTES)
     moves = NS_TAKEN * (elements + prod(inner.weight_shape))
     product = winograd.STRATEGY.cost(inner, direction, threads) * (_WEIGHTS if direction == "grad_weight" else 1)
-    return product + moves / threads + parts * _NS_PER_PART
+    return product + moves / threads + launches * _NS_PER_PART
 
 
 @lru_cache(maxsize=1024)

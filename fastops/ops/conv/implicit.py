@@ -669,11 +669,11 @@ class Window(NamedTuple):
         return (*self.out, *self.step)
 
     def pixels(self, fewest: int) -> int:
-        """How many a block has at least: one that sees more rows around its own than these copies less if it is larger."""
+        """How many a block has: more than ``fewest`` where it would see more rows around its own than these, and copy them; at most an image."""
         around, pixels = (self.taps[1] - 1) * self.dilation[1], fewest
         while pixels < _MOST_PIXELS and pixels < min(around, self.out[1]) * self.out[2]:
             pixels *= 2
-        return pixels
+        return min(pixels, max(fewest, self.out[1] * self.out[2]))
 
     def slab(self, rows: int, cols: int, count: int) -> tuple[int, int]:
         """Height and width of the slab under so many output rows (of as many images as it may be) and columns."""
@@ -911,7 +911,7 @@ class _WeightGradient:
         self.width, self.lanes = panel_width(spec.dtype), LANES[spec.dtype]
         self.total = spec.batch * w.out[0] * w.out[1]
         self.columns = -(-w.out[2] // -(-w.out[2] // 1024))
-        self.rows = min(self.total, w.out[1] if w.pixels(256) > 256 else self.total, max(1, w.pixels(256) // self.columns))
+        self.rows = min(self.total, max(1, w.pixels(256) // self.columns))
         self.slab = w.slab(self.rows, self.columns, LANES[spec.dtype])
         self.panels = -(-self.y.channels // self.width)
         row_bytes = self.columns * self.panels * self.width * spec.itemsize

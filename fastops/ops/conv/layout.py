@@ -31,6 +31,12 @@ def side(spec: ConvSpec, size: tuple[int, int, int], channels: int) -> Side:
     return Side((depth, channels * plane, height * width, plane, 1, height, width, c), c * plane)
 
 
+def parts(images: int, each: int, most: int) -> list[tuple[int, int]]:
+    """The first image of each part of a batch, and how many: as many as ``most`` bytes hold, ``each`` image taking so many, and at least one."""
+    at_once = min(images, max(1, most // each))
+    return [(first, min(at_once, images - first)) for first in range(0, images, at_once)]
+
+
 def up(n: int, step: int) -> int:
     """n rounded up to a multiple of step."""
     return -(-n // step) * step

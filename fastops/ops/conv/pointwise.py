@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from fastops.ops.conv.layout import up
+from fastops.ops.conv.layout import parts, up
 from fastops.ops.conv.moves import NS_PUT, NS_TAKEN, Moves, kept
 from fastops.ops.conv.spec import ConvSpec, Plan, Strategy
 from fastops.simd.blocking import CYCLES_PER_NS, FMAS_PER_CYCLE, LANES, MR, panel_width
@@ -180,9 +180,8 @@ def _from_patches(spec: ConvSpec) -> Moves:
 
 
 def _parts(spec: ConvSpec) -> list[tuple[int, int]]:
-    """The first image and the number of each part whose pixels are put side by side at once."""
-    at_once = min(spec.batch, max(1, _SEEN_BYTES // (_seen(spec) * spec.itemsize)))
-    return [(first, min(at_once, spec.batch - first)) for first in range(0, spec.batch, at_once)]
+    """Parts of the batch whose patches are put side by side at once."""
+    return parts(spec.batch, _seen(spec) * spec.itemsize, _SEEN_BYTES)
 
 
 class _Patches:
