@@ -351,7 +351,7 @@ def _add_outer(builder: Any, tile: Any, value: Any, scalars: Any, columns: list[
     return value
 
 
-def _outer(tile: Any, a: Any, starts: Any, b: Any, packed: Any = None) -> Any:
+def _outer(tile: Any, a: Any, b: Any, packed: Any = None) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         left, right = _Memory(context, builder, a, args[1]), _Memory(context, builder, b, args[4])
         columns = []
@@ -360,9 +360,7 @@ def _outer(tile: Any, a: Any, starts: Any, b: Any, packed: Any = None) -> Any:
             columns.append(right.load(builder.add(args[5], shift)))
             if packed is not None:
                 _Memory(context, builder, packed, args[6]).store(builder.add(args[7], shift), columns[j])
-        begun = [args[2]] if isinstance(starts, types.Integer) else cgutils.unpack_tuple(builder, args[2])
-        each = tile.rows // len(begun)
-        scalars = (left.scalar(builder.add(begun[i // each], builder.mul(args[3], _int(i % each)))) for i in range(tile.rows))
+        scalars = (left.scalar(builder.add(args[2], builder.mul(args[3], _int(i)))) for i in range(tile.rows))
         return _add_outer(builder, tile, args[0], scalars, columns)
 
     return codegen
@@ -380,17 +378,14 @@ def apart(typingctx: Any, offset: Any) -> Any:
 
 @intrinsic
 def outer(typingctx: Any, tile: Any, a: Any, a0: Any, a_row: Any, b: Any, b0: Any) -> Any:
-    """tile + the outer product of a[a0 + i * a_row] (its rows) and the vectors from b[b0] on (its columns).
-
-    ``a0`` may be a tuple: where each part of the rows, equally many, begins.
-    """
-    return tile(tile, a, a0, types.intp, b, types.intp), _outer(tile, a, a0, b)
+    """tile + the outer product of a[a0 + i * a_row] (its rows) and the vectors from b[b0] on (its columns)."""
+    return tile(tile, a, types.intp, types.intp, b, types.intp), _outer(tile, a, b)
 
 
 @intrinsic
 def outer_packing(typingctx: Any, tile: Any, a: Any, a0: Any, a_row: Any, b: Any, b0: Any, packed: Any, to: Any) -> Any:
     """As ``outer``, which also writes the vectors of b to packed[to ...]."""
-    return tile(tile, a, a0, types.intp, b, types.intp, packed, types.intp), _outer(tile, a, a0, b, packed)
+    return tile(tile, a, types.intp, types.intp, b, types.intp, packed, types.intp), _outer(tile, a, b, packed)
 
 
 @intrinsic(prefer_literal=True)
