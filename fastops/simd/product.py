@@ -599,7 +599,8 @@ def _stencil_tile(rows: int, vectors: int) -> Any:
         if biased:
             t = tile_splat_rows(t, bias, bias0, 1)
         for k in range(depth):
-            t = outer(t, a, a0 + k, a_row, b, b0 + element(steps, k))
+            t = outer(t, a, a0, a_row, b, b0 + element(steps, k))
+            a0 = apart(a0 + 1)
         if confined:
             t = tile_confine(t, low, high)
         if cols >= vectors * lanes(b):
