@@ -59,9 +59,8 @@ _UNROLLED = 4
 
 
 @formula
-def _side_by_side(t, steps, a, a0, a_row, panel, p0):
+def _side_by_side(t, steps, a, a0, a_row, panel, p0, width):
     """t + so many steps of MR rows that lie in a and of a packed panel, counted by _UNROLLED."""
-    width = NV * lanes(panel)
     for _ in range(steps // _UNROLLED):
         t = outer(t, a, a0, a_row, panel, p0)
         t = outer(t, a, a0 + 1, a_row, panel, p0 + width)
@@ -87,8 +86,8 @@ def _tile_product(rows: int, vectors: int, asks: bool = False) -> Any:
         # Addresses of rows begin at one number that the compiler does not see through (``apart``). Left alone it kept an address for each
         # row, and eight additions a step took as long as the multiply-adds of one vector.
         left = depth
-        if rows == MR and vectors == NV and not asks and a_col == 1 and b_row == vectors * lanes(b):
-            t = _side_by_side(t, depth, a, a0, a_row, b, b0)
+        if rows == MR and vectors == NV and not asks and a_col == 1:
+            t = _side_by_side(t, depth, a, a0, a_row, b, b0, b_row)
             left = depth % _UNROLLED
             a0, b0 = a0 + depth - left, b0 + (depth - left) * b_row
         for _ in range(left):
@@ -262,7 +261,7 @@ def _asking(depth, a, a0, a_row, a_col, panels, panel, b, ask, b_row, asks, c, c
                 prefetch_near(b, ask + v * lanes(b))
             ask += b_row
         if a_col == 1:
-            t = _side_by_side(t, _STEPS, a, a0, a_row, panels, panel)
+            t = _side_by_side(t, _STEPS, a, a0, a_row, panels, panel, width)
             a0, panel = a0 + _STEPS, panel + _STEPS * width
         else:
             for _ in range(_STEPS):
