@@ -412,29 +412,43 @@ _TURNED_CYCLES = 12_000
 _PANEL_ROWS, _FEW_PANEL_ROWS, _LONG_PANEL = 256, 128, 1024
 
 
-@separate
-def _turned_block(block, worker, rows, cols, depth, panels, b, b0, b_col, c, c0, c_row, accumulate, bias, bias_row, bias_col, last, activation, space):
-    """Columns of C as rows of its transpose: B is read where it lies, and broadcast; A^T stands in panels."""
+@function
+def turned_product(rows, cols, depth, panels, p0, w, w0, w_row, space, own, accumulate):
+    """space[own ...] (cols, whole panels) (+)= cols rows of w, read where they lie, times the transpose of ``rows`` rows that stand in panels."""
+    width = NV * lanes(space)
+    whole = (rows + width - 1) // width * width
+    for k0 in range(0, depth, KC):
+        k = min(KC, depth - k0)
+        block_product(cols, whole, k, w, w0 + k0, w_row, 1, panels, p0 + k0 * width, width, width * depth, space, own, whole, accumulate or k0 > 0)
+
+
+@function
+def turn_back(rows, cols, space, own, c, c0, c_row, accumulate):
+    """c[rows, cols] (+)= what ``turned_product`` left."""
     count = lanes(c)
     width = NV * count
     whole = (rows + width - 1) // width * width
-    j0 = block * _TURNED_COLUMNS
-    n = min(_TURNED_COLUMNS, cols - j0)
-    own = worker * _TURNED_COLUMNS * whole
-    for k0 in range(0, depth, KC):
-        k = min(KC, depth - k0)
-        block_product(n, whole, k, b, b0 + j0 * b_col + k0, b_col, 1, panels, k0 * width, width, width * depth, space, own, whole, k0 > 0)
-    start = c0 + j0
-    for i in range(0, n, count):
+    for i in range(0, cols, count):
         for m in range(0, rows, count):
             t = transpose(load_square(space, own + i * whole + m, whole))
-            to, high, wide = start + m * c_row + i, min(count, rows - m), min(count, n - i)
+            to, high, wide = c0 + m * c_row + i, min(count, rows - m), min(count, cols - i)
             if accumulate:
                 t = tile_add(t, load_square_part(c, to, c_row, high, wide))
             if high == count and wide == count:
                 store_tile(c, to, c_row, t)
             else:
                 store_square_part(c, to, c_row, t, high, wide)
+
+
+@separate
+def _turned_block(block, worker, rows, cols, depth, panels, b, b0, b_col, c, c0, c_row, accumulate, bias, bias_row, bias_col, last, activation, space):
+    """Columns of C as rows of its transpose: B is read where it lies, and broadcast; A^T stands in panels."""
+    width = NV * lanes(c)
+    j0 = block * _TURNED_COLUMNS
+    n, start = min(_TURNED_COLUMNS, cols - j0), c0 + j0
+    own = worker * _TURNED_COLUMNS * ((rows + width - 1) // width * width)
+    turned_product(rows, n, depth, panels, 0, b, b0 + j0 * b_col, b_col, space, own, False)
+    turn_back(rows, n, space, own, c, start, c_row, accumulate)
     if last and (bias.size > 0 or activation[1] != 0):
         call(finish_rows, (c, start, c_row, rows, n, bias, j0 * bias_col, bias_row, bias_col, activation))
 
@@ -456,9 +470,9 @@ def _turned(threads, rows, cols, depth, a, a_row, b, b_col, c, c_row, accumulate
         )  # fmt: skip
 
 
-def _is_turned(batch: int, rows: int, cols: int, width: int) -> bool:
+def is_turned(rows: int, cols: int, width: int) -> bool:
     """Whether a product with a transposed matrix is computed turned: where rows fill panels well, 16 or 100 of them being slower."""
-    return batch == 1 and rows <= min(cols, _TURNED_ROWS) and -rows % width * 8 <= rows
+    return rows <= min(cols, _TURNED_ROWS) and -rows % width * 8 <= rows
 
 
 def _turned_layout(rows: int, depth: int, threads: int, width: int) -> tuple[int, int]:
@@ -496,7 +510,7 @@ def _transposed_way(rows: int, cols: int, depth: int, dtype: str, alone: bool) -
     whole = -(-cols // lanes_) * lanes_
     by_panels = -(-rows // MR) * MR * whole * (_STORE_CYCLES + vectors) + packing * whole * depth
     turned = math.inf
-    if alone and _is_turned(1, rows, cols, width):
+    if alone and is_turned(rows, cols, width):
         turned = rows * cols * (_STORE_CYCLES + vectors) + packing * rows * depth + _TURNED_CYCLES
     if in_place < min(by_panels, turned) or rows <= _FEWEST_ROWS:
         return _IN_PLACE, in_place
@@ -573,7 +587,7 @@ def gemm_workspace(rows: int, cols: int, depth: int, dtype: str, threads: int, b
     width = panel_width(dtype)
     sums, count = (batch, 1) if summed else (1, batch)
     room = _blocks(count, sums, rows, cols, depth, joined, threads, width)[-1]
-    turned = sum(_turned_layout(rows, depth, threads, width)) if _is_turned(batch, rows, cols, width) else 0
+    turned = sum(_turned_layout(rows, depth, threads, width)) if batch == 1 and is_turned(rows, cols, width) else 0
     return max(turned, room) * np.dtype(dtype).itemsize
 
 
@@ -660,7 +674,7 @@ def gemm_strided(
             space[:panels], space[panels:],
         )  # fmt: skip
         return
-    if plain and alpha == 1 and a_strides[2] == 1 and b_strides[1] == 1 and _is_turned(batch, rows, cols, width):
+    if plain and alpha == 1 and a_strides[2] == 1 and b_strides[1] == 1 and batch == 1 and is_turned(rows, cols, width):
         packed, blocks = _turned_layout(rows, depth, threads, width)
         space = scratch(packed + blocks, dtype)
         _turned(

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from fastops import _check
 from fastops._check import Array
 from fastops._op import operation, register
-from fastops.ops.recurrent.layers import Network, checked_network, gradients, run
-from fastops.ops.recurrent.steps import GATES, Weights
+from fastops.ops.recurrent.layers import Memory, Network, checked_network, gradients, run
+from fastops.ops.recurrent.steps import GATES, Weights, single_step
 
 Mask6 = tuple[bool, bool, bool, bool, bool, bool]
 
@@ -27,8 +27,8 @@ def _of_rows(N: int, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     return np.ones(N, np.intp), np.zeros((1, N, 0), dtype)
 
 
-def _usual_step(kind: str, x: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Network | None:
-    """The network of one step where every argument is what it should be, without a copy; None where somebody has to look closer.
+def _usual_states(kind: str, x: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> tuple[Array, ...] | None:
+    """The states, where every argument is what it should be, without a copy; None where somebody has to look closer.
 
     Looking closer takes 15 us of the 118 of rnn_cell of 32x128 and 256.
     """
@@ -40,37 +40,43 @@ def _usual_step(kind: str, x: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_h
     biased = b_ih is not None and _is(b_ih, dtype, (rows,)) and _is(b_hh, dtype, (rows,))
     if not (usual and _is(w_ih, dtype, (rows, size)) and (biased or (b_ih is None and b_hh is None)) and all(_is(h, dtype, (N, H)) for h in states)):
         return None
-    ends, nothing = _of_rows(N, dtype)
-    c0 = states[1][None] if kind == "lstm" else nothing
-    weights = [[Weights(w_ih, w_hh, b_ih, b_hh, None)]]
-    return Network(kind, x[None], states[0][None], c0, weights, ends, dtype, True, False, 0.0, 0)
+    return tuple(states)
 
 
 def _one_step(op: str, kind: str, input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Network:
     """The network of one step."""
-    usual = _usual_step(kind, input, hx, w_ih, w_hh, b_ih, b_hh)
+    usual = _usual_states(kind, input, hx, w_ih, w_hh, b_ih, b_hh)
     if usual is not None:
-        return usual
+        ends, nothing = _of_rows(len(input), input.dtype)
+        weights: Any = [[Weights(w_ih, w_hh, b_ih, b_hh, None)]]
+        return Network(kind, input[None], usual[0][None], usual[1][None] if kind == "lstm" else nothing, weights, ends, input.dtype, True, False, 0.0, 0)
     (x,), _ = _check.as_arrays(op, input=input)
     if x.ndim not in (1, 2):
         raise ValueError(f"{op}: input must have axes (N, I) or (I,), got shape {x.shape}")
-    weights = {"w_ih": w_ih, "w_hh": w_hh}
+    given_weights = {"w_ih": w_ih, "w_hh": w_hh}
     if b_ih is not None or b_hh is not None:
         given = _check.as_array(op, "b_ih" if b_hh is None else "b_hh", b_ih if b_hh is None else b_hh)
-        weights.update({name: np.zeros_like(given) if b is None else b for name, b in (("b_ih", b_ih), ("b_hh", b_hh))})
+        given_weights.update({name: np.zeros_like(given) if b is None else b for name, b in (("b_ih", b_ih), ("b_hh", b_hh))})
     states = hx if kind == "lstm" else (hx,)
     if kind == "lstm" and hx is not None and (isinstance(hx, np.ndarray) or len(hx) != 2):
         raise TypeError(f"{op}: hx must be None or a pair (h_0, c_0), got {type(hx).__name__}")
     lifted = None if hx is None else tuple(None if s is None else np.asarray(s)[None] for s in states)
     one_step = x.astype(_check.as_array(op, "input", input).dtype, copy=False)[None]
     return checked_network(
-        op, kind, one_step, lifted if kind == "lstm" else None if lifted is None else lifted[0], list(weights.values()), tuple(weights),
-        bias="b_ih" in weights,
+        op, kind, one_step, lifted if kind == "lstm" else None if lifted is None else lifted[0], list(given_weights.values()), tuple(given_weights),
+        bias="b_ih" in given_weights,
     )  # fmt: skip
 
 
-def _cell(op: str, kind: str, input: Any, hx: Any, *weights: Any) -> tuple[Any, dict[str, Any]]:
-    network = _one_step(op, kind, input, hx, *weights)
+def _cell(op: str, kind: str, input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> tuple[Any, dict[str, Any]]:
+    usual = _usual_states(kind, input, hx, w_ih, w_hh, b_ih, b_hh)
+    if usual is not None:  # at once: ``run`` would take 5 us of the 17 of gru_cell of 8x32 and 32
+        state, c = usual[0], usual[1].copy() if kind == "lstm" else usual[0]
+        out = np.empty_like(state)
+        kept = single_step(kind, input, Weights(w_ih, w_hh, b_ih, b_hh, None), state, c, out.reshape(-1), 0, state.shape[1])
+        h = out.copy()
+        return ((h, c) if kind == "lstm" else h), {"memory": Memory([out[None]], [[kept]])}
+    network = _one_step(op, kind, input, hx, w_ih, w_hh, b_ih, b_hh)
     _, h, c, memory = run(network)
     h, c = network.state_outside(h)[0], network.state_outside(c)[0]
     return ((h, c) if kind == "lstm" else h), {"memory": memory}

@@ -66,7 +66,7 @@ class Network:
         return dropped(x, self.dropout, self.seed, layer * x.size) if self.dropout else x
 
 
-class _Memory(NamedTuple):
+class Memory(NamedTuple):
     """Every layer's output, and what its directions have kept."""
 
     outputs: list[Array]
@@ -181,11 +181,11 @@ def checked_network(
     return Network(kind, x, h0, c0, network, ends, dtype, batched, bool(batch_first), p, seed)
 
 
-def run(network: Network, keep: bool = True) -> tuple[Array, Array, Array, _Memory]:
+def run(network: Network, keep: bool = True) -> tuple[Array, Array, Array, Memory]:
     """The output, the last states, and what the gradient needs, whole where it is to be kept."""
     T, N, _ = network.x.shape
     h, c = network.h0.copy(), network.c0.copy()
-    memory = _Memory([], [])
+    memory = Memory([], [])
     for layer, directions in enumerate(network.weights):
         x = network.below(layer, memory.outputs)
         out = empty((T, N, len(directions) * h.shape[2]), x.dtype)
@@ -199,7 +199,7 @@ def run(network: Network, keep: bool = True) -> tuple[Array, Array, Array, _Memo
 
 
 def gradients(
-    op: str, network: Network, dy: Any, dh: Any, dc: Any, memory: _Memory | None, hx: Any, output_mask: Mask3
+    op: str, network: Network, dy: Any, dh: Any, dc: Any, memory: Memory | None, hx: Any, output_mask: Mask3
 ) -> tuple[Array | None, Any, list[Array] | None]:
     n = network
     memory = run(n)[3] if memory is None else memory

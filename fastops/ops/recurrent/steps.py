@@ -8,8 +8,8 @@ With x_t W_ih^T and the biases computed before, for all steps by one product or,
 
 Rows of a batch do not meet: a block is some rows through all steps, and threads never wait for one another. The product adds
 itself to the x part where that lies, and one pass turns the sums into gates in place; these, the cell states and (GRU) the
-part of n that r multiplies are what is kept. W_hh is packed once; a single step (a cell) leaves its product to ``gemm``, which
-shares it out by columns: rnn_cell of 32x128 and 256, a single block of rows, took 0.12 ms on any number of threads.
+part of n that r multiplies are what is kept. W_hh is packed once; a single step is ``one_step.py``'s, backward ``gemm``'s, which shares
+its product out by columns: rnn_cell of 32x128 and 256, a single block of rows, took 0.12 ms on any number of threads.
 
 Backward, from the last step to the first, the gradient of the sums is written for all steps, so that the gradients of x, of
 the weights and of the biases are one product each afterwards. Sources: Hochreiter, Schmidhuber, "Long Short-Term Memory"
@@ -27,6 +27,8 @@ from fastops._check import Array
 from fastops._jit import call, function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops._threads import threads_for
+from fastops.ops.recurrent.gates import gru_gates, lstm_gates, rnn_state
+from fastops.ops.recurrent.one_step import one_step
 from fastops.simd.blocking import NAMES, panel_width
 from fastops.simd.finish import NO_ACTIVATION
 from fastops.simd.gemm import gemm, projected
@@ -37,37 +39,13 @@ from fastops.simd.random import bits32
 from fastops.simd.reduce import sum_axis
 from fastops.simd.rows import assign
 from fastops.simd.vector import lanes
-from fastops.simd.vmath import sigmoid, tanh
+from fastops.simd.vmath import tanh
 from fastops.simd.workspace import scratch
 
 # Rows of a batch that a block takes through time: more would push each other out of L2.
 _ROWS = 64
 # Rows of a batch from which on each step multiplies its own x, and bytes of sums: beyond L2 they would come back from memory for every step.
 _ROWS_OF_A_STEP, _FAR_SUMS = 8, 1 << 20
-
-
-@function
-def _lstm_gates(sums, H, c, c_next, hidden):
-    """Sums to gates, in place; the next cell state and hidden state of one row."""
-    i, f, g, o = sums[:H], sums[H : 2 * H], sums[2 * H : 3 * H], sums[3 * H : 4 * H]
-    for j in range(H):
-        i[j] = sigmoid(i[j])
-        f[j] = sigmoid(f[j])
-        g[j] = tanh(g[j])
-        o[j] = sigmoid(o[j])
-    for j in range(H):
-        c_next[j] = f[j] * c[j] + i[j] * g[j]
-        hidden[j] = o[j] * tanh(c_next[j])
-
-
-@function
-def _gru_gates(sums, H, state, inner, hidden):
-    r, z, n = sums[:H], sums[H : 2 * H], sums[2 * H : 3 * H]
-    for j in range(H):
-        r[j] = sigmoid(r[j])
-        z[j] = sigmoid(z[j])
-        n[j] = tanh(n[j] + r[j] * inner[j])
-        hidden[j] = n[j] + z[j] * (state[j] - n[j])
 
 
 @function
@@ -98,12 +76,12 @@ def _lstm_rows(block, worker, sizes, apart, rows, reverse, x, w_ih, bias, sums, 
         t = T - 1 - step if reverse else step
         at, own, to = t * N + n0, t * apart + n0, out0 + (t * N + n0) * out_row
         _x_part(x, w_ih, bias, at, sums, own, count, 4 * H)
-        if w.size:
-            block_product(count, 4 * H, P, state, n0 * P, P, 1, w, 0, width, width * P, sums, own * 4 * H, 4 * H, True)
+        block_product(count, 4 * H, P, state, n0 * P, P, 1, w, 0, width, width * P, sums, own * 4 * H, 4 * H, True)
         for i in range(count):
             hidden = raw[(own + i) * H : (own + i + 1) * H] if w_hr.size else out[to + i * out_row : to + i * out_row + H]
             c, c_next = cell[(n0 + i) * H : (n0 + i + 1) * H], cells[(own + i) * H : (own + i + 1) * H]
-            _lstm_gates(sums[(own + i) * 4 * H : (own + i + 1) * 4 * H], H, c, c_next, hidden)
+            row = sums[(own + i) * 4 * H : (own + i + 1) * 4 * H]
+            lstm_gates(row[:H], row[H : 2 * H], row[2 * H : 3 * H], row[3 * H :], c, c_next, hidden)
             if t < lengths[n0 + i]:
                 assign(c, c_next)
         if w_hr.size:
@@ -121,18 +99,18 @@ def _gru_rows(block, worker, sizes, apart, rows, reverse, x, w_ih, bias, sums, i
         t = T - 1 - step if reverse else step
         at, own, to = t * N + n0, t * apart + n0, out0 + (t * N + n0) * out_row
         _x_part(x, w_ih, bias, at, sums, own, count, 3 * H)
-        if w.size:
-            for i in range(count):
-                row = inner[(own + i) * H : (own + i + 1) * H]
-                if b_hn.size:
-                    assign(row, b_hn)
-                else:
-                    row[:] = w.dtype.type(0)
-            block_product(count, 2 * H, H, state, n0 * H, H, 1, w, 0, width, width * H, sums, own * 3 * H, 3 * H, True)
-            block_product(count, H, H, state, n0 * H, H, 1, w_n, 0, width, width * H, inner, own * H, H, True)
         for i in range(count):
-            row, hidden = inner[(own + i) * H : (own + i + 1) * H], out[to + i * out_row : to + i * out_row + H]
-            _gru_gates(sums[(own + i) * 3 * H : (own + i + 1) * 3 * H], H, state[(n0 + i) * H : (n0 + i + 1) * H], row, hidden)
+            row = inner[(own + i) * H : (own + i + 1) * H]
+            if b_hn.size:
+                assign(row, b_hn)
+            else:
+                row[:] = w.dtype.type(0)
+        block_product(count, 2 * H, H, state, n0 * H, H, 1, w, 0, width, width * H, sums, own * 3 * H, 3 * H, True)
+        block_product(count, H, H, state, n0 * H, H, 1, w_n, 0, width, width * H, inner, own * H, H, True)
+        for i in range(count):
+            row, hidden = sums[(own + i) * 3 * H : (own + i + 1) * 3 * H], out[to + i * out_row : to + i * out_row + H]
+            kept, part = state[(n0 + i) * H : (n0 + i + 1) * H], inner[(own + i) * H : (own + i + 1) * H]
+            gru_gates(row[:H], row[H : 2 * H], row[2 * H :], kept, part, hidden)
         _keep_states(out, to, out_row, state, n0, count, H, lengths, t)
 
 
@@ -146,16 +124,9 @@ def _rnn_rows(block, worker, sizes, apart, rows, reverse, x, w_ih, bias, sums, r
         t = T - 1 - step if reverse else step
         at, own, to = t * N + n0, t * apart + n0, out0 + (t * N + n0) * out_row
         _x_part(x, w_ih, bias, at, sums, own, count, H)
-        if w.size:
-            block_product(count, H, H, state, n0 * H, H, 1, w, 0, width, width * H, sums, own * H, H, True)
+        block_product(count, H, H, state, n0 * H, H, 1, w, 0, width, width * H, sums, own * H, H, True)
         for i in range(count):
-            row, hidden = sums[(own + i) * H : (own + i + 1) * H], out[to + i * out_row : to + i * out_row + H]
-            if relu:
-                for j in range(H):
-                    hidden[j] = w.dtype.type(0) if row[j] < 0 else row[j]
-            else:
-                for j in range(H):
-                    hidden[j] = tanh(row[j])
+            rnn_state(sums[(own + i) * H : (own + i + 1) * H], relu, out[to + i * out_row : to + i * out_row + H])
         _keep_states(out, to, out_row, state, n0, count, H, lengths, t)
 
 
@@ -177,11 +148,10 @@ def _pack(threads, w, w0, row, col, depth, columns, packed):
 
 @launcher
 def _lstm(threads, sizes, apart, rows, reverse, x, w_ih, bias, sums, cells, raw, w_hh, w_hr, packed, state, cell, lengths, out, out0, out_row):
-    T, N, H, P = sizes
-    own = packed[: _panels(packed, P, 4 * H) if T > 1 else 0]
+    _, N, H, P = sizes
+    own = packed[: _panels(packed, P, 4 * H)]
     other = packed[own.size : own.size + (_panels(packed, H, P) if w_hr.size else 0)]
-    if T > 1:
-        _pack(threads, w_hh, 0, 1, P, P, 4 * H, own)
+    _pack(threads, w_hh, 0, 1, P, P, 4 * H, own)
     if w_hr.size:
         _pack(threads, w_hr, 0, 1, H, H, P, other)
     arguments = (sizes, apart, rows, reverse, x, w_ih, bias, sums, cells, raw, own, other, state, cell, lengths, out, out0, out_row)
@@ -190,22 +160,19 @@ def _lstm(threads, sizes, apart, rows, reverse, x, w_ih, bias, sums, cells, raw,
 
 @launcher
 def _gru(threads, sizes, apart, rows, reverse, x, w_ih, bias, sums, inner, b_hn, w_hh, packed, state, lengths, out, out0, out_row):
-    T, N, H, _ = sizes
-    own, other = packed[: _panels(packed, H, 2 * H) if T > 1 else 0], packed[_panels(packed, H, 2 * H) :]
-    if T > 1:
-        _pack(threads, w_hh, 0, 1, H, H, 2 * H, own)
-        _pack(threads, w_hh, 2 * H * H, 1, H, H, H, other)
+    _, N, H, _ = sizes
+    own, other = packed[: _panels(packed, H, 2 * H)], packed[_panels(packed, H, 2 * H) :]
+    _pack(threads, w_hh, 0, 1, H, H, 2 * H, own)
+    _pack(threads, w_hh, 2 * H * H, 1, H, H, H, other)
     arguments = (sizes, apart, rows, reverse, x, w_ih, bias, sums, inner, b_hn, own, other, state, lengths, out, out0, out_row)
     parallel(_gru_rows, (N + rows - 1) // rows, threads, arguments)
 
 
 @launcher
 def _rnn(threads, sizes, apart, rows, reverse, x, w_ih, bias, sums, relu, w_hh, packed, state, lengths, out, out0, out_row):
-    T, N, H, _ = sizes
-    if T > 1:
-        _pack(threads, w_hh, 0, 1, H, H, H, packed)
-    own = packed[: packed.size if T > 1 else 0]
-    parallel(_rnn_rows, (N + rows - 1) // rows, threads, (sizes, apart, rows, reverse, x, w_ih, bias, sums, relu, own, state, lengths, out, out0, out_row))
+    _, N, H, _ = sizes
+    _pack(threads, w_hh, 0, 1, H, H, H, packed)
+    parallel(_rnn_rows, (N + rows - 1) // rows, threads, (sizes, apart, rows, reverse, x, w_ih, bias, sums, relu, packed, state, lengths, out, out0, out_row))
 
 
 # ---- backward
@@ -482,48 +449,57 @@ def _joined(kind: str, b_ih: Array, b_hh: Array) -> Array:
     return bias
 
 
+def single_step(kind: str, x: Array, w: Weights, state: Array, cell: Array, out: Array, out0: int, out_row: int) -> Kept:
+    """One step of x (N, I), without W_hr, to out[out0 + n * out_row + j]; ``cell`` becomes the next, ``state`` stays."""
+    none = empty(0, x.dtype)
+    biases = (none, none) if w.b_ih is None or w.b_hh is None else (w.b_ih, w.b_hh)
+    sums = empty((len(x), len(w.w_ih)), x.dtype)
+    more = empty(state.size, x.dtype) if kind in ("lstm", "gru") else none
+    if x.shape[0] > 0:
+        one_step(kind, x, w.w_ih, w.w_hh, biases, state, cell, sums, more, out, out0, out_row)
+    return Kept(sums, more, none) if more is not none else Kept(none, none, none)
+
+
 def forward(kind: str, x: Array, w: Weights, state: Array, cell: Array, lengths: Array, out: Array, direction: int, keep: bool) -> Kept:
     """Writes its share of ``out`` (T, N, directions P); ``state`` and ``cell`` (N, ...) go from the first to the last.
 
     What is not to be kept is not written for all steps, if that would not stay in cache.
     """
-    T, N, _ = x.shape
+    T, N, I = x.shape
     H, P = w.w_hh.shape[0] // GATES[kind], w.w_hh.shape[1]
+    place = out.reshape(-1), direction * P, out.shape[2]
+    if T == 1 and w.w_hr is None:
+        kept = single_step(kind, x[0], w, state, cell, *place)
+        state[...] = out[0, :, direction * P : (direction + 1) * P]
+        return kept
     none = empty(0, x.dtype)
     b_ih, b_hh = (none if b is None else b for b in (w.b_ih, w.b_hh))
+    wide, apart = w.w_ih.shape[0], N
     b_hn = b_hh[2 * H :] if kind == "gru" else none
-    bias = b_ih if T == 1 or not b_ih.size else _joined(kind, b_ih, b_hh)
+    bias = _joined(kind, b_ih, b_hh) if b_ih.size else none
     threads, rows = _launch(T, N, H, P, kind, x.dtype)
-    wide, flat_x, panels, apart = w.w_ih.shape[0], x.reshape(-1), none, N
-    if T > 1 and N >= _ROWS_OF_A_STEP and w.w_ih.size and T * N * wide * x.itemsize > _FAR_SUMS:
+    flat_x, panels = x.reshape(-1), none
+    if N >= _ROWS_OF_A_STEP and w.w_ih.size and T * N * wide * x.itemsize > _FAR_SUMS:
         apart = N if keep else 0
         sums = empty((T * N if keep else N, wide), x.dtype)
-        panels = np.empty(packed_size(x.shape[2], wide, NAMES[x.dtype.char]), x.dtype)
-        pack_right(w.w_ih.reshape(-1), 1, x.shape[2], x.shape[2], wide, panels)
+        panels = np.empty(packed_size(I, wide, NAMES[x.dtype.char]), x.dtype)
+        pack_right(w.w_ih.reshape(-1), 1, I, I, wide, panels)
     else:
-        sums = projected(x.reshape(T * N, x.shape[2]), w.w_ih, bias if bias.size else None)
+        sums = projected(x.reshape(T * N, I), w.w_ih, bias if bias.size else None)
     size = len(sums) * H
     kept = Kept(sums, empty(size if kind in ("lstm", "gru") else 0, x.dtype), empty(size if w.w_hr is not None else 0, x.dtype))
     if N == 0:
         return kept
     sizes, reverse = (T, N, H, P), direction == 1
-    place = out.reshape(-1), direction * P, out.shape[2]
     flat, w_hh, states, cells = sums.reshape(-1), w.w_hh.reshape(-1), state.reshape(-1), cell.reshape(-1)
-    if T == 1 and w.w_hh.size:
-        second = projected(state, w.w_hh, w.b_hh)
-        if kind == "gru":
-            sums[:, : 2 * H] += second[:, : 2 * H]
-            kept.more.reshape(N, H)[...] = second[:, 2 * H :]
-        else:
-            sums += second
     if kind == "lstm":
-        w_hr, packed = none if w.w_hr is None else w.w_hr.reshape(-1), _packed(x.dtype, (T > 1, P, 4 * H), (w.w_hr is not None, H, P))
+        w_hr, packed = none if w.w_hr is None else w.w_hr.reshape(-1), _packed(x.dtype, (True, P, 4 * H), (w.w_hr is not None, H, P))
         _lstm(threads, sizes, apart, rows, reverse, flat_x, panels, bias, flat, kept.more, kept.raw, w_hh, w_hr, packed, states, cells, lengths, *place)
     elif kind == "gru":
-        packed = _packed(x.dtype, (T > 1, H, 2 * H), (T > 1, H, H))
+        packed = _packed(x.dtype, (True, H, 2 * H), (True, H, H))
         _gru(threads, sizes, apart, rows, reverse, flat_x, panels, bias, flat, kept.more, b_hn, w_hh, packed, states, lengths, *place)
     else:
-        _rnn(threads, sizes, apart, rows, reverse, flat_x, panels, bias, flat, kind == "relu", w_hh, _packed(x.dtype, (T > 1, H, H)), states, lengths, *place)
+        _rnn(threads, sizes, apart, rows, reverse, flat_x, panels, bias, flat, kind == "relu", w_hh, _packed(x.dtype, (True, H, H)), states, lengths, *place)
         kept = Kept(none, none, none)
     return kept
 
