@@ -10,6 +10,7 @@ import pytest
 import fastops
 from fastops import _op, _threads
 from fastops.ops.recurrent import steps
+from tests.cases import recurrent
 from tests.cases.recurrent import ROWS, shapes
 from tests.harness import assert_same_bits, every_check
 
@@ -208,3 +209,27 @@ def test_steps_multiply_their_own_input(name, dtype, monkeypatch):
         for a, b, c in zip(expected, alone, together, strict=True):
             np.testing.assert_allclose(b, a, rtol=0, atol=np.abs(a).max() * (2e-5 if dtype == np.float32 else 1e-13))
             assert_same_bits(c, b)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("N, I, H", [(2, 9, 50), (5, 300, 33), (32, 257, 40), (64, 1, 130), (300, 20, 3)])
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])
+def test_a_cell_of_few_rows_and_of_many(name, N, I, H, dtype, monkeypatch):
+    """Weights are read as they lie, packed, or multiplied with packed rows, and rows are shared out: the reference, on any number of threads."""
+    monkeypatch.setattr(_threads, "_GRAIN_NS", 0)
+    rng = np.random.default_rng(0)
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[name]
+    for bias in (True, False):
+        each = [(gates * H, I), (gates * H, H), *([(gates * H,)] * 2 if bias else [])]
+        x, state, c, *weights = ((rng.standard_normal(shape) / 4).astype(dtype) for shape in [(N, I), (N, H), (N, H), *each])
+        states = (state, c) if name == "lstm" else (state,)
+        step = {"lstm": recurrent.lstm_step, "gru": recurrent.gru_step, "rnn": recurrent.tanh_step}[name]
+        expected = step(*(x.astype(float), [s.astype(float) for s in states]), *(w.astype(float) for w in weights))
+        found = []
+        for threads in (1, _threads._available()):
+            fastops.set_num_threads(threads)
+            y = getattr(fastops, f"{name}_cell")(x, states if name == "lstm" else state, *weights)
+            found.append(y if name == "lstm" else (y,))
+        for alone, together, right in zip(*found, expected, strict=True):
+            np.testing.assert_allclose(alone, right, rtol=0, atol=1e-5 if dtype == np.float32 else 1e-13)
+            assert_same_bits(together, alone)
