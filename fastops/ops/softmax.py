@@ -31,7 +31,7 @@ from fastops._jit import any_order, call, function, launcher, parallel, separate
 from fastops._memory import empty
 from fastops._op import operation, register
 from fastops._threads import threads_for
-from fastops.simd.blocking import LANES, NAMES
+from fastops.simd.blocking import LANES, LARGE_CORE, NAMES
 from fastops.simd.random import bits32, check_seed, seed_of
 from fastops.simd.reduce import greater, maximum, span_sum
 from fastops.simd.rows import copy_row, fill_row
@@ -45,11 +45,12 @@ _NS_GUMBEL = 2.0
 
 # Elements of a block; rows up to _SHORT are worked on together, _FLAT elements at a time (3125 of 128 one at a time 0.39 ms, so 0.23), those
 # up to so many vectors as columns, by lanes: 100000 rows of two elements 2.77 to 0.31 ms, of 16 1.79 to 1.46, 12500 of 32 0.46 to 0.25, of 64
-# a tenth. (Gradients, without a largest, take longer so.)
+# a tenth. (Gradients, without a largest, take longer so.) On large cores rows are faster from two vectors on: 4096 rows of 77, of which
+# turning reads and writes 16 side by side, 0.24 to 0.15 ms, of 40 in float64 0.26 to 0.18.
 _BLOCK = 1 << 13
 _SHORT = 512
-_TURN = {16: 4, 8: 3}
-# With 16 lanes two vectors more of many rows, which is so many elements: 5194 rows of 77 0.30 to 0.26 ms.
+_TURN = {16: 2, 8: 2} if LARGE_CORE else {16: 4, 8: 3}
+# With 16 lanes two vectors more of many rows, which is so many elements, elsewhere: 5194 rows of 77 0.30 to 0.26 ms.
 _MANY = 1 << 16
 _FLAT = 1 << 11
 # A tile of columns keeps so many elements in cache, at most so many columns wide: 20 us for one thread. Of half as many, 512 rows of
@@ -498,7 +499,7 @@ def _forward(x: Array, axis: int, inner: int, scale: float, logarithm: bool, y: 
         return
     threads = 1 if x.size < _BLOCK else threads_for(x.size * _NS)
     lanes_ = LANES[NAMES[x.dtype.char]]
-    vectors = _TURN.get(lanes_, 3) + (2 if lanes_ == 16 and x.size >= _MANY else 0)
+    vectors = _TURN.get(lanes_, 3) + (2 if lanes_ == 16 and not LARGE_CORE and x.size >= _MANY else 0)
     if inner == 1 and axis <= vectors * lanes_ and x.size >= 16 * axis:
         together = rows_together(axis)
         scratch, sums, turned = scratch_array((threads, 2 * together), x.dtype), empty((threads, together)), turned_rows(threads, 2, x.dtype)
