@@ -62,6 +62,9 @@ _NS_PER_ROW = 2.0
 # Rows of an array beyond the caches are asked for so many rows ahead, and have arrived when they are needed: 1e6 rows of 64
 # float32 into 26 MB take 44 ms without and 17 with it, into 2.6 MB 18 and 10.
 _AHEAD = 16
+# Of long rows that are added up as many as are so many bytes, but not fewer than four: 40000 rows of 128 float32 into 2048 sums on a
+# Granite Rapids 1.29 ms by 16 rows, 1.09 by 8.
+_BYTES_AHEAD, _LEAST_AHEAD = 1 << 12, 4
 _FAR_BYTES = 1 << 20
 _LINE_BYTES = 64
 # Edges whose weights are written out for all columns at a time.
@@ -642,8 +645,8 @@ def _tile_of(vectors: int) -> Any:
         last = source.size - 1
         tile = zero_tile(x, 1, vectors)
         for k in range(begin, end):
-            if far:
-                ahead = element(source, min(k + _AHEAD, last)) * F + c
+            if far > 0:
+                ahead = element(source, min(k + far, last)) * F + c
                 for line in range(vectors):
                     prefetch(x, ahead + line * nv)
                 prefetch(x, ahead + vectors * nv - 1)  # in a line of its own unless rows begin with one
@@ -661,10 +664,11 @@ def _end_of(vectors: int) -> Any:
         tile = zero_tile(x, 1, vectors)
         last = source.size - 1
         for k in range(begin, end):
-            if far:
-                ahead = element(source, min(k + _AHEAD, last)) * F + c
+            if far > 0:
+                ahead = element(source, min(k + far, last)) * F + c
                 for line in range(vectors):
                     prefetch(x, ahead + line * lanes(x))
+                prefetch(x, ahead + F - c - 1)
             part = tile_load_rows_part(tile, x, element(source, k) * F + c, 0, F - c)
             tile = tile_fma(tile, part, broadcast(weights, k * step))
         store_tile_part(y, at, 0, tile, F - c)
@@ -680,7 +684,7 @@ _eight_vectors, _four_vectors = _tile_of(8), _tile_of(4)
 
 @separate
 def _total_block(block, worker, starts, source, weights, step, mean, work, far, x, y):
-    """A block of rows of y (D, F): the weighted sums of rows of x (J, F), or their means."""
+    """A block of rows of y (D, F): the weighted sums of rows of x (J, F), or their means; rows are asked for ``far`` ahead."""
     F = x.shape[1]
     nv = lanes(x)
     for d in range(_first_row(starts, work * block), _first_row(starts, work * (block + 1))):
@@ -725,5 +729,6 @@ def total(starts: Array, source: Array, x: Array, weights: Array | None = None, 
         work = max(1, _BLOCK_ELEMENTS // F)
         blocks = -(-(source.size + D) // work)
         w, step = (_ONE[x.dtype.name], 0) if weights is None else (weights, 1)
-        _total(_threads(source.size * F, source.size), blocks, starts, source, w, step, mean, work, x.nbytes > _FAR_BYTES, x, y)
+        far = min(_AHEAD, max(_LEAST_AHEAD, _BYTES_AHEAD // (F * x.itemsize))) if x.nbytes > _FAR_BYTES else 0
+        _total(_threads(source.size * F, source.size), blocks, starts, source, w, step, mean, work, far, x, y)
     return y
