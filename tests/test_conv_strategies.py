@@ -153,6 +153,13 @@ def kinds() -> list[dict[str, Any]]:
         conv2d((2, 3, 41, 38), (8, 3, 11, 11), padding=2, stride=4),
         conv2d((2, 3, 30, 33), (6, 3, 7, 14), padding=(0, 3), stride=(2, 4), bias=False),
         conv2d((1, 2, 19, 17), (6, 2, 5, 5), stride=3),
+        # Wider, and higher, than what is worked on at a time.
+        conv2d((1, 3, 4, 2100), (4, 3, 3, 3), padding=1),
+        conv2d((1, 3, 5, 2100), (4, 3, 3, 3), padding=1, stride=2),
+        conv2d((1, 2, 4, 2100), (4, 2, 3, 3), padding=2, dilation=2),
+        conv2d((1, 4, 3, 2100), (4, 1, 3, 3), padding=1, groups=4),
+        conv2d((1, 4, 2, 2100), (5, 4, 1, 1)),
+        conv2d((2, 3, 1100, 4), (4, 3, 3, 3), padding=1),
         # As large as the image, and so many that the weights are packed.
         conv2d((3, 6, 4, 3), (10, 3, 4, 3), groups=2),
         conv2d((70, 6, 4, 3), (10, 6, 4, 3)),

@@ -146,7 +146,7 @@ def fill_slab(x, x0, c0, channels, c_pitch, g0, g1, q0, q1, source, window, grid
 
 @separate
 def fill_pixels(table, t0, g0, g1, q0, q1, window, grid, slab_w, unit):
-    """table[t0 + i]: where pixel i's first tap lies in a slab from column 0 on; unit is the distance of neighbouring columns."""
+    """table[t0 + i]: where pixel i's first tap lies in a slab whose column 0 is the first of column 0; unit is the distance of neighbouring columns."""
     stride_h, stride_w = window[4], window[5]
     reach = (window[1] - 1) * window[10] + 1
     out_h = grid[1]
@@ -579,7 +579,7 @@ def weight_block(
         g1 = min(total, g0 + rows)
         pixels = (g1 - g0) * cols
         call(fill_slab, (x, x0, c0, channels, channels, g0, g1, q0, q1, source, window, grid, slab_h, slab_w, space, s0, False, False))
-        call(fill_pixels, (tables, pixel0, g0, g1, q0, q1, window, grid, slab_w, unit))
+        call(fill_pixels, (tables, pixel0, g0, g1, 0, cols, window, grid, slab_w, unit))
         for panel in range(p0, p1):
             b0 = panel * panel_stride + (g0 - first) * cols * width
             at = m0 + (panel - p0) * (n + count) * width
