@@ -376,3 +376,30 @@ def test_which_planes_are_turned():
     assert ordinary("max_pool2d", 2, (1, 1, 7, 7), 2, 2, 0, 1, False).together == 0
     assert ordinary("max_pool2d", 2, (8, 64, 56, 56), 2, 2, 0, 1, False).together == 0
     assert of_output_size("adaptive_avg_pool2d", 2, (8, 64, 7, 7), 1).together == 0
+
+
+@pytest.mark.parametrize(
+    "size, windows, options",
+    [
+        ((1, 13), None, {"kernel_size": 2, "stride": 1, "padding": 1}),
+        ((40, 1), None, {"kernel_size": (3, 2), "stride": 1, "padding": 1}),
+        ((1, 1, 30), None, {"kernel_size": (2, 2, 3), "stride": 1, "padding": 1}),
+        ((1, 5, 30), None, {"kernel_size": 2, "stride": (1, 2, 1), "padding": 1}),
+        ((1, 13), (3, 11), {}),
+        ((1, 4, 6), (5, 3, 9), {}),
+        ((19, 23), (7, 30), {}),
+    ],
+)
+def test_a_plane_in_parts(size, windows, options):
+    """One image of one channel is cut for threads along the first axis that has several windows, which may have one element."""
+    rng = np.random.default_rng(0)
+    name = f"{'adaptive_' if windows else ''}max_pool{len(size)}d"
+    x = rng.permutation(np.arange(float(np.prod(size)))).reshape(1, 1, *size)
+    pool = getattr(fastops, name)
+    y, places = pool(x, windows, return_indices=True) if windows else pool(x, **options, return_indices=True)
+    np.testing.assert_array_equal(y, x.ravel()[places])
+    dy = rng.standard_normal(y.shape)
+    expected = np.zeros(x.size)
+    np.add.at(expected, places.ravel(), dy.ravel())
+    (dx,) = fastops.vjp(lambda x: pool(x, windows) if windows else pool(x, **options), x)[1](dy)
+    np.testing.assert_allclose(dx.ravel(), expected, rtol=0, atol=1e-14)

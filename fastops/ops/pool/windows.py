@@ -140,10 +140,11 @@ class Plan:
         return self._parts[count]
 
     def _cut(self, count: int) -> Array:
-        number = next((i for i, n in enumerate(self.size) if n > 1), 2)
+        # Windows that reach into a part follow one another along the first axis that has several of them.
+        number = next((i for i, (n, windows) in enumerate(zip(self.size, self.windows)) if n > 1 or windows > 1), 2)
         axis = self.axes[number]
         # Where planes have windows of their own, or a gradient does without knowing them, nothing tells which reach where.
-        if count == 1 or axis.first.ndim > 1 or not (axis.first < axis.end).all():
+        if count == 1 or axis.size == 1 or axis.first.ndim > 1 or not (axis.first < axis.end).all():
             return np.array([[0, self.plane, 0, self.window_count]])
         size, cover = axis.size, axis.cover()
         ends = np.arange(1, min(count, size) + 1) * size // min(count, size)
