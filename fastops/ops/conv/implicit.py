@@ -147,7 +147,7 @@ def fill_slab(x, x0, c0, channels, c_pitch, g0, g1, q0, q1, source, window, grid
 
 @separate
 def fill_pixels(table, t0, g0, g1, q0, q1, window, grid, slab_w, unit):
-    """table[t0 + i]: where pixel i's first tap lies in a slab whose column 0 is the first of column 0; unit is the distance of neighbouring columns."""
+    """table[t0 + i]: where pixel i's first tap lies in a slab, under columns counted from its first; unit is the distance of neighbouring columns."""
     stride_h, stride_w = window[4], window[5]
     reach = (window[1] - 1) * window[10] + 1
     out_h = grid[1]
